@@ -1,0 +1,100 @@
+"""The failures this project can report, one type each, with its exit code and next step.
+
+Exit codes are the same in every program: 0 done, 1 a finding (the input was understood and is
+wrong), 2 unusable input (nothing could be concluded).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ArtifactError",
+    "BridgeError",
+    "BuildFailed",
+    "ConfigError",
+    "ConflictError",
+    "LabelError",
+    "LabelMismatch",
+    "TestsFailed",
+    "ToolchainError",
+]
+
+
+class BridgeError(Exception):
+    """A failure to show to a person.
+
+    Args:
+        what: what was wrong, with the value that was found.
+        where: the file, member, key or step in which it was found.
+        expected: what would have been right.
+        fix: the command or change that solves it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.fix = fix
+        super().__init__(self._render())
+
+    def _render(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.fix:
+            lines.append(f"  to do:    {self.fix}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, str]:
+        """The same facts for ``--json``."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "where": self.where,
+            "expected": self.expected,
+            "fix": self.fix,
+        }
+
+
+class LabelError(BridgeError):
+    """A version, variant or file name that is not one of ours."""
+
+
+class ConfigError(BridgeError):
+    """``conda_build_config.yaml``, a recipe or a lock file that cannot be used."""
+
+
+class ArtifactError(BridgeError):
+    """A ``.conda`` or ``.whl`` that is truncated, tampered with, hostile or misnamed."""
+
+
+class ToolchainError(BridgeError):
+    """A compiler, torch or package that cannot be had or is not what the lock says."""
+
+
+class LabelMismatch(BridgeError):
+    """The measured toolchain is not the one that the label promises."""
+
+    exit_code = 1
+
+
+class BuildFailed(BridgeError):
+    """A compiler or a builder that was started properly and failed."""
+
+    exit_code = 1
+
+
+class ConflictError(BridgeError):
+    """Something published already exists under that name with different bytes."""
+
+    exit_code = 1
+
+
+class TestsFailed(BridgeError):
+    """An installed artifact that does not do what it should."""
+
+    exit_code = 1
+    __test__ = False  # pytest: an exception, not a test class

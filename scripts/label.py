@@ -1,0 +1,124 @@
+"""Prints every name of a build, or reads a name back.
+
+Examples:
+    python scripts/label.py cu124_torch24
+    python scripts/label.py cu124_torch24 --json
+    python scripts/label.py cu124_torch24 --nightly 20261122 --commit 1a2b3c4
+    python scripts/label.py --parse flashinfer-0.1.6+cu124torch2.4-cp38-abi3-linux_x86_64.whl
+
+FLASHINFER_BUILD_VERSION, FLASHINFER_BUILD_COMMIT and FLASHINFER_BUILD_NUMBER act as on a build.
+"""
+
+from __future__ import annotations
+
+from conda_bridge import bootstrap
+
+bootstrap.ensure(__file__)
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from conda_bridge.errors import BridgeError, LabelError
+from conda_bridge.label import LIBRARY_NAME, Label, LibraryLabel, Variant
+
+_MEANING = {
+    "variant": "variant",
+    "accelerator": "accelerator",
+    "public_version": "public version",
+    "conda_version": "conda version",
+    "conda_build": "conda build string",
+    "conda_file": "conda package",
+    "wheel_version": "wheel version",
+    "wheel_file": "wheel",
+    "index_dir": "index folder",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("variant", nargs="?", help="such as cu124_torch24 or cpu_torch213")
+    what.add_argument("--parse", metavar="FILE", help="a wheel's or a conda package's file name")
+    parser.add_argument("--nightly", metavar="YYYYMMDD", help="the day of a nightly build")
+    parser.add_argument("--commit", metavar="SHA", help="7 to 40 hexadecimal digits")
+    parser.add_argument("--build-number", type=int, metavar="N", help="a rebuild's number")
+    parser.add_argument(
+        "--after",
+        metavar="VERSION",
+        action="append",
+        default=[],
+        help="a released version; refuse a label that does not sort above it",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def _parse_file(name: str) -> Label | LibraryLabel:
+    if name.endswith(".whl"):
+        return Label.parse_wheel_file(name)
+    if name.startswith(f"{LIBRARY_NAME}-"):
+        return Label.parse_lib_conda_file(name)
+    if name.endswith(".conda"):
+        return Label.parse_conda_file(name)
+    raise LabelError(
+        "neither a wheel nor a conda package",
+        where=name,
+        expected="a name ending in .whl or .conda",
+    )
+
+
+def _show(label: Label | LibraryLabel) -> None:
+    forms = label.as_dict()
+    if not sys.stdout.isatty():
+        width = max(len(_MEANING[key]) for key in forms)
+        for key, value in forms.items():
+            print(f"{_MEANING[key]:{width}}  {value}")
+        return
+    table = Table(show_header=False, box=None)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in forms.items():
+        table.add_row(_MEANING[key], value)
+    Console(highlight=False).print(table)
+
+
+def main() -> int:
+    parser = _parser()
+    args = parser.parse_args()
+    composing = (args.nightly, args.commit, args.build_number, args.after or None)
+    if args.parse and any(value is not None for value in composing):
+        parser.error("--parse reads a whole name; it takes no other setting")
+    label: Label | LibraryLabel
+    try:
+        if args.parse:
+            label = _parse_file(Path(args.parse).name)
+        else:
+            label = Label.compose(
+                Variant.parse(args.variant),
+                nightly=args.nightly,
+                commit=args.commit,
+                build_number=args.build_number,
+                released=args.after,
+            )
+    except BridgeError as error:
+        if args.json:
+            print(json.dumps(error.as_dict(), indent=2))
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if args.json:
+        print(json.dumps(label.as_dict(), indent=2))
+    else:
+        _show(label)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""What all tests share: the GPU marker and where the built artifacts are."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def cuda_devices() -> int:
+    """How many CUDA devices torch sees; 0 without torch."""
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return int(torch.cuda.device_count())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not cuda_devices():
+            item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device here"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "gpu: no CUDA device here" in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.write_line(f"GPU tests skipped, no CUDA device here: {len(skipped)}")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def dist() -> Path:
+    """The folder of artifacts that ``scripts/test.py`` built with ``scripts/build.py``."""
+    folder = os.environ.get("FLASHINFER_TEST_DIST")
+    if not folder:
+        pytest.fail("FLASHINFER_TEST_DIST is not set: `python scripts/test.py` builds it")
+    return Path(folder)

@@ -1,0 +1,95 @@
+"""atomic: whole or not at all, also when the process is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from conda_bridge import atomic
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    atomic.write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic.writing(target) as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_new_file_has_its_mode(tmp_path: Path) -> None:
+    atomic.write_bytes(tmp_path / "sub" / "a.bin", b"x")
+    assert (tmp_path / "sub" / "a.bin").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_kill_while_writing_leaves_the_old_bytes(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    atomic.write_bytes(target, b"old")
+    program = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from conda_bridge import atomic
+        with atomic.writing(Path(sys.argv[1])) as stream:
+            stream.write(b"new" * 1000)
+            stream.flush()
+            print("writing", flush=True)
+            time.sleep(60)
+        """
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(target)],
+        env={**os.environ, "PYTHONPATH": str(root / "scripts")},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"writing\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert target.read_bytes() == b"old"
+    leftovers = [path.name for path in tmp_path.iterdir() if path != target]
+    assert all(name.startswith(".partial-") for name in leftovers)
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with pytest.raises(RuntimeError), atomic.directory(target) as fresh:
+        (fresh / "a").write_text("1")
+        raise RuntimeError
+    assert not target.exists()
+    with atomic.directory(target) as fresh:
+        (fresh / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    with atomic.directory(target) as fresh:  # somebody else was faster: theirs stays
+        (fresh / "a").write_text("2")
+    assert (target / "a").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with atomic.lock(tmp_path / "lock"):
+                inside += 1
+                most = max(most, inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
