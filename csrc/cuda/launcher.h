@@ -1,0 +1,108 @@
+// What every launcher does around its kernel: choose the device, choose types and vector width,
+// turn a CUDA error into a status.
+#ifndef FLASHINFER_CUDA_LAUNCHER_H_
+#define FLASHINFER_CUDA_LAUNCHER_H_
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+
+#include "backend.h"
+#include "flashinfer/arch/launch.cuh"
+
+namespace flashinfer {
+namespace cuda {
+
+// Makes exec.device current for one scope and knows its size. No call here synchronises, so it may
+// be used while a graph is captured.
+class Device {
+ public:
+  explicit Device(const fi_exec& exec) : stream_(static_cast<cudaStream_t>(exec.stream)) {
+    error_ = cudaGetDevice(&previous_);
+    if (error_ == cudaSuccess && previous_ != exec.device) {
+      error_ = cudaSetDevice(exec.device);
+      restore_ = error_ == cudaSuccess;
+    }
+    if (error_ == cudaSuccess) {
+      error_ =
+          cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, exec.device);
+    }
+  }
+  ~Device() {
+    if (restore_) cudaSetDevice(previous_);
+  }
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  int multiprocessors() const { return multiprocessors_; }
+
+  // The status of `op` whose kernel is launched by this call; FI_CUDA_ERROR with the runtime's
+  // words if the device could not be chosen or the launch was refused.
+  template <typename... Params, typename... Args>
+  fi_status launch(const char* op, void (*kernel)(Params...), dim3 grid, dim3 block,
+                   size_t shared_bytes, const Args&... args) {
+    if (error_ == cudaSuccess) {
+      error_ = flashinfer::launch(kernel, grid, block, shared_bytes, stream_, args...);
+    }
+    if (error_ == cudaSuccess) return FI_OK;
+    cudaGetLastError();  // leave no error behind for the caller's next check
+    return fail(FI_CUDA_ERROR, "%s: %s: %s", op, cudaGetErrorName(error_),
+                cudaGetErrorString(error_));
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaError_t error_;
+  int previous_ = 0;
+  int multiprocessors_ = 1;
+  bool restore_ = false;
+};
+
+constexpr int64_t kMaxGridY = 65535;  // limits of the hardware
+constexpr int kMaxBlockZ = 64;
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The smallest power of two that is at least `value`, within [1, limit].
+inline int power_of_two_at_least(int64_t value, int limit) {
+  int power = 1;
+  while (power < limit && power < value) power *= 2;
+  return power;
+}
+
+// Whether everything that a vector access adds up is a multiple of `bytes`.
+inline bool pointers_aligned(int bytes, std::initializer_list<const void*> pointers) {
+  return std::all_of(pointers.begin(), pointers.end(), [bytes](const void* pointer) {
+    return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+  });
+}
+inline bool sizes_aligned(int bytes, int64_t element_size, std::initializer_list<int64_t> sizes) {
+  return std::all_of(sizes.begin(), sizes.end(), [bytes, element_size](int64_t size) {
+    return size * element_size % bytes == 0;
+  });
+}
+
+// Calls body(T()) with the C++ type of a dtype in which the kernels compute.
+template <typename Body>
+fi_status with_float_type(const char* op, fi_dtype dtype, const Body& body) {
+  switch (dtype) {
+    case FI_FLOAT16:
+      return body(__half());
+    case FI_BFLOAT16:
+      return body(__nv_bfloat16());
+    case FI_FLOAT32:
+      return body(float());
+    default:
+      return fail(FI_UNSUPPORTED, "%s: dtype must be float16, bfloat16 or float32, got fi_dtype %d",
+                  op, static_cast<int>(dtype));
+  }
+}
+
+}  // namespace cuda
+}  // namespace flashinfer
+
+#endif  // FLASHINFER_CUDA_LAUNCHER_H_

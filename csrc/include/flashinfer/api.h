@@ -1,0 +1,216 @@
+// The C interface of libflashinfer: all that the torch binding, or any other caller, may use.
+//
+// No torch type and no C++ type crosses it, so one libflashinfer per CUDA version serves every
+// torch version and both C++ string ABIs. Pointers are device pointers where `exec->device >= 0`
+// and host pointers otherwise; strides are in elements; the innermost dimension is contiguous.
+// Callers validate: the functions check only what would make them read or write out of place.
+#ifndef FLASHINFER_API_H_
+#define FLASHINFER_API_H_
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define FI_API
+#else
+#define FI_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum fi_status {
+  FI_OK = 0,
+  FI_INVALID_ARGUMENT = 1,  // an argument is out of range; fi_last_error() names it
+  FI_UNSUPPORTED = 2,       // understood, but not in this build (e.g. CUDA in a CPU build)
+  FI_CUDA_ERROR = 3         // the CUDA runtime refused; fi_last_error() has its words
+} fi_status;
+
+typedef enum fi_dtype {
+  FI_FLOAT16 = 0,
+  FI_BFLOAT16 = 1,
+  FI_FLOAT32 = 2,
+  FI_FLOAT8_E4M3 = 3,
+  FI_FLOAT8_E5M2 = 4
+} fi_dtype;
+
+// Calls body(arg, begin, end) over disjoint ranges that together cover [0, n), on as many threads
+// as the caller likes; `grain` is the smallest range worth a thread. Returns when all are done.
+typedef void (*fi_range_body)(void* arg, int64_t begin, int64_t end);
+typedef void (*fi_parallel_for)(int64_t n, int64_t grain, fi_range_body body, void* arg);
+
+// Where an operation runs.
+typedef struct fi_exec {
+  int32_t device;                // -1: the CPU; otherwise the CUDA device ordinal
+  void* stream;                  // CUDA: the cudaStream_t to launch on
+  fi_parallel_for parallel_for;  // CPU: the caller's threads; NULL runs serially
+} fi_exec;
+
+// Thread-local text of the last failure on this thread; never NULL.
+FI_API const char* fi_last_error(void);
+
+// "key=value\n" lines written at compile time by the compiler that ran. Keys: component, version,
+// cuda (measured from the compiler: "13.0.88" or "none"), archs (as asked for), cxx. The same bytes
+// lie in the ELF section "flashinfer_info", to be read without loading the library.
+FI_API const char* fi_build_info(void);
+
+// ---------------------------------------------------------------- norm
+// out[i, j] = input[i, j] * rsqrt(mean_j(input[i, :]^2) + eps) * (weight_bias + weight[j])
+// weight_bias is 0 for RMSNorm and 1 for Gemma's form. fp32 accumulation.
+typedef struct fi_rmsnorm_args {
+  fi_dtype dtype;
+  int64_t rows, hidden;
+  void* out;
+  int64_t out_stride;
+  const void* input;
+  int64_t input_stride;
+  const void* weight;
+  float eps, weight_bias;
+} fi_rmsnorm_args;
+FI_API fi_status fi_rmsnorm(const fi_exec* exec, const fi_rmsnorm_args* args);
+
+// residual += input (accumulated in fp32, stored rounded); input = rmsnorm(fp32 sum) as above.
+typedef struct fi_fused_add_rmsnorm_args {
+  fi_dtype dtype;
+  int64_t rows, hidden;
+  void* input;
+  int64_t input_stride;
+  void* residual;
+  int64_t residual_stride;
+  const void* weight;
+  float eps, weight_bias;
+} fi_fused_add_rmsnorm_args;
+FI_API fi_status fi_fused_add_rmsnorm(const fi_exec* exec, const fi_fused_add_rmsnorm_args* args);
+
+// ---------------------------------------------------------------- activation
+typedef enum fi_activation { FI_SILU = 0, FI_GELU = 1, FI_GELU_TANH = 2 } fi_activation;
+// out[i, j] = act(input[i, j]) * input[i, d + j], j < d; computed in fp32, rounded once.
+typedef struct fi_act_and_mul_args {
+  fi_dtype dtype;
+  fi_activation activation;
+  int64_t rows, d;
+  void* out;
+  int64_t out_stride;
+  const void* input;  // rows of 2 * d elements
+  int64_t input_stride;
+} fi_act_and_mul_args;
+FI_API fi_status fi_act_and_mul(const fi_exec* exec, const fi_act_and_mul_args* args);
+
+// ---------------------------------------------------------------- rope
+// Rotates the first rotary_dim elements of every head; the rest is copied. In place where q_out ==
+// q (likewise k). Angle of pair i at position p: p * f(i), f(i) = theta^(-2i/rotary_dim) / scale,
+// smoothed between high and low frequencies when `llama31` is set:
+//   wavelength-smooth s = clamp(f0 * smooth_a + smooth_b, 0, 1), f = (1-s) * f0 / scale + s * f0
+//   with f0 = theta^(-2i/rotary_dim),
+//   smooth_a = old_context_len / (2 pi (high_freq_factor - low_freq_factor)),
+//   smooth_b = -low_freq_factor / (high_freq_factor - low_freq_factor).
+// With cos_sin_cache, row p holds rotary_dim/2 cosines, then rotary_dim/2 sines, and the frequency
+// fields are ignored. interleave: pairs are (2i, 2i+1); otherwise (i, i + rotary_dim/2).
+typedef struct fi_rope_args {
+  fi_dtype dtype;
+  int64_t nnz, num_qo_heads, num_kv_heads, head_dim, rotary_dim;
+  const void* q;
+  const void* k;
+  void* q_out;
+  void* k_out;
+  int64_t q_stride_n, q_stride_h, k_stride_n, k_stride_h;
+  int64_t q_out_stride_n, q_out_stride_h, k_out_stride_n, k_out_stride_h;
+  // Positions: pos_ids[nnz] of pos_ids_bits (32 or 64) where not NULL; otherwise row n of segment b
+  // (indptr[b] <= n < indptr[b+1]) is at offsets[b] + n - indptr[b]. indptr has batch_size+1 entries.
+  const void* pos_ids;
+  int32_t pos_ids_bits;
+  const int32_t* indptr;
+  const int32_t* offsets;
+  int64_t batch_size;
+  int32_t interleave;
+  int32_t llama31;
+  float rope_scale, rope_theta, smooth_a, smooth_b;
+  const float* cos_sin_cache;  // [max_position, rotary_dim] or NULL
+  int64_t cos_sin_stride, max_position;
+} fi_rope_args;
+FI_API fi_status fi_rope(const fi_exec* exec, const fi_rope_args* args);
+
+// ---------------------------------------------------------------- page
+// Copies row n of append_key/append_value to entry positions[n] of request batch_indices[n]:
+// page = kv_indices[kv_indptr[b] + positions[n] / page_size], slot = positions[n] % page_size.
+// A copy of bytes: only the element size of the dtype matters. Strides of the cache are per
+// dimension (page, slot in the page, head), whatever the layout.
+// A row whose batch index is negative, or >= batch_size, is skipped (padding in CUDA graphs).
+typedef struct fi_append_paged_kv_args {
+  fi_dtype dtype;
+  int64_t nnz, num_heads, head_dim, page_size, batch_size;
+  const void* append_key;
+  const void* append_value;
+  int64_t key_stride_n, key_stride_h, value_stride_n, value_stride_h;
+  const int32_t* batch_indices;
+  const int32_t* positions;
+  void* k_cache;
+  void* v_cache;
+  int64_t k_stride_page, k_stride_slot, k_stride_h, v_stride_page, v_stride_slot, v_stride_h;
+  const int32_t* kv_indices;
+  const int32_t* kv_indptr;
+} fi_append_paged_kv_args;
+FI_API fi_status fi_append_paged_kv(const fi_exec* exec, const fi_append_paged_kv_args* args);
+
+// batch_indices[n] = b and positions[n] = seq_lens[b] - (append_indptr[b+1] - append_indptr[b]) +
+// (n - append_indptr[b]) for append_indptr[b] <= n < append_indptr[b+1]. Entries from
+// append_indptr[batch_size] up to nnz get batch index -1 and position 0.
+typedef struct fi_batch_positions_args {
+  int64_t batch_size, nnz;
+  const int32_t* append_indptr;
+  const int32_t* seq_lens;
+  int32_t* batch_indices;
+  int32_t* positions;
+} fi_batch_positions_args;
+FI_API fi_status fi_batch_positions(const fi_exec* exec, const fi_batch_positions_args* args);
+
+// ---------------------------------------------------------------- cascade
+// The merge of two attention states (v, s), s the base-2 log-sum-exp:
+//   v = (v_a 2^s_a + v_b 2^s_b) / (2^s_a + 2^s_b), s = log2(2^s_a + 2^s_b)
+// computed against the larger of s_a and s_b, so that nothing overflows; two empty states
+// (s = -inf) merge to v = 0, s = -inf. Contiguous [seq_len, num_heads(, head_dim)]. Outputs may be
+// the inputs a. Rows with mask[n] == 0 are left as they are (mask may be NULL).
+typedef struct fi_merge_state_args {
+  fi_dtype dtype;
+  int64_t seq_len, num_heads, head_dim;
+  const void* v_a;
+  const float* s_a;
+  const void* v_b;
+  const float* s_b;
+  void* v_out;
+  float* s_out;
+  const uint8_t* mask;
+} fi_merge_state_args;
+FI_API fi_status fi_merge_state(const fi_exec* exec, const fi_merge_state_args* args);
+
+// v [seq_len, num_states, num_heads, head_dim], s [seq_len, num_states, num_heads], contiguous.
+typedef struct fi_merge_states_args {
+  fi_dtype dtype;
+  int64_t seq_len, num_states, num_heads, head_dim;
+  const void* v;
+  const float* s;
+  void* v_out;
+  float* s_out;
+} fi_merge_states_args;
+FI_API fi_status fi_merge_states(const fi_exec* exec, const fi_merge_states_args* args);
+
+// ---------------------------------------------------------------- quantization
+// Packs bools (bytes, non-zero is true) into bits. Segment b reads x[in_indptr[b]:in_indptr[b+1]]
+// and writes the bytes y[out_indptr[b]:out_indptr[b+1]]; the last byte is padded with zeros. With
+// in_indptr NULL, x[0:n] is one segment. little_endian: element 0 is bit 0; otherwise bit 7.
+typedef struct fi_packbits_args {
+  int64_t n, num_segments;
+  const uint8_t* x;
+  uint8_t* y;
+  const int32_t* in_indptr;
+  const int32_t* out_indptr;
+  int64_t total_out;  // bytes in y
+  int32_t little_endian;
+} fi_packbits_args;
+FI_API fi_status fi_packbits(const fi_exec* exec, const fi_packbits_args* args);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // FLASHINFER_API_H_

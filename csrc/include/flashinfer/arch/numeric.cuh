@@ -1,0 +1,125 @@
+// Conversions between the storage types and fp32, and the fast functions of the special unit.
+#ifndef FLASHINFER_ARCH_NUMERIC_CUH_
+#define FLASHINFER_ARCH_NUMERIC_CUH_
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace flashinfer {
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+__device__ __forceinline__ void round_to(float x, float* out) { *out = x; }
+__device__ __forceinline__ void round_to(float x, __half* out) { *out = __float2half_rn(x); }
+__device__ __forceinline__ void round_to(float x, __nv_bfloat16* out) {
+  *out = __float2bfloat16_rn(x);
+}
+
+// The same bits as another type of that size.
+template <typename To, typename From>
+__device__ __forceinline__ To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "a change of type, not of size");
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+// A 32-bit register holds one float or two neighbours of a 16-bit type, the first in the low half.
+template <typename T>
+constexpr int kPerWord = 4 / sizeof(T);
+
+template <typename T>
+__device__ __forceinline__ void widen_word(uint32_t word, float* out);
+template <>
+__device__ __forceinline__ void widen_word<float>(uint32_t word, float* out) {
+  out[0] = bits_as<float>(word);
+}
+template <>
+__device__ __forceinline__ void widen_word<__half>(uint32_t word, float* out) {
+  const float2 pair = __half22float2(bits_as<__half2>(word));
+  out[0] = pair.x;
+  out[1] = pair.y;
+}
+template <>
+__device__ __forceinline__ void widen_word<__nv_bfloat16>(uint32_t word, float* out) {
+  out[0] = bits_as<float>(word << 16);
+  out[1] = bits_as<float>(word & 0xffff0000u);
+}
+
+template <typename T>
+__device__ __forceinline__ uint32_t narrow_word(const float* x);
+template <>
+__device__ __forceinline__ uint32_t narrow_word<float>(const float* x) {
+  return bits_as<uint32_t>(x[0]);
+}
+template <>
+__device__ __forceinline__ uint32_t narrow_word<__half>(const float* x) {
+  return bits_as<uint32_t>(__floats2half2_rn(x[0], x[1]));
+}
+template <>
+__device__ __forceinline__ uint32_t narrow_word<__nv_bfloat16>(const float* x) {
+  return bits_as<uint32_t>(__floats2bfloat162_rn(x[0], x[1]));
+}
+
+// 2^x; relative error 2^-22, 0 for x = -inf.
+__device__ __forceinline__ float exp2_fast(float x) {
+#ifdef FLASHINFER_EMULATE
+  return std::exp2(x);
+#else
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
+// 1 / x, relative error 2^-23; 0 for x = inf.
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef FLASHINFER_EMULATE
+  return 1.0f / x;
+#else
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#endif
+}
+
+__device__ __forceinline__ float reciprocal_sqrt(float x) {
+#ifdef FLASHINFER_EMULATE
+  return 1.0f / std::sqrt(x);
+#else
+  return rsqrtf(x);
+#endif
+}
+
+// a * b rounded to fp32, never contracted into a fused multiply-add.
+__device__ __forceinline__ float multiply_rounded(float a, float b) {
+#ifdef FLASHINFER_EMULATE
+  volatile float product = a * b;
+  return product;
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+
+// Sine and cosine of an angle in turns (1 is a full circle). Exact range reduction, so no slow
+// path and no local memory, unlike sincosf.
+__device__ __forceinline__ void sincos_turns(float turns, float* sine, float* cosine) {
+#ifdef FLASHINFER_EMULATE
+  const double angle = 6.283185307179586476925 * static_cast<double>(turns);
+  *sine = static_cast<float>(std::sin(angle));
+  *cosine = static_cast<float>(std::cos(angle));
+#else
+  sincospif(2.0f * turns, sine, cosine);
+#endif
+}
+
+}  // namespace flashinfer
+
+#endif  // FLASHINFER_ARCH_NUMERIC_CUH_
