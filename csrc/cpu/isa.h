@@ -1,0 +1,54 @@
+// The compiled kernels of one instruction set, and the choice between them.
+//
+// isa_baseline.cpp, isa_avx2.cpp and isa_avx512.cpp compile the same headers (kernels/*.h), each
+// for its own instruction set and vector width. The family files (norm.cpp, ...) check arguments,
+// take the table that fits this CPU and hand ranges of rows to the caller's threads.
+#ifndef FLASHINFER_CPU_ISA_H_
+#define FLASHINFER_CPU_ISA_H_
+
+#include <cstdint>
+
+#include "flashinfer/api.h"
+
+namespace flashinfer {
+namespace cpu {
+
+// fi_dtype values with arithmetic: FI_FLOAT16, FI_BFLOAT16, FI_FLOAT32 are 0, 1, 2.
+constexpr int kFloatTypes = 3;
+constexpr int kActivations = 3;
+
+// What the rope kernels need beyond the caller's arguments.
+struct RopeJob {
+  const fi_rope_args* args;
+  const double* turns;  // [rotary_dim / 2] f(i) / (2 pi); NULL with a cos_sin_cache
+};
+
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope) and the
+// range counts rows, tokens, or for packbits bytes of output. The dtype comes first.
+struct Kernels {
+  fi_range_body rmsnorm[kFloatTypes];
+  fi_range_body fused_add_rmsnorm[kFloatTypes];
+  fi_range_body act_and_mul[kFloatTypes][kActivations];
+  fi_range_body rope[kFloatTypes][2];  // [dtype][interleave]
+  fi_range_body merge_state[kFloatTypes];
+  fi_range_body merge_states[kFloatTypes];
+  fi_range_body packbits;
+};
+
+extern const Kernels kBaselineKernels;
+#if defined(__x86_64__)
+// The CPU and the operating system run this level's instructions.
+bool avx2_supported();
+bool avx512_supported();
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+// In *table, the widest level this CPU has, or the one FLASHINFER_CPU_ISA (baseline, avx2, avx512)
+// names; the variable is read once. An error where it names no level, or one this CPU lacks.
+fi_status choose_kernels(const Kernels** table);
+
+}  // namespace cpu
+}  // namespace flashinfer
+
+#endif  // FLASHINFER_CPU_ISA_H_

@@ -1,0 +1,39 @@
+// The table of kernels of the instruction set being compiled.
+#ifndef FLASHINFER_CPU_KERNELS_TABLE_H_
+#define FLASHINFER_CPU_KERNELS_TABLE_H_
+
+#include "cpu/isa.h"
+#include "cpu/kernels/activation.h"
+#include "cpu/kernels/cascade.h"
+#include "cpu/kernels/norm.h"
+#include "cpu/kernels/quantization.h"
+#include "cpu/kernels/rope.h"
+
+namespace flashinfer {
+namespace cpu {
+namespace {
+
+static_assert(FI_FLOAT16 == 0 && FI_BFLOAT16 == 1 && FI_FLOAT32 == 2, "the order of the rows");
+static_assert(FI_SILU == 0 && FI_GELU == 1 && FI_GELU_TANH == 2, "the order of act_and_mul");
+
+#define FLASHINFER_ACTIVATIONS(T) \
+  {act_and_mul_rows<T, FI_SILU>, act_and_mul_rows<T, FI_GELU>, act_and_mul_rows<T, FI_GELU_TANH>}
+
+constexpr Kernels kTable = {
+    {rmsnorm_rows<Half>, rmsnorm_rows<BFloat16>, rmsnorm_rows<float>},
+    {fused_add_rmsnorm_rows<Half>, fused_add_rmsnorm_rows<BFloat16>, fused_add_rmsnorm_rows<float>},
+    {FLASHINFER_ACTIVATIONS(Half), FLASHINFER_ACTIVATIONS(BFloat16), FLASHINFER_ACTIVATIONS(float)},
+    {{rope_tokens<Half, false>, rope_tokens<Half, true>},
+     {rope_tokens<BFloat16, false>, rope_tokens<BFloat16, true>},
+     {rope_tokens<float, false>, rope_tokens<float, true>}},
+    {merge_state_rows<Half>, merge_state_rows<BFloat16>, merge_state_rows<float>},
+    {merge_states_rows<Half>, merge_states_rows<BFloat16>, merge_states_rows<float>},
+    packbits_bytes,
+};
+#undef FLASHINFER_ACTIVATIONS
+
+}  // namespace
+}  // namespace cpu
+}  // namespace flashinfer
+
+#endif  // FLASHINFER_CPU_KERNELS_TABLE_H_
