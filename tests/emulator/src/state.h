@@ -1,0 +1,45 @@
+// What the parts of the emulator share.
+#ifndef FLASHINFER_TESTS_EMULATOR_STATE_H_
+#define FLASHINFER_TESTS_EMULATOR_STATE_H_
+
+#include <cstdint>
+
+#include "emulator.h"
+
+namespace emulator {
+
+constexpr unsigned kWarp = 32;
+
+// A thread of the running block.
+struct Thread {
+  unsigned linear;  // in the block
+  uint3 index;
+  uint32_t barriers;    // passed so far
+  uint32_t warp_syncs;  // full-warp __syncwarp passed so far
+  uintptr_t stack_begin, stack_end;
+};
+
+// The thread that runs now; NULL outside of kernels, where nothing is checked.
+extern Thread* current;
+
+// Serial number of the running block, unique over all launches, and that of the first block of its
+// launch. 0 is no block; the next number stands for what the host does.
+constexpr uint64_t kBeforeAllBlocks = 1;
+extern uint64_t block_serial, first_block_serial;
+
+// Records the fault, with kernel, block and thread, and leaves the kernel for good.
+// `code` is the address of the instruction, or NULL.
+[[noreturn]] void fault(const void* code, const char* format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+// memory.cpp: the memory that exists only during a launch.
+void begin_launch(const Launch& launch);
+void end_launch();
+void* shared_buffer();
+
+// device.cpp
+void count_launch(const Launch& launch);
+
+}  // namespace emulator
+
+#endif  // FLASHINFER_TESTS_EMULATOR_STATE_H_

@@ -1,0 +1,172 @@
+"""A bug put into a real kernel is found: the tests of the kernels are worth something.
+
+Each case changes one line of a copy of csrc/, compiles what it affects and makes a call that is
+fault-free with the original.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from emulated import CSRC, Emulator, Fault, build, kernel_sources
+
+
+def norm(gpu: Emulator, rows: int, hidden: int, offset: int = 0) -> None:
+    x = gpu.put(torch.randn(rows, hidden).half(), offset=offset)
+    gpu(
+        "rmsnorm", dtype=x.dtype, rows=rows, hidden=hidden, out=gpu.empty(x.shape, x.dtype),
+        out_stride=hidden, input=x, input_stride=hidden, eps=1e-5,
+        weight=gpu.put(torch.randn(hidden).half(), "weight"),
+    )  # fmt: skip
+
+
+def activation(gpu: Emulator) -> None:
+    x = gpu.put(torch.randn(3, 2 * 264).half())
+    out = gpu.empty((3, 264), x.dtype)
+    gpu("act_and_mul", dtype=x.dtype, rows=3, d=264, out=out, out_stride=264, input=x,
+        input_stride=528)  # fmt: skip
+
+
+def rope(gpu: Emulator, **positions: Any) -> None:
+    gpu.library.fi_emulator_set_multiprocessors(1)
+    q = gpu.put(torch.randn(300, 1, 64).half(), "q")
+    if not positions:
+        positions = {"pos_ids": gpu.put(torch.arange(300)), "pos_ids_bits": 64}
+    gpu(
+        "rope", dtype=q.dtype, nnz=300, num_qo_heads=1, head_dim=64, rotary_dim=32, q=q, k=q,
+        q_out=q, k_out=q, q_stride_n=64, q_stride_h=64, q_out_stride_n=64, q_out_stride_h=64,
+        rope_scale=1.0, rope_theta=1e4, **positions,
+    )  # fmt: skip
+
+
+def rope_segments(gpu: Emulator) -> None:
+    rope(gpu, indptr=gpu.ints([0, 300]), offsets=gpu.ints([5]), batch_size=1)
+
+
+def append(gpu: Emulator) -> None:
+    k = gpu.put(torch.randn(3, 1, 64).half(), "append_key")
+    cache = gpu.empty((2, 1, 1, 64), k.dtype, "cache")
+    gpu(
+        "append_paged_kv", dtype=k.dtype, nnz=3, num_heads=1, head_dim=64, page_size=1,
+        batch_size=1, append_key=k, append_value=k, key_stride_n=64, value_stride_n=64,
+        batch_indices=gpu.ints([0, 0, -1]), positions=gpu.ints([0, 1, 0]), k_cache=cache,
+        v_cache=gpu.empty((2, 1, 1, 64), k.dtype, "v_cache"), k_stride_page=64, v_stride_page=64,
+        kv_indices=gpu.ints([1, 0]), kv_indptr=gpu.ints([0, 2], "kv_indptr"),
+    )  # fmt: skip
+
+
+def merge_in_place(gpu: Emulator) -> None:
+    v, s = gpu.put(torch.randn(4, 2, 64).half(), "v"), gpu.put(torch.randn(4, 2), "s")
+    gpu(
+        "merge_state", dtype=v.dtype, seq_len=4, num_heads=2, head_dim=64, v_a=v, s_a=s,
+        v_b=gpu.put(torch.randn(4, 2, 64).half()), s_b=gpu.put(torch.randn(4, 2)), v_out=v, s_out=s,
+    )  # fmt: skip
+
+
+def merge_many(gpu: Emulator) -> None:
+    # 192 rows of 8 lanes fill three quarters of the one multiprocessor: two splits, two rounds.
+    gpu.library.fi_emulator_set_multiprocessors(1)
+    v, s = torch.randn(192, 9, 1, 64).half(), torch.randn(192, 9, 1)
+    gpu(
+        "merge_states", dtype=v.dtype, seq_len=192, num_states=9, num_heads=1, head_dim=64,
+        v=gpu.put(v), s=gpu.put(s), v_out=gpu.empty((192, 1, 64), v.dtype),
+        s_out=gpu.empty((192, 1), s.dtype),
+    )  # fmt: skip
+
+
+def packbits(gpu: Emulator) -> None:
+    gpu("packbits", n=41, x=gpu.put(torch.ones(41, dtype=torch.uint8), "x"),
+        y=gpu.empty((6,), torch.uint8), total_out=6)  # fmt: skip
+
+
+INCLUDE = "include/flashinfer"
+# What, file, old text and how often it occurs, new text, call, what the report says.
+Case = tuple[str, str, int, str, Callable[[Emulator], None], str]
+CASES: dict[str, Case] = {
+    "row_sum without its barrier": (
+        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n", 1, "", lambda gpu: norm(gpu, 2, 2048),
+        "nothing wrote|race",
+    ),
+    "one partial array for every row": (
+        f"{INCLUDE}/norm.cuh", "row_sum(sum, partial[parity])", 4, "row_sum(sum, partial[0])",
+        lambda gpu: norm(gpu, 70, 2048), "race: write .*has read unsynchronised",
+    ),
+    "row share without a bound": (
+        f"{INCLUDE}/norm.cuh", "if (column >= p.hidden) break;", 2, "",
+        lambda gpu: norm(gpu, 3, 72), "out-of-bounds|not a part|race",
+    ),
+    "launcher that does not look at alignment": (
+        "cuda/norm.cu", "pointers_aligned(16, {args.input, args.out, args.weight}) &&", 1, "",
+        lambda gpu: norm(gpu, 3, 64, offset=1), "misaligned read of 16 bytes",
+    ),
+    "activation without a bound": (
+        f"{INCLUDE}/activation.cuh", "if (column >= p.d) return;", 1, "", activation,
+        "out-of-bounds|race",
+    ),
+    "rope without the barrier after positions": (
+        f"{INCLUDE}/rope.cuh", "    __syncthreads();\n    for (int i = threadIdx.x", 1,
+        "    for (int i = threadIdx.x", rope, "nothing wrote|race",
+    ),
+    "rope without the barrier after the angles": (
+        f"{INCLUDE}/rope.cuh", "    __syncthreads();\n    for (int unit", 1, "    for (int unit",
+        rope, "nothing wrote|race",
+    ),
+    "rope with one place for the positions of all tiles": (
+        f"{INCLUDE}/rope.cuh", "tile_positions[parity]", 1, "tile_positions[0]", rope_segments,
+        "race",
+    ),
+    "append of padding rows": (
+        f"{INCLUDE}/page.cuh", "if (batch < 0 || batch >= p.batch_size) continue;", 1, "", append,
+        "out-of-bounds read of 4 bytes at 'kv_indptr' - 4",
+    ),
+    "append that swaps page and slot strides": (
+        f"{INCLUDE}/page.cuh", "page * p.k.page_stride", 1, "(page + 1) * p.k.page_stride", append,
+        "out-of-bounds write of 16 bytes at 'cache'",
+    ),
+    "merge in place without __syncwarp": (
+        f"{INCLUDE}/cascade.cuh", "    __syncwarp();", 1, "    ;", merge_in_place, "race",
+    ),
+    "splits that do not wait for each other": (
+        f"{INCLUDE}/cascade.cuh", "      __syncthreads();\n      if (threadIdx.z", 1,
+        "      if (threadIdx.z", merge_many, "nothing wrote|race",
+    ),
+    "splits that do not wait for the merge": (
+        f"{INCLUDE}/cascade.cuh", "      __syncthreads();\n    }\n", 1, "    }\n", merge_many,
+        "race: write",
+    ),
+    "packbits past the end": (
+        f"{INCLUDE}/quantization.cuh", "if (first + 16 <= p.n)", 1, "if (first < p.n)", packbits,
+        "out-of-bounds read of 16 bytes at 'x'",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def mutated(
+    request: pytest.FixtureRequest, object_cache: Path, tmp_path: Path
+) -> Iterator[Emulator]:
+    file, old, occurrences, new, _, _ = CASES[request.param]
+    csrc = tmp_path / "csrc"
+    shutil.copytree(CSRC, csrc)
+    text = (csrc / file).read_text()
+    assert text.count(old) == occurrences, f"{file} has changed: adapt the case"
+    (csrc / file).write_text(text.replace(old, new))
+    gpu = Emulator(build(object_cache, "mutated", kernel_sources(csrc), csrc=csrc))
+    yield gpu
+    gpu.free_all()
+
+
+@pytest.mark.parametrize("mutated", CASES, indirect=True)
+def test_a_bug_in_a_kernel_is_found(
+    request: pytest.FixtureRequest, mutated: Emulator, gpu: Emulator
+) -> None:
+    *_, call, words = CASES[request.node.callspec.params["mutated"]]
+    call(gpu)  # the original
+    gpu.library.fi_emulator_set_multiprocessors(4)
+    with pytest.raises(Fault, match=words):
+        call(mutated)
