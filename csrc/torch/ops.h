@@ -1,0 +1,57 @@
+// The ops that registration.cpp offers to torch. Every one writes to tensors it was given and
+// returns nothing; the Python front functions allocate. The schemas are in registration.cpp.
+#ifndef FLASHINFER_TORCH_OPS_H_
+#define FLASHINFER_TORCH_OPS_H_
+
+#include <string_view>
+
+#include "tensor.h"
+
+namespace flashinfer {
+namespace binding {
+
+// norm.cpp
+void rmsnorm(const fi_exec& exec, const Tensor& out, const Tensor& input, const Tensor& weight,
+             double eps, double weight_bias);
+void fused_add_rmsnorm(const fi_exec& exec, const Tensor& input, const Tensor& residual,
+                       const Tensor& weight, double eps, double weight_bias);
+
+// activation.cpp
+void act_and_mul(const fi_exec& exec, const Tensor& out, const Tensor& input,
+                 std::string_view activation);
+
+// rope.cpp: optional tensors are NULL where they were None.
+void rope(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tensor& q_out,
+          const Tensor& k_out, const Tensor* pos_ids, const Tensor* indptr, const Tensor* offsets,
+          const Tensor* cos_sin_cache, int64_t rotary_dim, bool interleave, bool llama31,
+          double rope_scale, double rope_theta, double smooth_a, double smooth_b);
+void rope_inplace(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tensor* pos_ids,
+                  const Tensor* indptr, const Tensor* offsets, const Tensor* cos_sin_cache,
+                  int64_t rotary_dim, bool interleave, bool llama31, double rope_scale,
+                  double rope_theta, double smooth_a, double smooth_b);
+
+// page.cpp
+void append_paged_kv(const fi_exec& exec, const Tensor& append_key, const Tensor& append_value,
+                     const Tensor& batch_indices, const Tensor& positions, const Tensor& k_cache,
+                     const Tensor& v_cache, const Tensor& kv_indices, const Tensor& kv_indptr,
+                     bool hnd);
+void batch_positions(const fi_exec& exec, const Tensor& append_indptr, const Tensor& seq_lens,
+                     const Tensor& batch_indices, const Tensor& positions);
+
+// cascade.cpp
+void merge_state(const fi_exec& exec, const Tensor& v_a, const Tensor& s_a, const Tensor& v_b,
+                 const Tensor& s_b, const Tensor& v_out, const Tensor& s_out);
+void merge_state_inplace(const fi_exec& exec, const Tensor& v, const Tensor& s,
+                         const Tensor& v_other, const Tensor& s_other, const Tensor* mask);
+void merge_states(const fi_exec& exec, const Tensor& v, const Tensor& s, const Tensor& v_out,
+                  const Tensor& s_out);
+
+// quantization.cpp
+void packbits(const fi_exec& exec, const Tensor& x, const Tensor& y, bool little_endian);
+void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_indptr,
+                      const Tensor& out_indptr, const Tensor& y, bool little_endian);
+
+}  // namespace binding
+}  // namespace flashinfer
+
+#endif  // FLASHINFER_TORCH_OPS_H_

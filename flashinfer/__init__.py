@@ -1,0 +1,85 @@
+"""FlashInfer: attention kernels for serving large language models.
+
+Raises ImportError if the torch in this environment is not the one this build was made for; the
+message has the commands that install the right build.
+"""
+
+from __future__ import annotations
+
+from flashinfer import _compat
+
+try:
+    from flashinfer import _build_info
+except ImportError as error:
+    raise ImportError(
+        "flashinfer is not built here: this is its source tree.\n"
+        "Build and install it, in an environment that has torch:\n"
+        "  pip install --no-build-isolation .\n"
+        "and start Python in another folder.",
+        name="flashinfer",
+    ) from error
+
+_build = _compat.read_build(_build_info)
+_compat.check(_build)
+
+from flashinfer import _ops  # noqa: E402  (loads the binding, so only after the check)
+
+_compat.check_library(_build, *_ops.build_info())
+
+from flashinfer.activation import gelu_and_mul, gelu_tanh_and_mul, silu_and_mul  # noqa: E402
+from flashinfer.cascade import merge_state, merge_state_in_place, merge_states  # noqa: E402
+from flashinfer.norm import (  # noqa: E402
+    fused_add_rmsnorm,
+    gemma_fused_add_rmsnorm,
+    gemma_rmsnorm,
+    rmsnorm,
+)
+from flashinfer.page import (  # noqa: E402
+    append_paged_kv_cache,
+    get_batch_indices_positions,
+    get_seq_lens,
+)
+from flashinfer.quantization import packbits, segment_packbits  # noqa: E402
+from flashinfer.rope import (  # noqa: E402
+    apply_llama31_rope,
+    apply_llama31_rope_inplace,
+    apply_llama31_rope_pos_ids,
+    apply_llama31_rope_pos_ids_inplace,
+    apply_rope,
+    apply_rope_inplace,
+    apply_rope_pos_ids,
+    apply_rope_pos_ids_inplace,
+    apply_rope_with_cos_sin_cache,
+    apply_rope_with_cos_sin_cache_inplace,
+)
+
+__version__: str = _build_info.VERSION
+__git_commit__: str = _build_info.COMMIT  # of a nightly; "" for a release
+
+__all__ = [
+    "append_paged_kv_cache",
+    "apply_llama31_rope",
+    "apply_llama31_rope_inplace",
+    "apply_llama31_rope_pos_ids",
+    "apply_llama31_rope_pos_ids_inplace",
+    "apply_rope",
+    "apply_rope_inplace",
+    "apply_rope_pos_ids",
+    "apply_rope_pos_ids_inplace",
+    "apply_rope_with_cos_sin_cache",
+    "apply_rope_with_cos_sin_cache_inplace",
+    "fused_add_rmsnorm",
+    "gelu_and_mul",
+    "gelu_tanh_and_mul",
+    "gemma_fused_add_rmsnorm",
+    "gemma_rmsnorm",
+    "get_batch_indices_positions",
+    "get_seq_lens",
+    "merge_state",
+    "merge_state_in_place",
+    "merge_states",
+    "packbits",
+    "rmsnorm",
+    "segment_packbits",
+    "silu_and_mul",
+]

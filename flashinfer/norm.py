@@ -1,0 +1,120 @@
+"""Root-mean-square layer norms (Zhang and Sennrich, 2019, arXiv:1910.07467), plain and fused."""
+
+from __future__ import annotations
+
+import torch
+
+from flashinfer import _checks, _ops
+
+__all__ = ["fused_add_rmsnorm", "gemma_fused_add_rmsnorm", "gemma_rmsnorm", "rmsnorm"]
+
+
+def _check(input: torch.Tensor, weight: torch.Tensor) -> None:
+    _checks.dims("input", input, "[rows, hidden]")
+    _checks.floating("input", input)
+    _checks.shape("weight", weight, (input.shape[1],), "the hidden size of input")
+    _checks.like("weight", weight, "input", input)
+
+
+def _rmsnorm(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    out: torch.Tensor | None,
+    weight_bias: float,
+) -> torch.Tensor:
+    _check(input, weight)
+    if out is None:
+        out = torch.empty(input.shape, dtype=input.dtype, device=input.device)
+    else:
+        _checks.shape("out", out, input.shape, "the shape of input")
+        _checks.like("out", out, "input", input)
+    rows = _checks.rows_contiguous(out)
+    _ops.rmsnorm(rows, _checks.rows_contiguous(input), weight.contiguous(), float(eps), weight_bias)
+    if rows is not out:
+        out.copy_(rows)
+    return out
+
+
+def _fused_add_rmsnorm(
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    weight_bias: float,
+) -> None:
+    _check(input, weight)
+    _checks.shape("residual", residual, input.shape, "the shape of input")
+    _checks.like("residual", residual, "input", input)
+    x, r = _checks.rows_contiguous(input), _checks.rows_contiguous(residual)
+    _ops.fused_add_rmsnorm(x, r, weight.contiguous(), float(eps), weight_bias)
+    if x is not input:
+        input.copy_(x)
+    if r is not residual:
+        residual.copy_(r)
+
+
+def rmsnorm(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float = 1e-6,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """RMS norm of every row: ``input * rsqrt(mean(input**2) + eps) * weight``, summed in fp32.
+
+    Args:
+        input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU. Any row stride.
+        weight: ``[hidden]``, dtype and device of ``input``.
+        eps: added to the mean of the squares.
+        out: where to write, like ``input``; allocated if None.
+
+    Returns:
+        ``out``, or a new tensor ``[rows, hidden]``.
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    return _rmsnorm(input, weight, eps, out, 0.0)
+
+
+def gemma_rmsnorm(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float = 1e-6,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """RMS norm as Gemma has it, whose weights are stored less one: ``... * (1 + weight)``.
+
+    The sum ``1 + weight`` is made in fp32. Arguments, result and errors are those of
+    :func:`rmsnorm`.
+    """
+    return _rmsnorm(input, weight, eps, out, 1.0)
+
+
+def fused_add_rmsnorm(
+    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6
+) -> None:
+    """Adds and norms in one pass, both in place.
+
+    First ``residual += input``, then ``input = rmsnorm(residual, weight, eps)``, where the norm
+    takes the sum before it was rounded to the dtype of ``residual``.
+
+    Args:
+        input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU. Becomes the norm.
+        residual: like ``input``. Becomes the sum.
+        weight: ``[hidden]``, dtype and device of ``input``.
+        eps: added to the mean of the squares.
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _fused_add_rmsnorm(input, residual, weight, eps, 0.0)
+
+
+def gemma_fused_add_rmsnorm(
+    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6
+) -> None:
+    """:func:`fused_add_rmsnorm` with Gemma's ``1 + weight``."""
+    _fused_add_rmsnorm(input, residual, weight, eps, 1.0)
