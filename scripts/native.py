@@ -1,0 +1,67 @@
+"""Compiles csrc/: the kernels' library, or the torch binding over it.
+
+The recipes call this; setup.py calls the same functions.
+
+Examples:
+    python scripts/native.py info
+    python scripts/native.py lib --prefix "$PREFIX"
+    python scripts/native.py binding --library-dir build/lib --output flashinfer/_C.abi3.so
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from conda_bridge.errors import BridgeError
+from conda_bridge.project import Project
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    info = commands.add_parser("info", help="print the toolchain that a build here would use")
+    info.add_argument("--json", action="store_true")
+    lib = commands.add_parser("lib", help="compile libflashinfer.so")
+    lib.add_argument(
+        "--prefix", type=Path, required=True, help="where to install lib/ and include/"
+    )
+    lib.add_argument("--build-dir", type=Path, default=Path("build/native-lib"))
+    binding = commands.add_parser("binding", help="compile _C.abi3.so")
+    binding.add_argument("--library-dir", type=Path, required=True, help="with libflashinfer.so")
+    binding.add_argument("--output", type=Path, required=True)
+    binding.add_argument("--build-dir", type=Path, default=Path("build/native-binding"))
+    return parser
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    try:
+        project = Project.measure(os.environ)
+        if args.command == "info":
+            facts = project.facts()
+            if args.json:
+                print(json.dumps(facts, indent=2))
+            else:
+                for name, value in facts.items():
+                    print(f"{name:12} {value}")
+        elif args.command == "lib":
+            print(project.build_library(args.prefix.resolve(), args.build_dir.resolve()))
+        else:
+            project.build_binding(
+                args.output.resolve(), args.build_dir.resolve(), args.library_dir.resolve()
+            )
+            print(args.output)
+    except BridgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

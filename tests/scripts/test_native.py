@@ -1,0 +1,104 @@
+"""native: flags, job counts, and the compiled libraries themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conda_bridge import native
+from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
+from conda_bridge.ledger import file_digest
+
+
+def test_gencode_flags_in_torchs_notation() -> None:
+    assert native.gencode_flags("8.0+PTX;9.0a") == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_80,code=compute_80",
+        "-gencode=arch=compute_90a,code=sm_90a",
+    ]
+    assert native.gencode_flags("8.0 12.0") == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_120,code=sm_120",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "80", "8.0;sm_90", "9.0b", "8.0+ptx"])
+def test_other_notations_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="FLASHINFER_CUDA_ARCH_LIST"):
+        native.gencode_flags(text)
+
+
+def test_jobs_follow_processors_memory_and_max_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    monkeypatch.setattr(native, "available_memory", lambda: 10 << 30)
+    assert native.job_count(2 << 30, {}) == 5
+    assert native.job_count(1 << 20, {}) == 64
+    assert native.job_count(1 << 20, {"MAX_JOBS": "3"}) == 3
+    assert native.job_count(2 << 30, {"MAX_JOBS": "30"}) == 5
+    monkeypatch.setattr(native, "available_memory", lambda: 0)
+    assert native.job_count(2 << 30, {}) == 1
+    with pytest.raises(ConfigError, match="MAX_JOBS"):
+        native.job_count(1, {"MAX_JOBS": "many"})
+
+
+def test_available_memory_is_plausible() -> None:
+    assert 1 << 20 < native.available_memory() < 1 << 50
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A csrc of the same shape with one small CPU file: these tests are about the build."""
+    root = tmp_path / "one" / "project"
+    for folder in ("cpu", "include/flashinfer"):
+        (root / "csrc" / folder).mkdir(parents=True)
+    (root / "csrc/include/flashinfer/api.h").write_text("// header\n")
+    (root / "csrc/cpu/a.cpp").write_text(
+        '#define PUBLIC extern "C" __attribute__((visibility("default")))\n'
+        "PUBLIC const char* where() { return __FILE__; }\n"
+    )
+    (root / "csrc/api.cpp").write_text("int unused_api() { return 0; }\n")
+    (root / "csrc/build_info.cpp").write_text(
+        'extern "C" __attribute__((visibility("default"))) const char version[] ='
+        " FLASHINFER_VERSION;\n"
+    )
+    return root
+
+
+def _build(root: Path, prefix: Path, build_dir: Path) -> Path:
+    return native.build_library(root, prefix, build_dir, version="0.1.6", nvcc=None)
+
+
+def test_the_same_sources_in_another_folder_give_the_same_bytes(
+    small: Path, tmp_path: Path
+) -> None:
+    first = _build(small, tmp_path / "p1", tmp_path / "b1")
+    moved = tmp_path / "quite another place" / "x"
+    moved.parent.mkdir()
+    shutil.copytree(small, tmp_path / "moved")
+    second = _build(tmp_path / "moved", tmp_path / "p2", tmp_path / "b2")
+    assert file_digest(first) == file_digest(second)
+    assert str(tmp_path).encode() not in first.read_bytes()
+    assert b"0.1.6" in first.read_bytes()
+    assert (tmp_path / "p1/include/flashinfer/api.h").read_text() == "// header\n"
+
+
+def test_a_compile_error_stops_and_leaves_no_library(small: Path, tmp_path: Path) -> None:
+    (small / "csrc/cpu/a.cpp").write_text("int f() { int unused; return 0; }\n")  # a warning
+    with pytest.raises(BuildFailed, match="ninja stopped"):
+        _build(small, tmp_path / "p", tmp_path / "b")
+    assert not (tmp_path / "p/lib/libflashinfer.so").exists()
+
+
+def test_no_compiler_says_what_to_install(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="apt install"):
+        native.build_library(
+            small,
+            tmp_path / "p",
+            tmp_path / "b",
+            version="0.1.6",
+            nvcc=None,
+            environ={"PATH": "", "CXX": "no-such-compiler"},
+        )
