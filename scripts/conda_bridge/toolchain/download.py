@@ -1,0 +1,375 @@
+"""Locked wheels on this machine: found in the cache, or downloaded once, resumed and verified.
+
+pip says where a wheel is, so indexes, find-links folders and mirrors are the user's own. The bytes
+are fetched here, because pip starts a broken download again from the beginning. Where the plain
+download is refused (a login, an odd proxy), pip does it. What counts in every case is the sha256.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .. import atomic
+from ..errors import ToolchainError
+from .lock import LockedWheel
+
+__all__ = ["Choice", "cached", "download", "fetch"]
+
+Report = Callable[[str], None]
+# Several wheels of one project, the preferred one first; any of them will do.
+Choice = Sequence[LockedWheel]
+
+_PIP_LINKS = Path(__file__).with_name("pip_links.py")
+_BLOCK = 1 << 20
+_ATTEMPTS = 5
+_MEGABYTE = 1e6
+
+
+def _place(wheel: LockedWheel, cache: Path) -> Path:
+    return cache / "wheels" / wheel.sha256 / wheel.filename
+
+
+def cached(choice: Choice, cache: Path) -> Path | None:
+    """The first wheel of `choice` that is in the cache; it was verified when it went in."""
+    for wheel in choice:
+        if _place(wheel, cache).is_file():
+            return _place(wheel, cache)
+    return None
+
+
+def fetch(
+    choices: Sequence[Choice], cache: Path, report: Report = lambda _line: None
+) -> list[Path]:
+    """One verified wheel for each of `choices`, downloaded if the cache has none.
+
+    Safe in several processes at once: a wheel is downloaded by one, the others wait for it.
+
+    Args:
+        choices: what is acceptable, one entry a project.
+        cache: where wheels are kept, by their digest.
+        report: is told what is being downloaded.
+
+    Returns:
+        The wheels' files, in the order of `choices`.
+
+    Raises:
+        ToolchainError: no index offers an acceptable file, or what came is not what was locked.
+    """
+    missing = [choice for choice in choices if cached(choice, cache) is None]
+    if missing:
+        report(f"asking pip where {len(missing)} wheels are")
+        links = _ask_pip([choice[0].name for choice in missing], report)
+        settings = _Settings.of_pip()
+        for choice in missing:
+            _fetch_one(choice, links.get(choice[0].name, []), cache, settings, report)
+    found = [cached(choice, cache) for choice in choices]
+    assert all(found)  # _fetch_one has raised otherwise
+    return [path for path in found if path]
+
+
+def _fetch_one(
+    choice: Choice,
+    links: Sequence[_Link],
+    cache: Path,
+    settings: _Settings,
+    report: Report,
+) -> None:
+    for wheel in choice:
+        for link in links:
+            # A folder of wheels names no digests: there the file's name has to do until it is here.
+            if link.sha256 != wheel.sha256 and (link.sha256 or link.filename != wheel.filename):
+                continue
+            try:
+                download(link.url, wheel, cache, settings=settings, report=report)
+                return
+            except (OSError, http.client.HTTPException) as error:
+                report(f"{wheel.filename}: {error}; leaving it to pip")
+            except ToolchainError as error:
+                if link.sha256:
+                    raise
+                report(f"{error.where}: {error.what}; looking further")
+    _pip_download(choice, cache, report)
+
+
+def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    command = [sys.executable, "-m", "pip", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+
+
+def _requirement(wheel: LockedWheel) -> str:
+    """``===``, so that no version with a local part outranks the one that is meant."""
+    return f"{wheel.name}==={wheel.version}"
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One file that an index or a folder offers; `sha256` is empty where it names none."""
+
+    url: str
+    filename: str
+    sha256: str
+
+
+def _ask_pip(projects: Sequence[str], report: Report) -> dict[str, list[_Link]]:
+    """The files that pip sees of each project; none where this pip cannot be asked."""
+    environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", str(_PIP_LINKS), *projects],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environ,
+    )
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        report(f"pip cannot be asked for links ({reason[0]}); it downloads by itself")
+        return {}
+    data: dict[str, list[list[str]]] = json.loads(done.stdout)
+    return {project: [_Link(*link) for link in links] for project, links in data.items()}
+
+
+def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
+    """Has pip download an acceptable file of `choice`, by its digest.
+
+    One version at a time: among the files of a find-links folder pip takes the highest version
+    first and compares digests afterwards.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    refusals = []
+    for version in dict.fromkeys(wheel.version for wheel in choice):
+        same = [wheel for wheel in choice if wheel.version == version]
+        report(f"pip download {_requirement(same[0])}")
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            wanted = Path(scratch) / "wanted.txt"
+            hashes = " ".join(f"--hash=sha256:{wheel.sha256}" for wheel in same)
+            wanted.write_text(f"{_requirement(same[0])} {hashes}\n")
+            # fmt: off
+            done = _pip("download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+                        "--quiet", "--dest", scratch, "--requirement", str(wanted))
+            # fmt: on
+            files = list(Path(scratch).glob("*.whl"))
+            if done.returncode != 0 or len(files) != 1:
+                refusals.append(done.stderr.strip()[-1500:])
+                continue
+            digest = _sha256(files[0])
+            for wheel in same:
+                if wheel.sha256 == digest:
+                    target = _place(wheel, cache)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    files[0].replace(target)
+                    return
+            raise _mismatch(files[0].name, digest, choice)
+    raise ToolchainError(
+        "no acceptable file is offered:\n" + "\n".join(refusals),
+        where=choice[0].filename,
+        expected=" or ".join(f"{wheel.filename} sha256 {wheel.sha256}" for wheel in choice),
+        fix="check pip's index (`pip config list`), or lock what it offers: "
+        "python scripts/lock_toolchain.py",
+    )
+
+
+def _mismatch(name: str, digest: str, choice: Choice) -> ToolchainError:
+    return ToolchainError(
+        f"its sha256 is {digest}",
+        where=name,
+        expected=" or ".join(wheel.sha256 for wheel in choice),
+        fix="the index serves another file than the lock names: do not use it before you know why",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """pip's own network settings, for the downloads made here.
+
+    Attributes:
+        proxy: pip's proxy, or None for the environment's.
+        certificates: pip's certificate file, or None for the system's.
+        timeout: seconds without a byte after which a connection counts as dead.
+    """
+
+    proxy: str | None = None
+    certificates: str | None = None
+    timeout: float = 60.0
+
+    @classmethod
+    def of_pip(cls) -> _Settings:
+        """Reads them from ``pip config list``; the environment wins over ``global``."""
+        values: dict[str, str] = {}
+        for line in sorted(_pip("config", "list").stdout.splitlines(), reverse=True):
+            key, separator, value = line.partition("=")
+            scope, _, name = key.rpartition(".")
+            if separator and scope in ("global", "download", ":env:"):
+                try:
+                    values[name] = str(ast.literal_eval(value))
+                except (SyntaxError, ValueError):
+                    continue
+        try:
+            timeout = float(values.get("default-timeout") or values.get("timeout") or 60)
+        except ValueError:
+            timeout = 60.0
+        return cls(values.get("proxy"), values.get("cert"), timeout)
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """What makes the requests."""
+        context = ssl.create_default_context(cafile=self.certificates)
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.HTTPSHandler(context=context),
+        ]
+        if self.proxy:
+            proxies = {"http": self.proxy, "https": self.proxy}
+            handlers.append(urllib.request.ProxyHandler(proxies))
+        return urllib.request.build_opener(*handlers)
+
+
+def download(
+    url: str,
+    wheel: LockedWheel,
+    cache: Path,
+    *,
+    settings: _Settings | None = None,
+    report: Report = lambda _line: None,
+    attempts: int = _ATTEMPTS,
+    pause: float = 1.0,
+) -> Path:
+    """Brings `wheel` from `url` into the cache, continuing what an earlier call left.
+
+    Bytes go to ``<name>.part``; the name itself appears when the sha256 is right. A server that
+    ignores the range starts over, one that drops the connection is asked again for the rest.
+
+    Args:
+        url: ``http``, ``https`` or ``file``.
+        wheel: what it must turn out to be.
+        cache: where wheels are kept, by their digest.
+        settings: of the network; the machine's own without.
+        report: is told how far it is.
+        attempts: how many times in a row a request may bring nothing new.
+        pause: seconds before the second attempt; doubled for each further one.
+
+    Raises:
+        OSError: the server cannot be reached or refuses.
+        ToolchainError: the bytes are not what was locked.
+    """
+    target = _place(wheel, cache)
+    with atomic.lock(target.parent.with_name(wheel.sha256 + ".lock")):
+        if target.is_file():  # another process was faster
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        if urlsplit(url).scheme == "file":
+            report(f"{wheel.filename}: copying")
+            shutil.copyfile(Path(unquote(urlsplit(url).path)), part)
+            digest = _sha256(part)
+        else:
+            resumed = part.is_file() and part.stat().st_size > 0
+            opener = (settings or _Settings()).opener()
+            timeout = (settings or _Settings()).timeout
+            _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
+            digest = _sha256(part)
+            if digest != wheel.sha256 and resumed:
+                # What was there was not the beginning of this file.
+                part.unlink()
+                _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
+                digest = _sha256(part)
+        if digest != wheel.sha256:
+            part.unlink()
+            raise _mismatch(wheel.filename, digest, [wheel])
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.replace(target)
+    return target
+
+
+def _get(
+    opener: urllib.request.OpenerDirector,
+    url: str,
+    part: Path,
+    timeout: float,
+    *,
+    report: Report,
+    attempts: int,
+    pause: float,
+) -> None:
+    """Appends to `part` until the server says that there is no more."""
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.is_file() else 0
+        try:
+            if _get_rest(opener, url, part, timeout, report):
+                return
+            problem: Exception = http.client.IncompleteRead(b"")
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 425, 429):
+                raise
+            problem = error
+        except (OSError, http.client.HTTPException) as error:
+            problem = error
+        progressed = part.is_file() and part.stat().st_size > before
+        failures = 1 if progressed else failures + 1
+        if failures >= attempts:
+            raise OSError(f"{attempts} attempts brought nothing: {problem}") from problem
+        delay = pause * 2 ** (failures - 1)
+        report(f"{part.stem}: {problem or type(problem).__name__}; continuing in {delay:.0f} s")
+        time.sleep(delay)
+
+
+def _get_rest(
+    opener: urllib.request.OpenerDirector, url: str, part: Path, timeout: float, report: Report
+) -> bool:
+    """One request for what `part` lacks.
+
+    Returns:
+        Whether `part` is now as long as the server says the file is.
+    """
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = opener.open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if have and error.code == 416:  # nothing after what is here: complete, or not this file
+            if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
+                return True
+            part.unlink()
+            return False
+        raise
+    with response:
+        partial = response.status == 206
+        if partial and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink()
+            return False
+        have = have if partial else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if partial else "wb") as stream:
+            shown = time.monotonic()
+            while block := response.read(_BLOCK):
+                stream.write(block)
+                have += len(block)
+                if time.monotonic() - shown > 0.5:
+                    shown = time.monotonic()
+                    of = f" of {total / _MEGABYTE:.0f}" if total else ""
+                    report(f"{part.stem}: {have / _MEGABYTE:.0f}{of} MB")
+        return total is None or have == total

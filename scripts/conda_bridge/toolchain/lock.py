@@ -1,0 +1,211 @@
+"""What may enter a build: every wheel by file name and sha256, written once, read by the providers.
+
+The lock (``toolchain.lock.json``) has three tables:
+
+- ``wheels``: file name -> sha256. A file name occurs once, whatever number of sets need it.
+- ``cuda``: CUDA release -> the wheels that make up its compiler.
+- ``torch``: torch minor -> the CUDA it was built with, and for each CPython the wheels that are
+  acceptable as torch (in the order of preference, each with the CUDA libraries it needs to be
+  imported) and those it and the build need beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from ..errors import ConfigError, ToolchainError
+
+__all__ = ["LOCK_FILE", "SCHEMA", "CudaSet", "Lock", "LockedWheel", "TorchBuild", "TorchSet"]
+
+SCHEMA = 1
+LOCK_FILE = Path(__file__).with_name("toolchain.lock.json")
+
+
+@dataclass(frozen=True, order=True)
+class LockedWheel:
+    """A wheel that is acceptable under exactly one digest.
+
+    Attributes:
+        filename: e.g. ``numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl``.
+        sha256: of the file, in hexadecimal.
+    """
+
+    filename: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The project's normalised name, e.g. ``typing-extensions``."""
+        return str(parse_wheel_filename(self.filename)[0])
+
+    @property
+    def version(self) -> str:
+        """The version with its local part, e.g. ``2.13.0+cpu``."""
+        return str(parse_wheel_filename(self.filename)[1])
+
+
+@dataclass(frozen=True)
+class CudaSet:
+    """The compiler of one CUDA release.
+
+    Attributes:
+        release: as the label names it, e.g. ``(13, 0)``.
+        wheels: nvcc, NVVM, headers, runtime.
+    """
+
+    release: tuple[int, int]
+    wheels: tuple[LockedWheel, ...]
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """One acceptable torch.
+
+    Attributes:
+        wheel: the torch wheel.
+        libraries: the CUDA libraries without which it cannot be imported; empty for a CPU build.
+    """
+
+    wheel: LockedWheel
+    libraries: tuple[LockedWheel, ...]
+
+
+@dataclass(frozen=True)
+class TorchSet:
+    """One torch minor for one CPython.
+
+    Attributes:
+        minor: (major, minor).
+        cuda: the CUDA release that the index's own build of it uses.
+        builds: what is acceptable, the preferred one first.
+        requires: torch's Python dependencies, numpy, and what builds and installs packages.
+    """
+
+    minor: tuple[int, int]
+    cuda: tuple[int, int]
+    builds: tuple[TorchBuild, ...]
+    requires: tuple[LockedWheel, ...]
+
+
+def _pair(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+class Lock:
+    """The lock, checked when it is read."""
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        self.where = where
+        if data.get("schema") != SCHEMA:
+            raise ConfigError(
+                f"lock schema {data.get('schema')!r}",
+                where=where,
+                expected=str(SCHEMA),
+                fix="python scripts/lock_toolchain.py",
+            )
+        self._data = data
+        try:
+            self._wheels = {
+                name: LockedWheel(name, self._checked(name, digest))
+                for name, digest in data["wheels"].items()
+            }
+            self._cuda = {
+                _pair(release): CudaSet(_pair(release), self._resolve(entry["wheels"]))
+                for release, entry in data["cuda"].items()
+            }
+            self._torch = {
+                (_pair(minor), python): TorchSet(
+                    _pair(minor),
+                    _pair(entry["cuda"]),
+                    tuple(
+                        TorchBuild(self._wheels[build["wheel"]], self._resolve(build["libraries"]))
+                        for build in wheels["builds"]
+                    ),
+                    self._resolve(wheels["requires"]),
+                )
+                for minor, entry in data["torch"].items()
+                for python, wheels in entry["python"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError, InvalidWheelFilename) as error:
+            raise ConfigError(
+                f"the lock is damaged: {type(error).__name__}: {error}",
+                where=where,
+                fix="python scripts/lock_toolchain.py",
+            ) from None
+
+    @staticmethod
+    def _checked(filename: str, digest: str) -> str:
+        parse_wheel_filename(filename)
+        if len(digest) != 64 or int(digest, 16) < 0 or digest != digest.lower():
+            raise ValueError(f"{filename}: {digest!r} is not a sha256")
+        return digest
+
+    def _resolve(self, names: list[str]) -> tuple[LockedWheel, ...]:
+        return tuple(self._wheels[name] for name in names)
+
+    @classmethod
+    def read(cls, path: Path = LOCK_FILE) -> Lock:
+        """Reads and checks the lock at `path`.
+
+        Raises:
+            ConfigError: no JSON, another schema, or a set that names a wheel without a digest.
+        """
+        try:
+            data = json.loads(path.read_text())
+            if not isinstance(data, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cannot be read: {error}", where=str(path), fix="python scripts/lock_toolchain.py"
+            ) from None
+        return cls(data, str(path))
+
+    @property
+    def cuda_releases(self) -> list[tuple[int, int]]:
+        """The CUDA releases that have a compiler here."""
+        return sorted(self._cuda)
+
+    def torch_minors(self, python: str) -> list[tuple[int, int]]:
+        """The torch minors locked for `python`, e.g. ``cp311``."""
+        return sorted(minor for minor, tag in self._torch if tag == python)
+
+    def cuda(self, release: tuple[int, int]) -> CudaSet:
+        """The compiler of a CUDA release.
+
+        Raises:
+            ToolchainError: it is not in the lock.
+        """
+        if release not in self._cuda:
+            known = ", ".join(f"{a}.{b}" for a, b in self.cuda_releases)
+            raise ToolchainError(
+                f"CUDA {release[0]}.{release[1]} has no compiler here",
+                where=self.where,
+                expected=f"one of: {known}",
+                fix="build it with conda or rattler-build, which take nvcc from a channel",
+            )
+        return self._cuda[release]
+
+    def torch(self, minor: tuple[int, int], python: str) -> TorchSet:
+        """A torch minor for a CPython tag, e.g. ``(2, 13)`` and ``cp311``.
+
+        Raises:
+            ToolchainError: it is not in the lock.
+        """
+        found = self._torch.get((minor, python))
+        if found is None:
+            known = ", ".join(f"{a}.{b}" for a, b in self.torch_minors(python)) or "none"
+            raise ToolchainError(
+                f"torch {minor[0]}.{minor[1]} is not locked for {python}",
+                where=self.where,
+                expected=f"for {python} one of: {known}",
+                fix="add it to scripts/conda_bridge/toolchain/locking.py and run "
+                "python scripts/lock_toolchain.py",
+            )
+        return found

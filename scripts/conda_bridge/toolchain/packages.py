@@ -1,0 +1,143 @@
+"""Conda packages made on this machine for this machine, each made once and kept by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import atomic, conda_writer
+from ..conda_writer import PackageFile
+
+__all__ = ["Built", "PackageSpec", "make"]
+
+# Part of every key: raise it when what is written for the same input changes.
+_CONVERTER = 2
+# zstd: on files that are read once from this machine's disk a higher level only costs time.
+_LEVEL = 1
+# Local packages carry no date; a fixed one keeps their bytes the same.
+_TIMESTAMP = conda_writer.DEFAULT_TIMESTAMP
+
+
+def _nothing() -> Iterable[PackageFile]:
+    return ()
+
+
+@dataclass(frozen=True)
+class PackageSpec:
+    """What a package is, before its files are read.
+
+    Attributes:
+        name: conda's name, e.g. ``typing_extensions``.
+        version: conda's version.
+        identity: what its bytes depend on: digests of wheels, paths that are linked to.
+        files: makes the list of its files when they are needed.
+        depends: match specs.
+        constrains: match specs of packages that need not be there.
+        noarch: ``python`` or ``generic`` for packages of the subdir ``noarch``.
+        flavour: how the build string begins.
+        info_files: further members below ``info/``.
+        extra: further keys of ``index.json``.
+    """
+
+    name: str
+    version: str
+    identity: Sequence[str] = ()
+    files: Callable[[], Iterable[PackageFile]] = _nothing
+    depends: tuple[str, ...] = ()
+    constrains: tuple[str, ...] = ()
+    noarch: str | None = None
+    flavour: str = "local"
+    info_files: Mapping[str, bytes] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The sha256 of everything that decides the package's bytes, in hexadecimal."""
+        facts = [
+            _CONVERTER,
+            self.name,
+            self.version,
+            list(self.identity),
+            self.depends,
+            self.constrains,
+            self.noarch,
+            self.flavour,
+            {name: data.decode("latin-1") for name, data in self.info_files.items()},
+            dict(self.extra),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def build(self) -> str:
+        """The build string; it holds the key, so two contents never share a file name."""
+        return f"{self.flavour}_{self.key[:10]}_0"
+
+    @property
+    def subdir(self) -> str:
+        """The channel's folder that it belongs to."""
+        return "noarch" if self.noarch else "linux-64"
+
+    def index(self) -> dict[str, Any]:
+        """``index.json``."""
+        index: dict[str, Any] = {
+            "name": self.name,
+            "version": self.version,
+            "build": self.build,
+            "build_number": 0,
+            "depends": list(self.depends),
+            "constrains": list(self.constrains),
+            "subdir": self.subdir,
+            "arch": None if self.noarch else "x86_64",
+            "platform": None if self.noarch else "linux",
+            **self.extra,
+        }
+        if self.noarch:
+            index["noarch"] = self.noarch
+        return index
+
+
+@dataclass(frozen=True)
+class Built:
+    """A package in the store.
+
+    Attributes:
+        path: the ``.conda`` file.
+        record: its entry for ``repodata.json``.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+
+
+def make(spec: PackageSpec, cache: Path) -> Built:
+    """The package of `spec`, made on first use; safe in several processes at once."""
+    folder = cache / "packages" / spec.key
+    name = f"{spec.name}-{spec.version}-{spec.build}.conda"
+    record_file = folder / "record.json"
+    if not folder.is_dir():
+        with atomic.lock(folder.with_name(folder.name + ".lock")):
+            if not folder.is_dir():
+                with atomic.directory(folder) as fresh:
+                    _write(spec, fresh / name, fresh / record_file.name)
+    return Built(folder / name, json.loads(record_file.read_text()))
+
+
+def _write(spec: PackageSpec, path: Path, record_file: Path) -> None:
+    index = spec.index()
+    conda_writer.write(
+        path,
+        index=index,
+        files=spec.files(),
+        info_files=spec.info_files,
+        level=_LEVEL,
+        timestamp=_TIMESTAMP,
+        absolute_links=True,
+    )
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    record = {**index, "sha256": digest, "size": path.stat().st_size}
+    atomic.write_text(record_file, json.dumps(record, indent=1))

@@ -1,0 +1,144 @@
+"""Wheels unpacked once, and environments that share their files.
+
+A wheel's tree has the folders of an environment: ``site`` (what goes into site-packages), ``bin``
+and ``data``. Environments get links to it, so torch is inflated once on a machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from .. import atomic
+from ..errors import ArtifactError, ToolchainError
+from .lock import LockedWheel
+
+__all__ = ["SITE", "files_of", "join", "link_tree", "symlink_site", "unpack"]
+
+SITE = "site"
+# A wheel's .data folders (binary distribution format, PEP 427) -> folders of the tree.
+_SCHEME = {
+    "purelib": SITE,
+    "platlib": SITE,
+    "scripts": "bin",
+    "data": "data",
+    "headers": "data/include",
+}
+
+
+def _target(name: str, where: str) -> PurePosixPath | None:
+    """Where a wheel's member goes in the tree; None for a folder entry."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
+        raise ArtifactError(f"member {name!r} points outside", where=where)
+    if name.endswith("/"):
+        return None
+    if path.parts[0].endswith(".data") and len(path.parts) > 2:
+        folder = _SCHEME.get(path.parts[1])
+        if folder is None:
+            raise ArtifactError(f"member {name!r} has an unknown scheme", where=where)
+        return PurePosixPath(folder, *path.parts[2:])
+    return PurePosixPath(SITE, path)
+
+
+def _inflate(wheel: Path, tree: Path) -> None:
+    made: set[Path] = set()
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.infolist():
+                relative = _target(member.filename, str(wheel))
+                if relative is None:
+                    continue
+                path = tree / relative
+                if path.parent not in made:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    made.add(path.parent)
+                with archive.open(member) as source, path.open("wb") as output:
+                    shutil.copyfileobj(source, output, 1 << 20)
+                if member.external_attr >> 16 & 0o111 or relative.parts[0] == "bin":
+                    path.chmod(0o755)
+    except zipfile.BadZipFile as error:
+        raise ArtifactError(f"not a wheel: {error}", where=str(wheel)) from None
+
+
+def unpack(path: Path, wheel: LockedWheel, cache: Path) -> Path:
+    """The tree of `wheel`, whose file is `path`; made on first use.
+
+    Raises:
+        ArtifactError: it is no zip file, or a member points outside.
+    """
+    tree = cache / "unpacked" / wheel.sha256
+    if not tree.is_dir():
+        with atomic.lock(tree.with_name(tree.name + ".lock")):
+            if not tree.is_dir():
+                with atomic.directory(tree) as fresh:
+                    _inflate(path, fresh)
+    return tree
+
+
+def files_of(tree: Path) -> list[Path]:
+    """The files of a tree, sorted, without what Python compiled there later."""
+    return sorted(
+        path
+        for path in tree.rglob("*")
+        if "__pycache__" not in path.parts and (path.is_file() or path.is_symlink())
+    )
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Fills `target` with hard links to the files of `source`, copies where that cannot be.
+
+    Folders may exist in `target` already, files may not. Python's compiled files come along: they
+    are valid, because a hard link has its source's time and size.
+    """
+    copy = False
+    for folder, _names, files in os.walk(source):
+        here = target / Path(folder).relative_to(source)
+        here.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            original = Path(folder, name)
+            if not copy:
+                try:
+                    os.link(original, here / name, follow_symlinks=False)
+                    continue
+                except FileExistsError:
+                    raise
+                except OSError:
+                    copy = True
+            shutil.copy2(original, here / name, follow_symlinks=False)
+
+
+def symlink_site(trees: Sequence[Path], site_packages: Path) -> None:
+    """Gives an environment everything of `trees`, by one symbolic link a package.
+
+    Raises:
+        ToolchainError: two trees have the same package; :func:`join` them first.
+    """
+    for tree in trees:
+        for entry in sorted((tree / SITE).iterdir()):
+            if entry.name == "__pycache__":
+                continue
+            try:
+                (site_packages / entry.name).symlink_to(entry)
+            except FileExistsError:
+                raise ToolchainError(
+                    f"two wheels have {entry.name}", where=str(site_packages)
+                ) from None
+
+
+def join(trees: Sequence[Path], target: Path) -> Path:
+    """One tree of hard links with everything of `trees`, made on first use.
+
+    Libraries that find each other by ``$ORIGIN/../..`` (torch and the CUDA libraries beside it)
+    need to lie in one real folder where an environment only holds links to it.
+    """
+    if not target.is_dir():
+        with atomic.lock(target.with_name(target.name + ".lock")):
+            if not target.is_dir():
+                with atomic.directory(target) as fresh:
+                    for tree in trees:
+                        link_tree(tree, fresh)
+    return target

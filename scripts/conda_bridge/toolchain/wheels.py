@@ -1,0 +1,154 @@
+"""Wheels as conda packages, under conda-forge's names.
+
+They link to the unpacked wheels and not to copies: docs/toolchain.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from email.message import Message
+from email.parser import HeaderParser
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ..conda_writer import PackageFile
+from ..errors import ArtifactError
+from .lock import LockedWheel
+from .packages import PackageSpec
+from .unpacked import SITE, files_of
+
+__all__ = ["conda_name", "linked_torch_package", "python_wheel_package"]
+
+_CONDA_NAMES = {"torch": "pytorch", "typing-extensions": "typing_extensions"}
+# conda-forge's package is the program alone, without the Python module that wraps it.
+_PROGRAMS = {"ninja"}
+# Requirements of a CUDA torch that are not packages of their own here: they lie beside it.
+_BESIDE_TORCH = re.compile(r"^(nvidia-.*|cuda-.*|triton)$")
+_MINOR = "{}.{}".format(*sys.version_info[:2])
+_SITE_PACKAGES = f"lib/python{_MINOR}/site-packages"
+
+
+def conda_name(project: str) -> str:
+    """conda-forge's name for a project of the Python index."""
+    name = canonicalize_name(project)
+    return _CONDA_NAMES.get(name, str(name))
+
+
+def _dist_info(tree: Path) -> Path:
+    found = sorted((tree / SITE).glob("*.dist-info"))
+    if len(found) != 1:
+        raise ArtifactError(f"{len(found)} .dist-info folders", where=str(tree), expected="one")
+    return found[0]
+
+
+def _metadata(tree: Path) -> Message:
+    return HeaderParser().parsestr((_dist_info(tree) / "METADATA").read_text(encoding="utf-8"))
+
+
+def _depends(metadata: Message) -> list[str]:
+    """``Requires-Dist`` as match specs, for this Python and without extras."""
+    specs = []
+    for text in metadata.get_all("Requires-Dist", []):
+        requirement = Requirement(str(text))
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if _BESIDE_TORCH.match(canonicalize_name(requirement.name)):
+            continue
+        versions = ",".join(sorted(str(pin) for pin in requirement.specifier))
+        specs.append(f"{conda_name(requirement.name)} {versions}".strip())
+    return specs
+
+
+def _entry_points(tree: Path) -> list[str]:
+    """``console_scripts`` in the form of conda's ``link.json``."""
+    path = _dist_info(tree) / "entry_points.txt"
+    if not path.is_file():
+        return []
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(path.read_text(encoding="utf-8"))
+    if not parser.has_section("console_scripts"):
+        return []
+    return [f"{name} = {target}" for name, target in parser.items("console_scripts")]
+
+
+def _links(tree: Path, site_packages: str) -> Iterable[PackageFile]:
+    """One link for each entry of the tree's site-packages, whole packages at once."""
+    for path in sorted((tree / SITE).iterdir()):
+        if path.name != "__pycache__":
+            yield PackageFile(f"{site_packages}/{path.name}", None, 0o777, str(path))
+
+
+def _programs(tree: Path, folder: str) -> Iterable[PackageFile]:
+    """The wheel's own programs, as files: a link would find another interpreter."""
+    if (tree / "bin").is_dir():
+        for path in files_of(tree / "bin"):
+            yield PackageFile(f"{folder}/{path.relative_to(tree / 'bin')}", path, 0o755, None)
+
+
+def python_wheel_package(wheel: LockedWheel, tree: Path) -> PackageSpec:
+    """The package of an unpacked wheel: ``noarch: python`` where it holds no machine code.
+
+    Its modules are links to `tree`, so nothing is packed or unpacked again, and what Python
+    compiles on the first import serves every environment.
+    """
+    metadata = _metadata(tree)
+    name = conda_name(wheel.name)
+    version = Version(wheel.version).public
+    identity = [wheel.sha256, str(tree)]
+    if wheel.filename.endswith("-none-any.whl"):
+        link = {
+            "noarch": {"type": "python", "entry_points": _entry_points(tree)},
+            "package_metadata_version": 1,
+        }
+        return PackageSpec(
+            name,
+            version,
+            identity=identity,
+            files=lambda: [*_links(tree, "site-packages"), *_programs(tree, "python-scripts")],
+            depends=("python", *_depends(metadata)),
+            noarch="python",
+            flavour="py",
+            info_files={"info/link.json": json.dumps(link, indent=1).encode()},
+        )
+    if name in _PROGRAMS:
+        return PackageSpec(
+            name, version, identity=[wheel.sha256], files=lambda: _programs(tree, "bin")
+        )
+    return PackageSpec(
+        name,
+        version,
+        identity=identity,
+        files=lambda: [*_links(tree, _SITE_PACKAGES), *_programs(tree, "bin")],
+        depends=(f"python {_MINOR}.*", *_depends(metadata)),
+        flavour="py" + _MINOR.replace(".", ""),
+    )
+
+
+def linked_torch_package(
+    wheel: LockedWheel, tree: Path, libraries: Sequence[LockedWheel]
+) -> PackageSpec:
+    """Torch as links to the unpacked wheel, whatever lies beside it in `tree` included.
+
+    Links and not files: docs/toolchain.md has the measurements.
+    """
+    site = tree / SITE
+    metadata = HeaderParser().parsestr(
+        next(site.glob("torch-*.dist-info")).joinpath("METADATA").read_text(encoding="utf-8")
+    )
+    flavour = "cpu" if wheel.version.endswith("+cpu") else "cuda"
+    return PackageSpec(
+        "pytorch",
+        Version(wheel.version).public,
+        identity=[str(tree), wheel.sha256, *(library.sha256 for library in libraries)],
+        files=lambda: _links(tree, _SITE_PACKAGES),
+        depends=(f"python {_MINOR}.*", "numpy", *_depends(metadata)),
+        flavour=f"{flavour}_py{_MINOR.replace('.', '')}",
+    )

@@ -1,0 +1,140 @@
+"""The lock: complete for every supported Python, and refused when it is damaged."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.tags import Tag, parse_tag
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
+
+from conda_bridge.errors import ConfigError, ToolchainError
+from conda_bridge.toolchain.lock import LOCK_FILE, Lock
+
+PYTHONS = ["cp310", "cp311", "cp312", "cp313"]
+DATA: dict[str, Any] = json.loads(LOCK_FILE.read_text())
+
+
+@pytest.fixture(scope="module")
+def lock() -> Lock:
+    return Lock.read()
+
+
+def installable(filename: str, python: str) -> bool:
+    """Whether a CPython on x86-64 Linux can install the wheel."""
+
+    def fits(tag: Tag) -> bool:
+        old_enough = tag.interpreter in ("py3", "py2", python) or (
+            tag.abi == "abi3" and int(tag.interpreter[3:]) <= int(python[3:])
+        )
+        right_abi = tag.abi in ("none", "abi3", python)
+        return old_enough and right_abi and tag.platform.endswith(("any", "x86_64"))
+
+    return any(fits(tag) for tag in parse_wheel_filename(filename)[3])
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("minor", [(2, 11), (2, 12), (2, 13), (2, 14)])
+def test_every_set_is_complete_and_installable(
+    lock: Lock, minor: tuple[int, int], python: str
+) -> None:
+    torch = lock.torch(minor, python)
+    assert torch.builds
+    for build in torch.builds:
+        assert Version(build.wheel.version).release[:2] == minor
+        assert build.wheel.name == "torch"
+        has_cuda = Version(build.wheel.version).local != "cpu"
+        assert has_cuda == bool(build.libraries)
+        for wheel in (build.wheel, *build.libraries, *torch.requires):
+            assert installable(wheel.filename, python), wheel.filename
+    names = {wheel.name for wheel in torch.requires}
+    wanted = {"numpy", "ninja", "packaging", "setuptools", "wheel", "pip", "sympy", "filelock"}
+    assert wanted <= names
+    assert len(names) == len(torch.requires)
+
+
+def test_wheels_for_another_python_are_noticed() -> None:
+    assert not installable("numpy-2.4.6-cp312-cp312-manylinux_2_28_x86_64.whl", "cp311")
+    assert not installable("numpy-2.4.6-cp311-cp311-manylinux_2_28_aarch64.whl", "cp311")
+    assert parse_tag("cp311-cp311-any")
+
+
+def test_the_compiler_is_complete(lock: Lock) -> None:
+    names = {wheel.name for wheel in lock.cuda((13, 0)).wheels}
+    assert names == {
+        "nvidia-cuda-cccl",
+        "nvidia-cuda-crt",
+        "nvidia-cuda-nvcc",
+        "nvidia-cuda-runtime",
+        "nvidia-nvvm",
+    }
+    nvcc = next(w for w in lock.cuda((13, 0)).wheels if w.name == "nvidia-cuda-nvcc")
+    assert nvcc.version.startswith("13.0.")
+
+
+def test_every_digest_is_used_and_occurs_once(lock: Lock) -> None:
+    text = json.dumps({key: DATA[key] for key in ("cuda", "torch")})
+    assert [name for name in DATA["wheels"] if json.dumps(name) not in text] == []
+    assert len(set(DATA["wheels"].values())) == len(DATA["wheels"])
+
+
+def test_unknown_cuda_and_torch_are_refused_with_what_there_is(lock: Lock) -> None:
+    with pytest.raises(ToolchainError, match=r"CUDA 12\.4 has no compiler") as caught:
+        lock.cuda((12, 4))
+    assert "13.0" in caught.value.expected
+    with pytest.raises(ToolchainError, match=r"torch 2\.4 is not locked for cp311") as caught:
+        lock.torch((2, 4), "cp311")
+    assert "2.13" in caught.value.expected
+    with pytest.raises(ToolchainError, match="cp39"):
+        lock.torch((2, 13), "cp39")
+
+
+def damage(change: str) -> dict[str, Any]:
+    data = copy.deepcopy(DATA)
+    first = next(iter(data["wheels"]))
+    if change == "schema":
+        data["schema"] = 99
+    elif change == "missing digest":
+        del data["wheels"][first]
+    elif change == "short digest":
+        data["wheels"][first] = "abc"
+    elif change == "no hexadecimal":
+        data["wheels"][first] = "z" * 64
+    elif change == "no wheel":
+        data["wheels"]["numpy.tar.gz"] = "0" * 64
+    elif change == "no table":
+        del data["torch"]
+    elif change == "wrong kind":
+        data["wheels"] = [1, 2]
+    return data
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["schema", "missing digest", "short digest", "no hexadecimal", "no wheel", "no table"]
+    + ["wrong kind"],
+)
+def test_damaged_lock_is_refused(change: str, tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    path.write_text(json.dumps(damage(change)))
+    with pytest.raises(ConfigError) as caught:
+        Lock.read(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_no_json_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        Lock.read(path)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Lock.read(tmp_path / "none.json")

@@ -1,0 +1,429 @@
+"""Wheels and the machine's own programs as conda packages: made once, really installed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wheel_factory import make_wheel
+
+from conda_bridge import builder, conda_package, process
+from conda_bridge.conda_writer import PackageFile
+from conda_bridge.errors import ArtifactError, ToolchainError
+from conda_bridge.toolchain import system
+from conda_bridge.toolchain.channel import make_channel
+from conda_bridge.toolchain.cuda import cuda_packages
+from conda_bridge.toolchain.lock import CudaSet, LockedWheel
+from conda_bridge.toolchain.packages import Built, PackageSpec, make
+from conda_bridge.toolchain.unpacked import SITE, files_of, join, link_tree, symlink_site, unpack
+from conda_bridge.toolchain.wheels import conda_name, linked_torch_package, python_wheel_package
+
+MINOR = "{}.{}".format(*sys.version_info[:2])
+
+
+def package_of(tmp_path: Path, *args: Any, **kwargs: Any) -> tuple[PackageSpec, Path]:
+    """The spec of a toy wheel, and its tree."""
+    path, wheel = make_wheel(tmp_path / "wheels", *args, **kwargs)
+    tree = unpack(path, wheel, tmp_path / "cache")
+    return python_wheel_package(wheel, tree), tree
+
+
+def payload(built: Built) -> dict[str, bytes]:
+    return {
+        member.path: b"".join(member.chunks()) if member.link_target is None else b""
+        for member in conda_package.read(built.path).payload()
+    }
+
+
+def install(channel: Path, specs: list[str], tmp_path: Path) -> Path:
+    """Installs from `channel` with py-rattler, as try_out does."""
+    prefix = tmp_path / "prefix"
+    request = tmp_path / "install.json"
+    request.write_text(
+        json.dumps({"channels": [channel.as_uri()], "specs": specs, "prefix": str(prefix)})
+    )
+    done = process.run(
+        [sys.executable, "-m", "conda_bridge.install_worker", str(request), str(tmp_path / "ok")],
+        environ=builder.subprocess_environ(tmp_path / "cache"),
+    )
+    assert done.code == 0, "\n".join(done.tail)
+    return prefix
+
+
+# ---------------------------------------------------------------- unpacking
+
+
+def test_unpack_sorts_data_folders_and_keeps_modes(tmp_path: Path) -> None:
+    path, wheel = make_wheel(
+        tmp_path,
+        "tool",
+        files={
+            "tool/__init__.py": "",
+            "tool-1.0.data/scripts/tool": "#!/bin/sh\n",
+            "tool-1.0.data/purelib/extra.py": "",
+            "tool-1.0.data/data/share/doc": "",
+            "tool/run.sh": "",
+        },
+        executables=["tool/run.sh"],
+    )
+    tree = unpack(path, wheel, tmp_path / "cache")
+    names = {file.relative_to(tree).as_posix() for file in files_of(tree)}
+    assert {"site/tool/__init__.py", "bin/tool", "site/extra.py", "data/share/doc"} <= names
+    assert os.access(tree / "bin/tool", os.X_OK)
+    assert os.access(tree / "site/tool/run.sh", os.X_OK)
+    assert not os.access(tree / "site/tool/__init__.py", os.X_OK)
+
+
+@pytest.mark.parametrize("member", ["../outside", "/absolute", "a/../../b", "x-1.data/odd/y"])
+def test_unpack_refuses_members_that_lead_elsewhere(tmp_path: Path, member: str) -> None:
+    path = tmp_path / "bad-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("fine.py", "")
+        archive.writestr(member, "x")
+    wheel = LockedWheel(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(ArtifactError) as caught:
+        unpack(path, wheel, tmp_path / "cache")
+    assert member in str(caught.value)
+    left = [p for p in (tmp_path / "cache").rglob("*") if p.suffix != ".lock"]
+    assert left == [tmp_path / "cache" / "unpacked"]
+
+
+def test_unpack_refuses_what_is_no_zip(tmp_path: Path) -> None:
+    path = tmp_path / "bad-1.0-py3-none-any.whl"
+    path.write_bytes(b"no zip")
+    with pytest.raises(ArtifactError, match="not a wheel"):
+        unpack(path, LockedWheel(path.name, "0" * 64), tmp_path / "cache")
+
+
+def test_links_share_the_file(tmp_path: Path) -> None:
+    path, wheel = make_wheel(tmp_path, "one")
+    tree = unpack(path, wheel, tmp_path / "cache")
+    link_tree(tree, tmp_path / "copy")
+    assert (tmp_path / "copy/site/one.py").samefile(tree / "site/one.py")
+    with pytest.raises(FileExistsError):
+        link_tree(tree, tmp_path / "copy")
+
+
+def test_join_puts_everything_into_one_folder(tmp_path: Path) -> None:
+    trees = []
+    for name in ("one", "two"):
+        path, wheel = make_wheel(tmp_path, name, files={f"shared/{name}.py": ""})
+        trees.append(unpack(path, wheel, tmp_path / "cache"))
+    joined = join(trees, tmp_path / "joined")
+    assert {p.name for p in (joined / "site/shared").iterdir()} == {"one.py", "two.py"}
+    with pytest.raises(ToolchainError, match="two wheels have shared"):
+        (tmp_path / "site-packages").mkdir()
+        symlink_site(trees, tmp_path / "site-packages")
+
+
+# ---------------------------------------------------------------- wheels
+
+
+def test_pure_wheel_becomes_a_noarch_package(tmp_path: Path) -> None:
+    spec, tree = package_of(
+        tmp_path,
+        "typing-extensions",
+        "4.5",
+        requires=[
+            "MarkupSafe>=2.0,<4",
+            "torch==2.13.*",
+            "never; python_version < '3'",
+            "only-with; extra == 'more'",
+            "nvidia-cublas==13.1",
+        ],
+        scripts=["say = typing_extensions:main"],
+    )
+    index = spec.index()
+    assert (index["name"], index["version"]) == ("typing_extensions", "4.5")
+    assert index["depends"] == ["python", "markupsafe <4,>=2.0", "pytorch ==2.13.*"]
+    assert (index["noarch"], index["subdir"]) == ("python", "noarch")
+    link = json.loads(spec.info_files["info/link.json"])
+    assert link["noarch"]["entry_points"] == ["say = typing_extensions:main"]
+    assert {file.path: file.link_target for file in spec.files()} == {
+        f"site-packages/{name}": str(tree / SITE / name)
+        for name in ("typing_extensions.py", "typing_extensions-4.5.dist-info")
+    }
+
+
+def test_wheel_with_machine_code_is_for_this_python(tmp_path: Path) -> None:
+    tag = f"cp{MINOR.replace('.', '')}-cp{MINOR.replace('.', '')}-manylinux_2_17_x86_64"
+    spec, _ = package_of(tmp_path, "numpy", "2.0", tag=tag, files={"numpy/__init__.py": ""})
+    index = spec.index()
+    assert index["subdir"] == "linux-64"
+    assert index["depends"] == [f"python {MINOR}.*"]
+    paths = {file.path for file in spec.files()}
+    assert f"lib/python{MINOR}/site-packages/numpy" in paths
+
+
+def test_ninja_is_the_program_alone(tmp_path: Path) -> None:
+    spec, _ = package_of(
+        tmp_path,
+        "ninja",
+        tag="py3-none-manylinux2014_x86_64",
+        files={"ninja/__init__.py": "", "ninja-1.0.data/scripts/ninja": "#!/bin/sh\n"},
+    )
+    built = make(spec, tmp_path / "cache")
+    assert payload(built) == {"bin/ninja": b"#!/bin/sh\n"}
+    assert built.record["depends"] == []
+
+
+def test_conda_names() -> None:
+    assert conda_name("torch") == "pytorch"
+    assert conda_name("Typing_Extensions") == "typing_extensions"
+    assert conda_name("Jinja2") == "jinja2"
+
+
+# ---------------------------------------------------------------- the store
+
+
+def test_a_package_is_made_once_and_its_bytes_depend_on_its_content(tmp_path: Path) -> None:
+    spec, _ = package_of(tmp_path, "one", requires=["two"])
+    first = make(spec, tmp_path / "cache")
+    made_at = first.path.stat().st_mtime_ns
+    assert make(spec, tmp_path / "cache").path.stat().st_mtime_ns == made_at
+    again = make(spec, tmp_path / "elsewhere")
+    assert again.path.read_bytes() == first.path.read_bytes()
+    other, _ = package_of(tmp_path, "one", "1.1")
+    moved, _ = package_of(tmp_path / "moved", "one", requires=["two"])
+    assert len({spec.key, other.key, moved.key}) == 3  # links to another place are other links
+    assert make(other, tmp_path / "cache").path.name != first.path.name
+
+
+def test_two_makers_at_once(tmp_path: Path) -> None:
+    calls = []
+
+    def files() -> list[PackageFile]:
+        calls.append(1)
+        return [PackageFile("share/x", b"x" * 1000, 0o644, None)]
+
+    spec = PackageSpec("x", "1.0", identity=["x"], files=files)
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(lambda _n: make(spec, tmp_path), range(4)))
+    assert len({b.path for b in built}) == 1
+    assert calls == [1]
+
+
+def test_a_failing_package_leaves_nothing(tmp_path: Path) -> None:
+    def files() -> list[PackageFile]:
+        raise RuntimeError("no")
+
+    spec = PackageSpec("x", "1.0", files=files)
+    with pytest.raises(RuntimeError):
+        make(spec, tmp_path)
+    assert list((tmp_path / "packages").glob(spec.key)) == []
+    assert list((tmp_path / "packages").glob(".partial*")) == []
+
+
+def test_channel_names_every_package_with_its_digest(tmp_path: Path) -> None:
+    one, _ = package_of(tmp_path, "one")
+    built = [make(one, tmp_path / "cache"), make(PackageSpec("meta", "1"), tmp_path / "cache")]
+    channel = make_channel(built, tmp_path / "cache")
+    assert make_channel(reversed(built), tmp_path / "cache") == channel
+    for package in built:
+        folder = channel / package.record["subdir"]
+        records = json.loads((folder / "repodata.json").read_text())["packages.conda"]
+        data = (folder / package.path.name).read_bytes()
+        assert records[package.path.name]["sha256"] == hashlib.sha256(data).hexdigest()
+        assert records[package.path.name]["size"] == len(data)
+    assert make_channel(built[:1], tmp_path / "cache") != channel
+
+
+# ---------------------------------------------------------------- installed
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that a real client made from links, scripts and toy wheels."""
+    tmp_path = tmp_path_factory.mktemp("installed")
+    cache = tmp_path / "cache"
+    path, wheel = make_wheel(
+        tmp_path / "wheels",
+        "torch",
+        "2.13.0+cpu",
+        files={"torch/__init__.py": "value = 1\n", "torchgen/__init__.py": ""},
+        requires=["toy"],
+    )
+    tree = unpack(path, wheel, cache)
+    (tree / SITE / "__pycache__").mkdir()
+    toy, _ = package_of(tmp_path, "toy", scripts=["say = toy:say"], files={"toy.py": TOY})
+    numpy, _ = package_of(tmp_path, "numpy", "2.0")
+    specs = [
+        system.python_package(),
+        *system.compiler_packages(system.find_compiler()),
+        linked_torch_package(wheel, tree, ()),
+        toy,
+        numpy,
+    ]
+    channel = make_channel([make(spec, cache) for spec in specs], cache)
+    return install(channel, ["pytorch 2.13.*", "gxx_linux-64"], tmp_path)
+
+
+TOY = """
+import sys
+
+def say():
+    print("said in", sys.prefix)
+"""
+
+
+def test_python_is_the_prefix_and_its_minor_version(prefix: Path) -> None:
+    program = (
+        "import sys, sysconfig, torch, toy; "
+        "print(sys.prefix, sysconfig.get_path('purelib'), torch.__file__, '%d.%d' % "
+        "sys.version_info[:2])"
+    )
+    done = subprocess.run([prefix / "bin/python", "-c", program], capture_output=True, text=True)
+    site_packages = f"{prefix}/lib/python{MINOR}/site-packages"
+    assert done.stdout.split() == [
+        str(prefix),
+        site_packages,
+        f"{site_packages}/torch/__init__.py",
+        MINOR,
+    ], done.stderr
+
+
+def test_entry_points_run_in_the_prefix(prefix: Path) -> None:
+    done = subprocess.run([prefix / "bin/say"], capture_output=True, text=True)
+    assert done.stdout.strip() == f"said in {prefix}"
+
+
+def test_torch_is_links_and_its_metadata_is_found(prefix: Path) -> None:
+    site_packages = prefix / f"lib/python{MINOR}/site-packages"
+    assert (site_packages / "torch").is_symlink()
+    assert (site_packages / "torchgen").is_symlink()
+    assert not (site_packages / "__pycache__").is_symlink()
+    program = "import importlib.metadata as m; print(m.version('torch'), m.version('numpy'))"
+    done = subprocess.run([prefix / "bin/python", "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["2.13.0+cpu", "2.0"], done.stderr
+
+
+def test_compiler_runs_under_its_conda_name(prefix: Path, tmp_path: Path) -> None:
+    source = tmp_path / "hello.cpp"
+    source.write_text('#include <cstdio>\nint main() { std::puts("hello"); }\n')
+    script = (
+        f'export CONDA_PREFIX="{prefix}"; . "$CONDA_PREFIX/etc/conda/activate.d/'
+        'activate-gxx_linux-64.sh"; "$CXX" hello.cpp -o hello && ./hello'
+    )
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "hello", done.stderr
+
+
+def test_what_a_compiler_package_exports(tmp_path: Path) -> None:
+    compiler = system.find_compiler()
+    by_name = {spec.name: spec for spec in system.compiler_packages(compiler)}
+    exported = {
+        name: json.loads(by_name[name].info_files["info/run_exports.json"])["strong"]
+        for name in ("gcc_linux-64", "gxx_linux-64", "sysroot_linux-64")
+    }
+    assert exported["gxx_linux-64"] == [
+        f"libgcc >={compiler.major}",
+        f"libstdcxx >={compiler.major}",
+    ]
+    assert exported["sysroot_linux-64"] == [f"__glibc >={system.glibc_version()},<3.0.a0"]
+    assert by_name["gxx_linux-64"].version == compiler.version
+
+
+def test_missing_compiler_is_named() -> None:
+    with pytest.raises(ToolchainError, match="no C\\+\\+ compiler 'g\\+\\+'") as caught:
+        system.find_compiler({"PATH": "/nowhere"})
+    assert "apt install g++" in caught.value.fix
+    with pytest.raises(ToolchainError, match="clang-none"):
+        system.find_compiler({"PATH": os.environ["PATH"], "CXX": "clang-none"})
+    with pytest.raises(ToolchainError, match="is not a GCC"):
+        system.find_compiler({"PATH": os.environ["PATH"], "CXX": "true"})
+
+
+# ---------------------------------------------------------------- CUDA
+
+TOOLKIT = {
+    "nvidia-cuda-nvcc": [
+        "bin/nvcc",
+        "bin/nvcc.profile",
+        "bin/crt/link.stub",
+        "include/fatbinary_section.h",
+    ],
+    "nvidia-nvvm": [
+        "nvvm/bin/cicc",
+        "nvvm/libdevice/libdevice.10.bc",
+        "include/nvvm.h",
+        "lib/libnvvm.so.4",
+    ],
+    "nvidia-cuda-crt": ["include/crt/host_config.h"],
+    "nvidia-cuda-runtime": [
+        "include/cuda_runtime.h",
+        "lib/libcudart.so.13",
+        "lib/libcudart_static.a",
+        "lib/libcudadevrt.a",
+    ],
+    "nvidia-cuda-cccl": ["include/cccl/cub/cub.cuh", "lib/cmake/cccl/cccl-config.cmake"],
+}
+
+
+def toolkit(tmp_path: Path, leave_out: str = "") -> tuple[CudaSet, dict[LockedWheel, Path]]:
+    trees = {}
+    for name, files in TOOLKIT.items():
+        if name == leave_out:
+            continue
+        path, wheel = make_wheel(
+            tmp_path / "wheels",
+            name,
+            "13.0.88",
+            tag="py3-none-manylinux_2_17_x86_64",
+            files={f"nvidia/cu13/{file}": file for file in files},
+            executables=["nvidia/cu13/bin/nvcc", "nvidia/cu13/nvvm/bin/cicc"],
+        )
+        trees[wheel] = unpack(path, wheel, tmp_path / "cache")
+    return CudaSet((13, 0), tuple(trees)), trees
+
+
+def test_every_file_of_the_toolkit_is_in_one_package_at_condas_place(tmp_path: Path) -> None:
+    specs = cuda_packages(*toolkit(tmp_path))
+    where: dict[str, str] = {}
+    for spec in specs:
+        for file in spec.files():
+            assert file.path not in where
+            where[file.path] = spec.name
+    target = "targets/x86_64-linux"
+    assert where == {
+        "bin/nvcc": "cuda-nvcc-tools",
+        "bin/nvcc.profile": "cuda-nvcc-tools",
+        "bin/crt/link.stub": "cuda-nvcc-tools",
+        f"{target}/include/fatbinary_section.h": "cuda-nvcc-dev_linux-64",
+        "nvvm/bin/cicc": "cuda-nvvm-tools",
+        "nvvm/libdevice/libdevice.10.bc": "cuda-nvvm-dev_linux-64",
+        f"{target}/include/nvvm.h": "cuda-nvvm-dev_linux-64",
+        f"{target}/lib/libnvvm.so.4": "cuda-nvvm-dev_linux-64",
+        f"{target}/lib/libnvvm.so": "cuda-nvvm-dev_linux-64",
+        f"{target}/include/crt/host_config.h": "cuda-crt-dev_linux-64",
+        f"{target}/include/cuda_runtime.h": "cuda-cudart-dev_linux-64",
+        f"{target}/lib/libcudart.so.13": "cuda-cudart_linux-64",
+        f"{target}/lib/libcudart.so": "cuda-cudart_linux-64",
+        f"{target}/lib/libcudart_static.a": "cuda-cudart-static_linux-64",
+        f"{target}/lib/libcudadevrt.a": "cuda-cudart-static_linux-64",
+        f"{target}/include/cccl/cub/cub.cuh": "cuda-cccl_linux-64",
+        f"{target}/lib/cmake/cccl/cccl-config.cmake": "cuda-cccl_linux-64",
+    }
+
+
+def test_cuda_packages_install_together(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    channel = make_channel([make(s, cache) for s in cuda_packages(*toolkit(tmp_path))], cache)
+    wanted = ["cuda-nvcc 13.0.*", "cuda-version 13.0.*", "cuda-cudart-dev 13.0.*", "cuda-cccl"]
+    prefix = install(channel, wanted, tmp_path)
+    assert os.access(prefix / "bin/nvcc", os.X_OK)
+    assert (prefix / "targets/x86_64-linux/lib/libcudart.so").read_text() == "lib/libcudart.so.13"
+    assert (prefix / "targets/x86_64-linux/lib/libcudart_static.a").is_file()
+
+
+@pytest.mark.parametrize("name", TOOLKIT)
+def test_incomplete_toolkit_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ToolchainError, match=name):
+        cuda_packages(*toolkit(tmp_path, leave_out=name))
