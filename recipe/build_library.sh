@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# libflashinfer: the kernels and their C interface, compiled once per CUDA release.
+set -euo pipefail
+
+# Set by both builders, it would leak the build prefix into the RUNPATH and the build id.
+unset LD_RUN_PATH
+
+if [[ $FLASHINFER_CUDA == None ]]; then
+  export FLASHINFER_FORCE_CPU=1
+  unset FLASHINFER_CUDA_ARCH_LIST
+else
+  export FLASHINFER_REQUIRE_CUDA=1
+fi
+
+# conda-build uses one work folder for all outputs and variants.
+rm -rf build
+python scripts/native.py lib --prefix "$PREFIX" --build-dir build/library
+# What the compiler says it was has to be what the variant says.
+python "$RECIPE_DIR/test_library.py"

@@ -1,0 +1,61 @@
+"""Runs an operator of each family on the CPU and compares it with plain torch.
+
+Example:
+    FLASHINFER_EXPECT_VARIANT=cpu_torch213 python test_ops.py
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+import flashinfer
+from flashinfer import _build_info
+
+
+def _norm(generator: torch.Generator) -> None:
+    x = torch.randn(5, 111, generator=generator)
+    weight = torch.randn(111, generator=generator)
+    expected = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+    torch.testing.assert_close(flashinfer.rmsnorm(x, weight, 1e-6), expected, rtol=1e-4, atol=1e-5)
+
+
+def _activation(generator: torch.Generator) -> None:
+    x = torch.randn(3, 2 * 64, generator=generator)
+    expected = torch.nn.functional.silu(x[:, :64]) * x[:, 64:]
+    torch.testing.assert_close(flashinfer.silu_and_mul(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def _cascade(generator: torch.Generator) -> None:
+    a, b = torch.randn(2, 7, 4, 64, generator=generator)
+    s_a, s_b = torch.randn(2, 7, 4, generator=generator)
+    weights = torch.softmax(torch.stack([s_a, s_b]) * torch.log(torch.tensor(2.0)), 0)
+    expected = weights[0, ..., None] * a + weights[1, ..., None] * b
+    merged, s = flashinfer.merge_state(a, s_a, b, s_b)
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(s, torch.logaddexp2(s_a, s_b), rtol=1e-4, atol=1e-5)
+
+
+def _quantization(generator: torch.Generator) -> None:
+    bits = torch.rand(21, generator=generator) < 0.5
+    packed = flashinfer.packbits(bits, bitorder="little")
+    expected = [
+        sum(int(bit) << place for place, bit in enumerate(bits[start : start + 8]))
+        for start in range(0, 21, 8)
+    ]
+    if packed.tolist() != expected:
+        raise SystemExit(f"packbits gave {packed.tolist()}, expected {expected}")
+
+
+def main(variant: str) -> None:
+    """Stops with a message unless this is `variant` and its operators compute what they should."""
+    if variant != _build_info.VARIANT:
+        raise SystemExit(f"this is {_build_info.VARIANT}, its name says {variant}")
+    for check in (_norm, _activation, _cascade, _quantization):
+        check(torch.Generator().manual_seed(0))
+    print(f"flashinfer {flashinfer.__version__} with torch {torch.__version__}: the CPU ops agree")
+
+
+if __name__ == "__main__":
+    main(os.environ["FLASHINFER_EXPECT_VARIANT"])
