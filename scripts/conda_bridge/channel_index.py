@@ -1,0 +1,98 @@
+"""The conda channel: ``repodata.json`` of every subdir, written from the packages in it.
+
+Written here and not by a client's indexer: the same packages give the same bytes, a broken package
+is an error that names it, and what was published is never replaced in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import conda_package
+from .errors import ArtifactError
+from .zstd import zstd
+
+__all__ = ["CHANNEL", "SUBDIRS", "Records", "published", "read_package", "repodata"]
+
+CHANNEL = "channel"
+SUBDIRS = ("linux-64", "noarch")  # clients ask every channel for noarch, so it is always there
+
+# By file name, what repodata.json says of a package.
+Records = dict[str, dict[str, Any]]
+
+# What a solver reads; anything else that index.json may hold does not belong there.
+_KEYS = (
+    *("arch", "build", "build_number", "constrains", "depends", "extra_depends", "features"),
+    *("flags", "license", "license_family", "name", "noarch", "platform"),
+    *("python_site_packages_path", "subdir", "timestamp", "track_features", "version"),
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 1 << 20
+
+
+def read_package(path: Path) -> dict[str, Any]:
+    """The record of one package, with its digests and size.
+
+    Raises:
+        ArtifactError: it cannot be read, or is not for a subdir that the channel has.
+    """
+    package = conda_package.read(path)
+    record = {key: package.index[key] for key in _KEYS if key in package.index}
+    if record.get("subdir") not in SUBDIRS:
+        raise ArtifactError(
+            f"subdir is {record.get('subdir')!r}",
+            where=f"{path.name}: info/index.json",
+            expected=" or ".join(SUBDIRS),
+        )
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            md5.update(chunk)
+            sha256.update(chunk)
+    return {
+        **record,
+        "md5": md5.hexdigest(),
+        "sha256": sha256.hexdigest(),
+        "size": path.stat().st_size,
+    }
+
+
+def published(channel: Path, subdir: str) -> Records:
+    """The records of a subdir's ``repodata.json``; none where there is none yet.
+
+    Raises:
+        ArtifactError: the file is not repodata.
+    """
+    path = channel / subdir / "repodata.json"
+    if not path.is_file():
+        return {}
+    try:
+        records = json.loads(path.read_bytes())["packages.conda"]
+        for name, record in records.items():
+            if not _SHA256.fullmatch(record["sha256"]):
+                raise ValueError(f"the sha256 of {name}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(
+            f"is not repodata of this channel ({type(error).__name__}: {error})",
+            where=f"{subdir}/repodata.json",
+            fix="delete it; it is written anew from the packages",
+        ) from error
+    return dict(records)
+
+
+def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """The files of a subdir, by name: ``repodata.json`` and its compressed form."""
+    document = {
+        "info": {"subdir": subdir},
+        "packages": {},
+        "packages.conda": records,
+        "removed": [],
+        "repodata_version": 1,
+    }
+    text = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+    return {"repodata.json": text, "repodata.json.zst": zstd.compress(text, 19)}
