@@ -1,0 +1,99 @@
+"""What was already made, so that a second run does nothing and an interrupted one continues.
+
+A stage is done when its key (a digest of everything that goes in) is the recorded one and every
+output still has the recorded digest. Entries are written after the outputs stand under their final
+names; a kill in between only means that the stage runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import atomic
+
+__all__ = ["Entry", "Ledger", "digest", "file_digest", "tree_digest"]
+
+_SKIPPED = {"__pycache__", "_build_info.py"}
+
+
+def digest(values: Mapping[str, object]) -> str:
+    """The sha256 of named values, in hexadecimal."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_digest(root: Path, names: Iterable[str]) -> str:
+    """The sha256 over names, modes and bytes of the files `names` below `root`, folders whole."""
+    total = hashlib.sha256()
+    for name in sorted(names):
+        top = root / name
+        files = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for path in files:
+            relative = path.relative_to(root)
+            skipped = _SKIPPED.intersection(relative.parts) or path.suffix in (".pyc", ".so")
+            if path.is_file() and not skipped:
+                total.update(f"{relative}\0{path.stat().st_mode & 0o111}\0".encode())
+                total.update(file_digest(path).encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage: its key, what it made, what it took, and facts for the summary."""
+
+    key: str
+    outputs: dict[str, str]
+    seconds: float
+    facts: dict[str, object]
+
+
+class Ledger:
+    """The entries of one output folder, one JSON file a stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _file(self, stage: str) -> Path:
+        return self.folder / f"{stage}.json"
+
+    def lookup(self, stage: str, key: str) -> Entry | None:
+        """The entry of `stage` if it was made from `key` and its outputs are untouched."""
+        try:
+            raw = json.loads(self._file(stage).read_text())
+            entry = Entry(raw["key"], raw["outputs"], raw["seconds"], raw["facts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # never made, or an entry of another version of this file: make it again
+        if entry.key != key:
+            return None
+        for name, recorded in entry.outputs.items():
+            path = Path(name)
+            if not path.is_file() or file_digest(path) != recorded:
+                return None
+        return entry
+
+    def record(
+        self,
+        stage: str,
+        key: str,
+        outputs: Iterable[Path],
+        seconds: float,
+        facts: Mapping[str, object] | None = None,
+    ) -> Entry:
+        """Writes that `stage` made `outputs` from `key` in `seconds`."""
+        made = {str(path): file_digest(path) for path in outputs}
+        entry = Entry(key, made, seconds, dict(facts or {}))
+        atomic.write_text(self._file(stage), json.dumps(vars(entry), indent=1, sort_keys=True))
+        return entry
+
+    def forget(self, stage: str) -> None:
+        """Makes `stage` run again."""
+        self._file(stage).unlink(missing_ok=True)

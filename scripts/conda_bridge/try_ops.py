@@ -1,0 +1,199 @@
+"""Tries an installed flashinfer: imports it, runs one operator of each family, compares.
+
+Copied into a clean environment and run there, so it needs torch and flashinfer and nothing of this
+project. References are plain torch in double precision. Runs on the CPU, and on the GPU as well
+where torch sees one; it says which.
+
+    python try_ops.py --variant cpu_torch213 --version 0.1.6+cputorch2.13
+
+The last line of output is JSON: ``version``, ``variant``, ``torch``, ``file``, ``devices``, and
+``checks`` with the largest error of each. Exit status 1 and a message for a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+import torch
+
+import flashinfer
+from flashinfer import _build_info
+
+# Half a unit in the last place of each type at magnitude 4, which the values here stay below.
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class Source:
+    """Random tensors, the same in every run."""
+
+    def __init__(self, device: str, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+        self._generator = torch.Generator().manual_seed(2024)
+
+    def randn(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Normal values of the dtype under test, clipped to 2 standard deviations."""
+        values = torch.randn(*shape, generator=self._generator).clamp(-2, 2)
+        return values.to(dtype or self.dtype).to(self.device)
+
+    def integers(self, values: list[int]) -> torch.Tensor:
+        """An int32 tensor on the device."""
+        return torch.tensor(values, dtype=torch.int32, device=self.device)
+
+
+def rmsnorm(source: Source) -> list[Pair]:
+    x, weight = source.randn(37, 500), source.randn(500)
+    wide = x.double()
+    norm = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+    return [(flashinfer.rmsnorm(x, weight, 1e-6), norm * weight.double())]
+
+
+def silu_and_mul(source: Source) -> list[Pair]:
+    x = source.randn(19, 2 * 111)
+    gate, up = x.double().chunk(2, dim=-1)
+    return [(flashinfer.silu_and_mul(x), gate * torch.sigmoid(gate) * up)]
+
+
+def rope(source: Source) -> list[Pair]:
+    q, k = source.randn(23, 8, 128), source.randn(23, 2, 128)
+    positions = source.integers(list(range(30, 53)))
+    inverse = 1e4 ** (-torch.arange(64, dtype=torch.float64, device=q.device) / 64)
+    angle = (positions.double()[:, None] * inverse)[:, None, :]
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        low, high = x.double().chunk(2, dim=-1)
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
+
+    q_rope, k_rope = flashinfer.apply_rope_pos_ids(q, k, positions)
+    return [(q_rope, rotate(q)), (k_rope, rotate(k))]
+
+
+def append_paged_kv_cache(source: Source) -> list[Pair]:
+    page_size, heads, dim = 5, 2, 64
+    appended, lengths = [3, 9, 1], [3, 12, 6]
+    pages = [-(-length // page_size) for length in lengths]
+    indptr = [sum(pages[:i]) for i in range(4)]
+    order = [4, 0, 3, 5, 1, 2]
+    key, value = source.randn(13, heads, dim), source.randn(13, heads, dim)
+    cache = torch.zeros(6, 2, page_size, heads, dim, dtype=source.dtype, device=source.device)
+    expected = cache.clone()
+    row = 0
+    for request, count in enumerate(appended):
+        for place in range(lengths[request] - count, lengths[request]):
+            page = order[indptr[request] + place // page_size]
+            expected[page, 0, place % page_size] = key[row]
+            expected[page, 1, place % page_size] = value[row]
+            row += 1
+    append_indptr = source.integers([sum(appended[:i]) for i in range(4)])
+    batch, positions = flashinfer.get_batch_indices_positions(
+        append_indptr, source.integers(lengths), row
+    )
+    last = source.integers([(length - 1) % page_size + 1 for length in lengths])
+    flashinfer.append_paged_kv_cache(
+        key, value, batch, positions, cache, source.integers(order), source.integers(indptr), last
+    )
+    return [(cache, expected.double())]
+
+
+def merge_state(source: Source) -> list[Pair]:
+    v_a, v_b = source.randn(11, 4, 128), source.randn(11, 4, 128)
+    s_a = source.randn(11, 4, dtype=torch.float32)
+    s_b = source.randn(11, 4, dtype=torch.float32)
+    s_b[3] = -torch.inf  # a state over no keys
+    v, s = flashinfer.merge_state(v_a, s_a, v_b, s_b)
+    w_a, w_b = torch.exp2(s_a.double())[..., None], torch.exp2(s_b.double())[..., None]
+    return [
+        (v, (v_a.double() * w_a + v_b.double() * w_b) / (w_a + w_b)),
+        (s, torch.log2(w_a + w_b)[..., 0]),
+    ]
+
+
+def packbits(source: Source) -> list[Pair]:
+    bits = source.randn(203) > 0
+    pairs = []
+    for order, shifts in (("little", range(8)), ("big", range(7, -1, -1))):
+        padded = torch.cat([bits, bits.new_zeros(5)]).view(-1, 8).to(torch.int64)
+        weights = torch.tensor([1 << shift for shift in shifts], device=bits.device)
+        pairs.append((flashinfer.packbits(bits, order), (padded * weights).sum(-1)))
+    return pairs
+
+
+CHECKS: list[Callable[[Source], list[Pair]]] = [
+    rmsnorm,
+    silu_and_mul,
+    rope,
+    append_paged_kv_cache,
+    merge_state,
+    packbits,
+]
+
+
+def run(device: str) -> dict[str, float]:
+    """Runs every check on `device`.
+
+    Returns:
+        The largest absolute error of each operator and dtype.
+
+    Raises:
+        SystemExit: an error is above the tolerance.
+    """
+    errors = {}
+    dtypes = [torch.float16, torch.bfloat16] + ([torch.float32] if device == "cpu" else [])
+    for dtype in dtypes:
+        for check in CHECKS:
+            name = f"{check.__name__} {str(dtype)[6:]} on {device}"
+            worst = 0.0
+            for actual, expected in check(Source(device, dtype)):
+                difference = (actual.double() - expected.double()).abs()
+                scale = 1 + expected.double().abs()
+                error = float((difference / scale).max())
+                # `not <=` and not `>`: a NaN is a difference as well.
+                if not error <= TOLERANCE[dtype]:
+                    raise SystemExit(
+                        f"{name}: error {error:.3g} relative to 1 + |expected|, "
+                        f"at most {TOLERANCE[dtype]:.1g} is expected"
+                    )
+                worst = max(worst, error)
+            errors[name] = worst
+    return errors
+
+
+def main() -> None:
+    """Compares versions, then results, and prints what was done."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--variant", required=True, help="what has to be installed")
+    parser.add_argument("--version", required=True, help="flashinfer.__version__ to expect")
+    parser.add_argument("--prefix", required=True, help="the environment it has to come from")
+    chosen = parser.parse_args()
+    found = (flashinfer.__version__, _build_info.VARIANT)
+    if found != (chosen.version, chosen.variant):
+        raise SystemExit(f"installed is {found}, expected {(chosen.version, chosen.variant)}")
+    if not flashinfer.__file__.startswith(chosen.prefix + "/"):
+        raise SystemExit(f"imported from {flashinfer.__file__}, expected below {chosen.prefix}")
+    devices = ["cpu"]
+    # A CPU build has no kernels for the GPU, whatever the machine has.
+    if torch.cuda.is_available() and not chosen.variant.startswith("cpu"):
+        devices.append("cuda")
+    checks = {}
+    for device in devices:
+        checks.update(run(device))
+    names = [torch.cuda.get_device_name(0) if device == "cuda" else "cpu" for device in devices]
+    report = {
+        "version": flashinfer.__version__,
+        "variant": _build_info.VARIANT,
+        "torch": torch.__version__,
+        "file": flashinfer.__file__,
+        "devices": names,
+        "checks": checks,
+    }
+    print(json.dumps(report))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Runs every check and test: format and lint, the main job, types, the tests of what it built.
+
+What needs a GPU is skipped where there is none, and counted. .ci/run runs this.
+
+Examples:
+    python scripts/test.py                        # everything
+    python scripts/test.py --only lint
+    python scripts/test.py --only tests -- tests/scripts -k label
+
+Exit status: 0 all passed, 1 a check or a test failed, 2 the tests could not be set up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from conda_bridge import bootstrap
+
+bootstrap.ensure(__file__, "test")
+
+from conda_bridge import test_environment
+from conda_bridge.errors import BridgeError, TestsFailed
+from conda_bridge.label import Variant
+
+ROOT = bootstrap.project_root()
+DIST = ROOT / "build" / "test" / "dist"
+# The default variant and the CPU's: together they take every path of the recipe and the kernels.
+VARIANTS = ("cu130_torch213", "cpu_torch213")
+_PYTHON = ("scripts", "flashinfer", "recipe", "tests", "benchmarks", "setup.py")
+_TYPED = ("scripts", "flashinfer", "benchmarks")
+
+
+def _run(command: Sequence[str], **environ: str) -> None:
+    print(
+        "+", " ".join(os.path.relpath(part) if part.startswith("/") else part for part in command)
+    )
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environ})
+    if done.returncode != 0:
+        raise TestsFailed(f"`{Path(command[0]).name}` ended with exit status {done.returncode}")
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def lint() -> None:
+    """Format and lint of the Python; format of the C++ and CUDA."""
+    sources = [
+        str(path.relative_to(ROOT))
+        for folder in ("csrc", "tests")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".h", ".cuh", ".cu", ".cpp", ".inc")
+    ]
+    failed = []
+    for command in (
+        ["ruff", "format", "--check", *_PYTHON],
+        ["ruff", "check", *_PYTHON],
+        ["clang-format", "--dry-run", "-Werror", *sources],
+    ):
+        try:
+            _run([_tool(command[0]), *command[1:]])
+        except TestsFailed as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+def build() -> None:
+    """The artifacts that the tests look at, by the main job itself."""
+    chosen = [word for variant in VARIANTS for word in ("--variant", variant)]
+    command = [sys.executable, "scripts/build.py", *chosen, "--replace", "--output", str(DIST)]
+    # build.py runs in its own environment, as a user's call does.
+    _run(command)
+
+
+def _environment() -> Path:
+    """The Python of an environment with the built wheel and the torch it is for."""
+    return test_environment.make(Variant.parse(VARIANTS[0]), DIST, ROOT / "build" / "test")
+
+
+def types() -> None:
+    """Types of the Python, with torch's own."""
+    _run([_tool("mypy"), "--python-executable", str(_environment()), *_TYPED])
+
+
+def tests(arguments: Sequence[str]) -> None:
+    """The tests, by pytest."""
+    # -P: the installed package is what is tested, not the source tree in this folder.
+    command = [str(_environment()), "-P", "-m", "pytest", *arguments]
+    _run(command, FLASHINFER_TEST_DIST=str(DIST))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", choices=("lint", "build", "types", "tests"), help="one part alone"
+    )
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    args = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {
+        "lint": lint,
+        "build": build,
+        "types": types,
+        "tests": lambda: tests(args.pytest),
+    }
+    chosen = [args.only] if args.only else list(parts)
+    started = time.monotonic()
+    failed = None
+    for name in chosen:
+        begin = time.monotonic()
+        try:
+            parts[name]()
+        except BridgeError as error:
+            print(f"error: {name}: {error}", file=sys.stderr)
+            failed = failed or error
+            if name == "build":
+                break  # the tests would only say again that there is nothing to test
+        print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
+    print(f"all: {time.monotonic() - started:.0f} s", flush=True)
+    return failed.exit_code if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,76 @@
+"""ledger: a stage is done only while its inputs and outputs are what was recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conda_bridge.ledger import Ledger, digest, tree_digest
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+def test_done_until_the_key_changes(ledger: Ledger, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_text("made")
+    assert ledger.lookup("a/b", "k1") is None
+    ledger.record("a/b", "k1", [output], 1.5, {"summary": "s"})
+    entry = ledger.lookup("a/b", "k1")
+    assert entry is not None
+    assert (entry.seconds, entry.facts) == (1.5, {"summary": "s"})
+    assert ledger.lookup("a/b", "k2") is None
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_an_output_that_is_not_what_was_made_makes_it_run_again(
+    ledger: Ledger, tmp_path: Path, damage: str
+) -> None:
+    output = tmp_path / "out"
+    output.write_text("made")
+    ledger.record("a", "k", [output], 0.0)
+    if damage == "changed":
+        output.write_text("mode")
+    else:
+        output.unlink()
+    assert ledger.lookup("a", "k") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "k"}'])
+def test_a_damaged_entry_means_not_done(ledger: Ledger, tmp_path: Path, text: str) -> None:
+    ledger.record("a", "k", [], 0.0)
+    (tmp_path / "ledger" / "a.json").write_text(text)
+    assert ledger.lookup("a", "k") is None
+
+
+def test_forget(ledger: Ledger) -> None:
+    ledger.record("a", "k", [], 0.0)
+    ledger.forget("a")
+    ledger.forget("a")
+    assert ledger.lookup("a", "k") is None
+
+
+def test_tree_digest_sees_names_bytes_and_modes(tmp_path: Path) -> None:
+    def make(name: str, files: dict[str, str], mode: int = 0o644) -> Path:
+        for file, text in files.items():
+            path = tmp_path / name / "src" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(mode)
+        return tmp_path / name
+
+    base = tree_digest(make("1", {"a": "1", "b/c": "2"}), ["src"])
+    assert tree_digest(make("2", {"a": "1", "b/c": "2"}), ["src"]) == base
+    assert tree_digest(make("3", {"a": "1", "b/d": "2"}), ["src"]) != base
+    assert tree_digest(make("4", {"a": "1", "b/c": "3"}), ["src"]) != base
+    assert tree_digest(make("5", {"a": "1", "b/c": "2"}, 0o755), ["src"]) != base
+    generated = make("6", {"a": "1", "b/c": "2", "__pycache__/x.pyc": "x", "_build_info.py": "y"})
+    assert tree_digest(generated, ["src"]) == base
+
+
+def test_digest_does_not_depend_on_order() -> None:
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})

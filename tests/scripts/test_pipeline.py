@@ -1,0 +1,119 @@
+"""The main job's command line and plan; tests/artifacts looks at what it makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conda_bridge.errors import BuildFailed, ConfigError
+from conda_bridge.pipeline import BuildResult, Pipeline, Settings
+from conda_bridge.progress import Progress
+from conda_bridge.stages import Log, Outcome, Stage, StageFailed
+
+
+def _build(root: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "scripts" / "build.py"), *words]
+    whole = {**os.environ, "FLASHINFER_NO_BOOTSTRAP": "1", **environ}
+    return subprocess.run(command, capture_output=True, text=True, env=whole, cwd=root)
+
+
+def test_list_names_both_sides_and_the_supplier_or_what_is_missing(root: Path) -> None:
+    done = _build(root, "--list", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["variant"]: row for row in json.loads(done.stdout)}
+    assert rows["cu130_torch213"]["provider"] == "pypi"
+    version = (root / "version.txt").read_text().strip()
+    assert rows["cu124_torch24"]["conda_file"] == f"flashinfer-{version}-cu124_torch24_0.conda"
+    assert rows["cu124_torch24"]["wheel_file"].startswith(f"flashinfer-{version}+cu124torch2.4-")
+    assert rows["cu124_torch24"]["missing"]
+    assert all(bool(row["provider"]) != bool(row["missing"]) for row in rows.values())
+    table = _build(root, "--list").stdout
+    assert all(variant in table for variant in rows)
+
+
+def test_nightly_and_build_number_reach_every_name(root: Path) -> None:
+    nightly = ["--nightly", "20261122", "--commit", "1a2b3c4", "--build-number", "2"]
+    rows = json.loads(_build(root, "--list", "--json", *nightly).stdout)
+    [row] = [row for row in rows if row["variant"] == "cpu_torch213"]
+    version = (root / "version.txt").read_text().strip()
+    assert row["conda_file"] == f"flashinfer-{version}.dev20261122-cpu_torch213_g1a2b3c4_2.conda"
+    assert row["wheel_file"].startswith(
+        f"flashinfer-{version}.dev20261122+cputorch2.13.g1a2b3c4-2-cp38"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "said"),
+    [
+        (["--variant", "cu130_torch2130"], {}, "cu130_torch213"),
+        (["--variant", "cu124_torch24"], {}, "cu124_torch24"),
+        (["--list"], {"FLASHINFER_BUILD_VERSION": "0.1.6+abc"}, "FLASHINFER_BUILD_VERSION=0.1.6"),
+        (["--all", "--variant", "cpu_torch213"], {}, "exclude each other"),
+    ],
+)
+def test_unusable_input_says_what_to_do_with_status_2(
+    root: Path, tmp_path: Path, words: list[str], environ: dict[str, str], said: str
+) -> None:
+    done = _build(root, *words, *([] if "--list" in words else ["-o", str(tmp_path)]), **environ)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_as_json(root: Path) -> None:
+    done = _build(root, "--json", "--variant", "nonsense")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"] in ("LabelError", "ConfigError")
+
+
+def test_chosen_architectures_get_a_folder_of_their_own(root: Path, tmp_path: Path) -> None:
+    plain = Settings(root, tmp_path)
+    hopper = Settings(root, tmp_path, arch_list="9.0a")
+    both = Settings(root, tmp_path, arch_list="8.0+PTX;9.0a")
+    assert plain.output_dir.name == "dist"
+    assert hopper.output_dir.name == "dist-9.0a"
+    assert both.output_dir.name == "dist-8.0+PTX_9.0a"
+    assert Settings(root, tmp_path, output=tmp_path / "x", arch_list="9.0a").output_dir.name == "x"
+
+
+def test_a_checkout_with_a_space_in_its_path_is_refused_before_anything_is_made(
+    root: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "my checkout"
+    odd.mkdir()
+    (odd / "conda_build_config.yaml").write_text((root / "conda_build_config.yaml").read_text())
+    pipeline = Pipeline(Settings(odd, tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="has a space in it"):
+        pipeline.run(pipeline.select(None), Progress(0, quiet=True))
+    assert [path.name for path in odd.iterdir()] == ["conda_build_config.yaml"]
+
+
+def test_the_default_is_one_variant_and_repeats_are_one(root: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    assert [spec.id for spec in pipeline.select(None)] == ["cu130_torch213"]
+    chosen = pipeline.select(["cpu_torch213", "cpu_torch213", "cu130_torch211"])
+    assert [spec.id for spec in chosen] == ["cpu_torch213", "cu130_torch211"]
+    available = {spec.id for spec in pipeline.available()}
+    assert {"cpu_torch213", "cu130_torch211", "cu130_torch213"} <= available
+    assert "cu124_torch24" not in available
+
+
+def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
+    def nothing(_log: Log) -> tuple[list[Path], dict[str, object]]:
+        return [], {}
+
+    stage = Stage("a/b", "b", lambda: "k", nothing)
+    failure = StageFailed(stage, Path("b.log"), BuildFailed("no"))
+    kept = Outcome("a/b", "b", "kept", 0.0)
+    bad = BuildResult(tmp_path, False, {"a": [], "c": [kept]}, {}, {"a": failure})
+    assert bad.exit_code == 1
+    assert not bad.unchanged
+    assert json.loads(json.dumps(bad.as_dict()))["variants"]["a"]["error"]["what"]
+    good = BuildResult(tmp_path, False, {"c": [kept]}, {}, {})
+    assert (good.exit_code, good.unchanged) == (0, True)

@@ -1,0 +1,202 @@
+"""stages: what is done is skipped, what is interrupted runs again, errors name the log."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from conda_bridge import atomic
+from conda_bridge.errors import BuildFailed
+from conda_bridge.ledger import Ledger, file_digest
+from conda_bridge.progress import Progress
+from conda_bridge.stages import Log, Stage, StageFailed, run_stages
+
+
+def _chain(folder: Path, ran: list[str]) -> list[Stage]:
+    """Three stages, each writing the letter of its own after what the one before it made."""
+
+    def stage(name: str, before: Path | None) -> Stage:
+        output = folder / name
+
+        def key() -> str | None:
+            if before is None:
+                return "start"
+            return file_digest(before) if before.is_file() else None
+
+        def run(log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+            ran.append(name)
+            log.line(f"making {name}")
+            atomic.write_text(output, (before.read_text() if before else "") + name)
+            return [output], {"summary": name}
+
+        return Stage(name, name, key, run)
+
+    return [stage("a", None), stage("b", folder / "a"), stage("c", folder / "b")]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., list[str]]:
+    def go(stages: Sequence[Stage], **options: bool) -> list[str]:
+        outcomes = run_stages(
+            stages,
+            Ledger(tmp_path / "ledger"),
+            tmp_path / "logs",
+            Progress(len(stages), quiet=True),
+            **options,
+        )
+        return [outcome.outcome for outcome in outcomes]
+
+    return go
+
+
+def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., list[str]]) -> None:
+    ran: list[str] = []
+    assert run(_chain(tmp_path, ran)) == ["done"] * 3
+    assert (tmp_path / "c").read_text() == "abc"
+    assert run(_chain(tmp_path, ran)) == ["kept"] * 3
+    assert ran == ["a", "b", "c"]
+    assert (tmp_path / "logs" / "b.log").read_text() == "making b\n"
+
+
+def test_a_lost_output_is_made_again_and_what_follows_stays_when_its_input_is_the_same(
+    tmp_path: Path, run: Callable[..., list[str]]
+) -> None:
+    ran: list[str] = []
+    run(_chain(tmp_path, ran))
+    (tmp_path / "b").unlink()
+    assert run(_chain(tmp_path, ran)) == ["kept", "done", "kept"]
+
+
+def test_a_dry_run_makes_nothing(tmp_path: Path, run: Callable[..., list[str]]) -> None:
+    ran: list[str] = []
+    assert run(_chain(tmp_path, ran), dry_run=True) == ["due"] * 3
+    assert ran == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_failure_names_stage_cause_and_log_and_keeps_what_was_done(
+    tmp_path: Path, run: Callable[..., list[str]]
+) -> None:
+    def fail(log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        log.line("the compiler says no")
+        raise BuildFailed("it does not compile", where="x.cu")
+
+    ran: list[str] = []
+    first, _second, third = _chain(tmp_path, ran)
+    broken = Stage("b", "the kernels", lambda: "k", fail)
+    with pytest.raises(StageFailed) as caught:
+        run([first, broken, third])
+    assert "the kernels failed: x.cu: it does not compile" in str(caught.value)
+    assert "logs/b.log" in str(caught.value)
+    assert caught.value.code == 1
+    assert "the compiler says no" in (tmp_path / "logs" / "b.log").read_text()
+    assert ran == ["a"]
+    assert run(_chain(tmp_path, ran)) == ["kept", "done", "done"]
+
+
+def test_an_unexpected_exception_has_its_traceback_in_the_log(
+    tmp_path: Path, run: Callable[..., list[str]]
+) -> None:
+    def crash(log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        raise ZeroDivisionError("oh")
+
+    with pytest.raises(StageFailed, match="ZeroDivisionError: oh"):
+        run([Stage("x", "x", lambda: "k", crash)])
+    assert "Traceback" in (tmp_path / "logs" / "x.log").read_text()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from conda_bridge import atomic
+from conda_bridge.ledger import Ledger
+from conda_bridge.progress import Progress
+from conda_bridge.stages import Stage, run_stages
+
+folder, moment = Path(sys.argv[1]), int(sys.argv[2])
+count = 0
+
+def tick():
+    global count
+    count += 1
+    if count == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def watched(function):
+    def call(*args, **kwargs):
+        tick()
+        result = function(*args, **kwargs)
+        tick()
+        return result
+    return call
+
+os.replace = watched(os.replace)
+os.fsync = watched(os.fsync)
+
+def stage(number):
+    before, output = folder / str(number - 1), folder / str(number)
+    def key():
+        if number == 0:
+            return "start"
+        return before.read_text() if before.is_file() else None
+    def run(log):
+        text = (before.read_text() if number else "") + str(number)
+        tick()
+        atomic.write_text(output, text)
+        return [output], {}
+    return Stage(str(number), str(number), key, run)
+
+run_stages([stage(n) for n in range(4)], Ledger(folder / "ledger"), folder / "logs",
+           Progress(4, quiet=True))
+"""
+
+
+def test_killed_at_any_moment_the_next_run_completes_with_the_same_bytes(
+    root: Path, tmp_path: Path
+) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(root / "scripts")}
+
+    def call(folder: Path, moment: int) -> int:
+        command = [sys.executable, "-c", textwrap.dedent(_KILLED), str(folder), str(moment)]
+        return subprocess.run(command, env=environ, cwd=tmp_path).returncode
+
+    killed = 0
+    for moment in range(1, 60, 4):
+        folder = tmp_path / f"run-{moment}"
+        folder.mkdir()
+        status = call(folder, moment)
+        for number in range(4):
+            path = folder / str(number)
+            whole = "".join(map(str, range(number + 1)))
+            assert not path.exists() or path.read_text() == whole
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += 1
+        assert call(folder, 0) == 0
+        assert (folder / "3").read_text() == "0123"
+    assert killed >= 8
+
+
+def test_lines_not_a_terminal_are_plain_and_whole() -> None:
+    progress = Progress(2)
+    progress.console = Console(file=io.StringIO(), width=60)
+    with progress.running():
+        progress.start("the wheel")
+        progress.end("done", "x" * 200)
+        progress.start("the index")
+        progress.end("kept")
+    first, second = progress.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert first.startswith("✓ the wheel")
+    assert first.endswith("x" * 200)
+    assert "unchanged" in second
+    assert "\x1b" not in first + second
