@@ -1,0 +1,120 @@
+"""What compiling costs: CPU seconds, peak memory and object size of every translation unit.
+
+The limit for the kernels of this release is 6 CPU-minutes for sm_80 and sm_90a together; the
+binding, which repeats for every torch, may take 15 CPU-seconds.
+
+Example:
+    python benchmarks/compile_cost.py     # with nvcc and torch in the environment
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from conda_bridge import machine, native
+from conda_bridge.project import Project
+
+KERNEL_LIMIT_S = 360.0
+BINDING_LIMIT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One compiler call: its part of the build, source, CPU seconds, peak RSS and output size."""
+
+    part: str
+    source: str
+    cpu_s: float
+    peak_mb: float
+    object_kb: float
+
+
+def _measure(part: str, command: str, folder: Path) -> Unit:
+    words = command.split()
+    process = subprocess.Popen(command, shell=True, cwd=folder)
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{part}: a compiler ended with {process.returncode}")
+    output = folder / words[words.index("-o") + 1]
+    source = words[words.index("-c") + 1] if "-c" in words else output.name
+    name = os.path.relpath(source, ROOT) if Path(source).is_absolute() else source
+    return Unit(
+        part,
+        name,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss / 1024,
+        output.stat().st_size / 1024,
+    )
+
+
+def _units(part: str, folder: Path) -> list[Unit]:
+    commands = subprocess.run(
+        [native.find_ninja(os.environ), "-t", "commands"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return [_measure(part, command, folder) for command in commands]
+
+
+def measure() -> list[Unit]:
+    """Every translation unit, one after the other."""
+    project = Project.measure()
+    with tempfile.TemporaryDirectory() as scratch:
+        top = Path(scratch)
+        library = project.build_library(top / "prefix", top / "library")
+        project.build_binding(top / "_C.abi3.so", top / "binding", library.parent)
+        return [*_units("kernels", top / "library"), *_units("binding", top / "binding")]
+
+
+def table(units: Sequence[Unit]) -> str:
+    """The units, the slowest first, and the sums beside the limits."""
+    lines = [f"{'part':8} {'source':44} {'CPU s':>7} {'peak MB':>8} {'object kB':>10}"]
+    for unit in sorted(units, key=lambda unit: -unit.cpu_s):
+        lines.append(
+            f"{unit.part:8} {unit.source:44} {unit.cpu_s:7.2f} {unit.peak_mb:8.0f}"
+            f" {unit.object_kb:10.0f}"
+        )
+    for part, limit in (("kernels", KERNEL_LIMIT_S), ("binding", BINDING_LIMIT_S)):
+        total = sum(unit.cpu_s for unit in units if unit.part == part)
+        lines.append(f"{part:8} {'together':44} {total:7.2f}   limit {limit:.0f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=ROOT / "benchmarks/results/compile_cost.json"
+    )
+    args = parser.parse_args()
+    project = Project.measure()
+    units = measure()
+    print(machine.describe())
+    print(table(units))
+    result = {
+        "machine": machine.describe(),
+        "nvcc": project.nvcc.version if project.nvcc else None,
+        "archs": project.arch_list,
+        "torch": project.torch.version if project.torch else None,
+        "units": [asdict(unit) for unit in units],
+    }
+    args.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
