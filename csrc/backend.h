@@ -19,6 +19,8 @@ fi_status fail(fi_status status, const char* format, ...) __attribute__((format(
   X(batch_positions, fi_batch_positions_args)     \
   X(merge_state, fi_merge_state_args)             \
   X(merge_states, fi_merge_states_args)           \
+  X(attention_plan, fi_attention_plan_args)       \
+  X(attention, fi_attention_args)                 \
   X(packbits, fi_packbits_args)
 
 #define FLASHINFER_DECLARE(op, args_type) fi_status op(const fi_exec& exec, const args_type& args);

@@ -123,7 +123,7 @@ def build_library(
     """
     csrc = root / "csrc"
     units = [_Unit(source, "cxx") for source in sorted(csrc.glob("cpu/*.cpp"))]
-    units.append(_Unit(csrc / "api.cpp", "cxx"))
+    units += [_Unit(csrc / name, "cxx") for name in ("api.cpp", "attention_plan.cpp")]
     archs = ""
     defines = [f"-DFLASHINFER_VERSION={_quoted(version)}"]
     libraries: list[str] = []

@@ -27,7 +27,8 @@ __all__ = ["BuildResult", "Pipeline", "Settings"]
 _PACKAGE = "scripts/conda_bridge"
 # What the bytes of libflashinfer, and of the binding over it, come from.
 _KERNEL_SOURCES = (
-    *("csrc/api.cpp", "csrc/backend.h", "csrc/build_info.cpp", "csrc/build_info.inc"),
+    *("csrc/api.cpp", "csrc/attention_plan.cpp", "csrc/attention_plan.h", "csrc/backend.h"),
+    *("csrc/build_info.cpp", "csrc/build_info.inc"),
     *("csrc/cpu", "csrc/cuda", "csrc/include", "recipe", "version.txt", "LICENSE"),
     *("conda_build_config.yaml", "scripts/native.py"),
     *(f"{_PACKAGE}/{name}.py" for name in ("build_worker", "builder", "conda_writer", "label")),

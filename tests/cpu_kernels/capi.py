@@ -35,6 +35,8 @@ _SCALARS: dict[str, Any] = {
     "float": ctypes.c_float,
     "fi_dtype": ctypes.c_int32,
     "fi_activation": ctypes.c_int32,
+    "fi_mask_mode": ctypes.c_int32,
+    "fi_pos_encoding": ctypes.c_int32,
 }
 BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, BODY, ctypes.c_void_p)

@@ -116,7 +116,8 @@ typedef struct fi_rope_args {
   int64_t q_stride_n, q_stride_h, k_stride_n, k_stride_h;
   int64_t q_out_stride_n, q_out_stride_h, k_out_stride_n, k_out_stride_h;
   // Positions: pos_ids[nnz] of pos_ids_bits (32 or 64) where not NULL; otherwise row n of segment b
-  // (indptr[b] <= n < indptr[b+1]) is at offsets[b] + n - indptr[b]. indptr has batch_size+1 entries.
+  // (indptr[b] <= n < indptr[b+1]) is at offsets[b] + n - indptr[b]. indptr has batch_size+1
+  // entries.
   const void* pos_ids;
   int32_t pos_ids_bits;
   const int32_t* indptr;
@@ -193,6 +194,109 @@ typedef struct fi_merge_states_args {
   float* s_out;
 } fi_merge_states_args;
 FI_API fi_status fi_merge_states(const fi_exec* exec, const fi_merge_states_args* args);
+
+// ---------------------------------------------------------------- attention
+// One operation for decode, append and prefill over contiguous, ragged and paged keys and values:
+//   out[i, h] = v_scale * sum_j softmax_j(x[i, h, j]) v[j, h / group],  group = num_qo_heads /
+//   num_kv_heads, x = bias(cap(sm_scale * q[i, h] . k[j, h / group])),  cap(x) = c tanh(x / c) for
+//   c = logits_soft_cap > 0,
+// with fp32 accumulation, and lse[i, h] = log2(sum_j e^x), base 2. No key left: out 0, lse -inf.
+//
+// Query token i of a request with qo_len queries and kv_len keys stands at position
+// i + kv_len - qo_len. It sees key j where
+//   FI_MASK_NONE: always; FI_MASK_CAUSAL: j <= position;
+//   FI_MASK_CUSTOM: bit (i * kv_len + j), little-endian, of mask + mask_indptr[request] is set,
+// and, with window_left >= 0, j >= position - window_left.
+//
+// FI_POS_ROPE_LLAMA turns q and k by RoPE (pairs (i, i + head_dim/2)) at their positions, in fp32.
+// FI_POS_ALIBI adds slope(h) * (j - position): slope(h) = alibi_slopes[h], or where that is NULL
+// Press et al.'s: with n the largest power of two <= num_qo_heads, 2^(-8 (h+1) / n) for h < n and
+// 2^(-4 (2 (h-n) + 1) / n) for the others.
+//
+// Work is cut by a plan. A request's rows are its (token, head in group) pairs, row = token * group
+// + head, for each KV head; `tile_rows` rows and a chunk of keys make an item. An item that has all
+// keys writes out and lse; the others write a partial state to their slot, and a merge adds the
+// slots of a tile up in order, so a result does not depend on what runs first.
+typedef enum fi_pos_encoding {
+  FI_POS_NONE = 0,
+  FI_POS_ROPE_LLAMA = 1,
+  FI_POS_ALIBI = 2
+} fi_pos_encoding;
+typedef enum fi_mask_mode { FI_MASK_NONE = 0, FI_MASK_CAUSAL = 1, FI_MASK_CUSTOM = 2 } fi_mask_mode;
+
+typedef struct fi_attention_item {
+  int32_t request;
+  int32_t qo_begin;   // the request's first token in q, out and lse
+  int32_t qo_len;     // its tokens
+  int32_t kv_base;    // paged: its first entry in kv_indices; otherwise its first row in k and v
+  int32_t kv_len;     // its keys
+  int32_t row_begin;  // first row of the tile
+  int32_t kv_begin, kv_end;  // the chunk
+  int32_t slot;              // of the partial state, or -1: write out and lse
+} fi_attention_item;
+
+typedef struct fi_attention_merge {
+  int32_t qo_begin, qo_len, row_begin;
+  int32_t first_slot, num_slots;
+} fi_attention_merge;
+
+// A plan is an int32 buffer: two counts (items, merges), then item_capacity items from word
+// FI_PLAN_HEADER on, then merge_capacity merges. In a CUDA graph the capacities are what the grid
+// was captured with, and the counts are read on the device.
+#define FI_PLAN_HEADER 4
+#define FI_PLAN_ITEM ((int32_t)(sizeof(fi_attention_item) / sizeof(int32_t)))
+#define FI_PLAN_MERGE ((int32_t)(sizeof(fi_attention_merge) / sizeof(int32_t)))
+
+typedef struct fi_attention_plan_result {
+  int64_t tile_rows, num_items, num_merges, num_slots;
+  int64_t split_target;  // with max_slots given, num_items <= max(number of tiles, split_target)
+} fi_attention_plan_result;
+
+// Plans on the host; every pointer is a host pointer. exec->device tells for which device (its
+// multiprocessors are asked for; -1 is the CPU).
+typedef struct fi_attention_plan_args {
+  int64_t batch_size, num_qo_heads, num_kv_heads, head_dim;
+  const int32_t* qo_indptr;  // [batch_size + 1] tokens
+  const int32_t* kv_base;    // [batch_size], see fi_attention_item
+  const int32_t* kv_len;     // [batch_size]
+  int64_t tile_rows;         // 0: choose; otherwise what an earlier plan chose (CUDA graphs)
+  int64_t max_slots;         // partial states that the workspace holds; 0: do not split
+  int64_t item_capacity, merge_capacity;
+  int32_t* plan;  // FI_PLAN_HEADER + FI_PLAN_ITEM * item_capacity + FI_PLAN_MERGE * merge_capacity;
+                  // NULL: only count
+  fi_attention_plan_result* result;
+} fi_attention_plan_args;
+FI_API fi_status fi_attention_plan(const fi_exec* exec, const fi_attention_plan_args* args);
+
+typedef struct fi_attention_args {
+  fi_dtype q_dtype;   // of q and out: fp16, bf16, on the CPU also fp32
+  fi_dtype kv_dtype;  // q_dtype or an fp8
+  int64_t num_qo_heads, num_kv_heads, head_dim;
+  const void* q;  // [nnz, num_qo_heads, head_dim]
+  int64_t q_stride_n, q_stride_h;
+  const void* k;
+  const void* v;
+  // Key j of a request: paged, page kv_indices[kv_base + j / page_size], slot j % page_size;
+  // with kv_indices NULL row kv_base + j (stride_n), and page_size and stride_page are ignored.
+  int64_t page_size;
+  int64_t k_stride_page, k_stride_n, k_stride_h, v_stride_page, v_stride_n, v_stride_h;
+  const int32_t* kv_indices;
+  void* out;  // [nnz, num_qo_heads, head_dim]
+  int64_t out_stride_n, out_stride_h;
+  float* lse;  // [nnz, num_qo_heads], contiguous, or NULL
+  const int32_t* plan;
+  int64_t tile_rows, item_capacity, merge_capacity;
+  float* partial_out;  // [slots, num_kv_heads, tile_rows, head_dim], normalised
+  float* partial_lse;  // [slots, num_kv_heads, tile_rows]
+  fi_mask_mode mask_mode;
+  int32_t window_left;  // < 0: no window
+  const uint8_t* mask;
+  const int32_t* mask_indptr;  // bytes
+  fi_pos_encoding pos_encoding;
+  float sm_scale, logits_soft_cap, v_scale, rope_scale, rope_theta;
+  const float* alibi_slopes;
+} fi_attention_args;
+FI_API fi_status fi_attention(const fi_exec* exec, const fi_attention_args* args);
 
 // ---------------------------------------------------------------- quantization
 // Packs bools (bytes, non-zero is true) into bits. Segment b reads x[in_indptr[b]:in_indptr[b+1]]
