@@ -7,6 +7,7 @@
 #define FLASHINFER_CPU_ISA_H_
 
 #include <cstdint>
+#include <cstdlib>
 
 #include "flashinfer/api.h"
 
@@ -16,6 +17,9 @@ namespace cpu {
 // fi_dtype values with arithmetic: FI_FLOAT16, FI_BFLOAT16, FI_FLOAT32 are 0, 1, 2.
 constexpr int kFloatTypes = 3;
 constexpr int kActivations = 3;
+// And those a KV cache may have, the fp8 types after them.
+constexpr int kCacheTypes = 5;
+constexpr int64_t kMaxHeadDim = 256;
 
 // What the rope kernels need beyond the caller's arguments.
 struct RopeJob {
@@ -23,8 +27,21 @@ struct RopeJob {
   const double* turns;  // [rotary_dim / 2] f(i) / (2 pi); NULL with a cos_sin_cache
 };
 
-// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope) and the
-// range counts rows, tokens, or for packbits bytes of output. The dtype comes first.
+// The plan taken apart, and what the threads of one call share.
+struct AttentionJob {
+  const fi_attention_args* args;
+  const fi_attention_item* items;
+  const fi_attention_merge* merges;
+  int64_t num_items;
+  const double* turns;  // [head_dim / 2] f(i) / (2 pi) for RoPE, or NULL
+  const float* slopes;  // [num_qo_heads] log2(e) * ALiBi's slope, or NULL
+  int64_t* next_unit;   // (item, KV head) pairs that threads have taken
+  int32_t* no_memory;   // set by a thread that found none for its scratch
+};
+
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
+// AttentionJob for attention) and the range counts rows, tokens, for packbits bytes of output, for
+// attention (item or merge, KV head) pairs. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];
@@ -32,6 +49,8 @@ struct Kernels {
   fi_range_body rope[kFloatTypes][2];  // [dtype][interleave]
   fi_range_body merge_state[kFloatTypes];
   fi_range_body merge_states[kFloatTypes];
+  fi_range_body attention_units[kCacheTypes];  // by kv_dtype
+  fi_range_body attention_merges;
   fi_range_body packbits;
 };
 

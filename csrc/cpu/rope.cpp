@@ -4,13 +4,11 @@
 
 #include "cpu/check.h"
 #include "cpu/parallel.h"
+#include "cpu/rope_turns.h"
 
 namespace flashinfer {
 namespace cpu {
-namespace {
 
-// turns[i] = f(i) / (2 pi) in fp64, f as in api.h.
-//
 // theta^(-2i/rotary_dim) is built by doubling: the factor of 2^j more pairs, times what is there.
 // One power is taken, the other factors are its squares, in long double for the bits that squaring
 // loses. And powl, unlike pow (new symbol version in glibc 2.29), keeps the library loadable
@@ -36,6 +34,8 @@ void fill_turns(const fi_rope_args& args, double* turns) {
     turns[i] = f / kTwoPi;
   }
 }
+
+namespace {
 
 // The cache must have a row for every position.
 fi_status check_cached_positions(const fi_rope_args& args) {

@@ -4,6 +4,8 @@
 
 #include "cpu/isa.h"
 #include "cpu/kernels/activation.h"
+#include "cpu/kernels/attention.h"
+#include "cpu/kernels/attention_merge.h"
 #include "cpu/kernels/cascade.h"
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantization.h"
@@ -14,6 +16,7 @@ namespace cpu {
 namespace {
 
 static_assert(FI_FLOAT16 == 0 && FI_BFLOAT16 == 1 && FI_FLOAT32 == 2, "the order of the rows");
+static_assert(FI_FLOAT8_E4M3 == 3 && FI_FLOAT8_E5M2 == 4, "the order of attention_units");
 static_assert(FI_SILU == 0 && FI_GELU == 1 && FI_GELU_TANH == 2, "the order of act_and_mul");
 
 #define FLASHINFER_ACTIVATIONS(T) \
@@ -28,6 +31,9 @@ constexpr Kernels kTable = {
      {rope_tokens<float, false>, rope_tokens<float, true>}},
     {merge_state_rows<Half>, merge_state_rows<BFloat16>, merge_state_rows<float>},
     {merge_states_rows<Half>, merge_states_rows<BFloat16>, merge_states_rows<float>},
+    {attention_units<Half>, attention_units<BFloat16>, attention_units<float>,
+     attention_units<Float8E4M3>, attention_units<Float8E5M2>},
+    attention_merges,
     packbits_bytes,
 };
 #undef FLASHINFER_ACTIVATIONS

@@ -30,6 +30,8 @@ typedef float F32 __attribute__((vector_size(FLASHINFER_VECTOR_BYTES)));
 typedef int32_t I32 __attribute__((vector_size(FLASHINFER_VECTOR_BYTES)));
 typedef uint32_t U32 __attribute__((vector_size(FLASHINFER_VECTOR_BYTES)));
 typedef uint16_t U16 __attribute__((vector_size(FLASHINFER_VECTOR_BYTES / 2)));
+typedef int16_t I16 __attribute__((vector_size(FLASHINFER_VECTOR_BYTES / 2)));
+typedef uint8_t U8 __attribute__((vector_size(FLASHINFER_VECTOR_BYTES / 4)));
 
 #if defined(FLASHINFER_AVX512)
 // The unmasked forms of these conversions draw g++ 12's -Wmaybe-uninitialized; a full mask is free.
@@ -42,6 +44,12 @@ struct Half {
 };
 struct BFloat16 {
   uint16_t bits;
+};
+struct Float8E4M3 {  // 0x7f and 0xff are NaN; there is no infinity
+  uint8_t bits;
+};
+struct Float8E5M2 {
+  uint8_t bits;
 };
 
 // How many lanes a load or store touches: all of them, or the first n of a row's tail.
@@ -121,15 +129,15 @@ FLASHINFER_INLINE F32 load(const float* from, Whole) {
 
 FLASHINFER_INLINE F32 load(const BFloat16* from, Whole) { return float_of(load_words(from) << 16); }
 
-FLASHINFER_INLINE F32 load(const Half* from, Whole) {
 #if defined(FLASHINFER_AVX512)
-  return (F32)_mm512_maskz_cvtph_ps(
-      kAllLanes, _mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(from))));
+FLASHINFER_INLINE F32 half_value(U16 words) {
+  return (F32)_mm512_maskz_cvtph_ps(kAllLanes, (__m256i)words);
+}
 #elif defined(FLASHINFER_AVX2)
-  return (F32)_mm256_cvtph_ps(
-      _mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(from))));
+FLASHINFER_INLINE F32 half_value(U16 words) { return (F32)_mm256_cvtph_ps((__m128i)words); }
 #else
-  const U32 half = load_words(from);
+// fp16 in the low half of every lane.
+FLASHINFER_INLINE F32 half_value(U32 half) {
   const U32 sign = (half & 0x8000u) << 16;
   // Mantissa and exponent moved into place; the exponent bias differs by 127 - 15.
   const U32 moved = (half & 0x7fffu) << 13;
@@ -140,7 +148,45 @@ FLASHINFER_INLINE F32 load(const Half* from, Whole) {
   const U32 subnormal = bits_of(float_of(moved + (113u << 23)) - offset);
   const U32 rest = select((I32)moved < (0x0400 << 13), subnormal, normal);
   return float_of(sign | select((I32)moved >= (0x7c00 << 13), special, rest));
+}
+FLASHINFER_INLINE F32 half_value(U16 words) {
+  return half_value(__builtin_convertvector(words, U32));
+}
 #endif
+
+FLASHINFER_INLINE F32 load(const Half* from, Whole) {
+#if defined(FLASHINFER_AVX512) || defined(FLASHINFER_AVX2)
+  U16 words;
+  std::memcpy(&words, from, sizeof(words));
+  return half_value(words);
+#else
+  return half_value(load_words(from));
+#endif
+}
+
+// kLanes bytes, each the upper half of a 16-bit word.
+FLASHINFER_INLINE U16 load_upper_bytes(const void* from) {
+#if defined(FLASHINFER_AVX512)
+  return (U16)_mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(from))) << 8;
+#elif defined(FLASHINFER_AVX2)
+  return (U16)_mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(from))) << 8;
+#else
+  U8 bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return __builtin_convertvector(bytes, U16) << 8;
+#endif
+}
+
+// e5m2 is the upper half of an fp16 number.
+FLASHINFER_INLINE F32 load(const Float8E5M2* from, Whole) {
+  return half_value(load_upper_bytes(from));
+}
+
+// e4m3, with one more bit of exponent, is the upper half of an fp16 number too, of 2^-8 its value.
+FLASHINFER_INLINE F32 load(const Float8E4M3* from, Whole) {
+  const U16 half = (U16)((I16)load_upper_bytes(from) >> 1) & 0xbfffu;  // >> copies the sign
+  // 0x7f, the NaN: adding to its last bit carries into the exponent, and all ones is fp16's NaN.
+  return half_value(half | ((half + 0x0080u) & 0x4000u)) * 256.0f;
 }
 
 FLASHINFER_INLINE void store(float* to, F32 x, Whole) { std::memcpy(to, &x, sizeof(x)); }
