@@ -17,6 +17,8 @@
 namespace flashinfer {
 namespace cuda {
 
+constexpr size_t kDefaultSharedBytes = 48 * 1024;  // what a kernel may have without asking
+
 // Makes exec.device current for one scope and knows its size. No call here synchronises, so it may
 // be used while a graph is captured.
 class Device {
@@ -40,18 +42,37 @@ class Device {
 
   int multiprocessors() const { return multiprocessors_; }
 
-  // The status of `op` whose kernel is launched by this call; FI_CUDA_ERROR with the runtime's
-  // words if the device could not be chosen or the launch was refused.
-  template <typename... Params, typename... Args>
-  fi_status launch(const char* op, void (*kernel)(Params...), dim3 grid, dim3 block,
-                   size_t shared_bytes, const Args&... args) {
+  // Bytes of shared memory that the blocks on a multiprocessor have together.
+  int shared_memory() {
+    int bytes = 0, device = 0;
+    if (error_ == cudaSuccess) error_ = cudaGetDevice(&device);
     if (error_ == cudaSuccess) {
-      error_ = flashinfer::launch(kernel, grid, block, shared_bytes, stream_, args...);
+      error_ = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
     }
+    return bytes;
+  }
+
+  // FI_CUDA_ERROR with the runtime's words, for `op`, if one of the calls so far was refused.
+  fi_status status(const char* op) const {
     if (error_ == cudaSuccess) return FI_OK;
     cudaGetLastError();  // leave no error behind for the caller's next check
     return fail(FI_CUDA_ERROR, "%s: %s: %s", op, cudaGetErrorName(error_),
                 cudaGetErrorString(error_));
+  }
+
+  // The status of `op` whose kernel is launched by this call.
+  template <typename... Params, typename... Args>
+  fi_status launch(const char* op, void (*kernel)(Params...), dim3 grid, dim3 block,
+                   size_t shared_bytes, const Args&... args) {
+    if (error_ == cudaSuccess && shared_bytes > kDefaultSharedBytes) {
+      error_ = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared_bytes));
+    }
+    if (error_ == cudaSuccess) {
+      error_ = flashinfer::launch(kernel, grid, block, shared_bytes, stream_, args...);
+    }
+    return status(op);
   }
 
  private:

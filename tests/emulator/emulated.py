@@ -33,6 +33,8 @@ _SCALARS: dict[str, Any] = {
     "float": ctypes.c_float,
     "fi_dtype": ctypes.c_int32,
     "fi_activation": ctypes.c_int32,
+    "fi_mask_mode": ctypes.c_int32,
+    "fi_pos_encoding": ctypes.c_int32,
 }
 
 # What compiles a kernel for the host: the hooks of memory.cpp are what the sanitizers' calls reach,
@@ -94,31 +96,39 @@ def build(
     kernels: Sequence[Path],
     *,
     csrc: Path = CSRC,
+    originals: Sequence[Path] = (),
     interface: bool = True,
 ) -> Path:
     """Compile ``kernels`` (.cu files) and the emulator into ``cache/lib<name>-<hash>.so``.
 
     Objects are kept by the hash of everything that goes into them. ``csrc`` is where includes are
-    looked for: a copy, in the tests that plant a bug in a kernel. ``interface`` adds the C
-    interface, which needs all launchers.
+    looked for: a copy, in the tests that plant a bug in a kernel. ``originals`` are more kernels,
+    whose includes come from CSRC; where both have a function, that of ``kernels`` is taken.
+    ``interface`` adds the C interface, which needs all launchers.
     """
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True)
     folders = [HERE / "include", csrc, csrc / "include"]
-    include = [f"-I{folder}" for folder in folders]
+    original_folders = [HERE / "include", CSRC, CSRC / "include"]
     info = ['-DFLASHINFER_VERSION="0"', '-DFLASHINFER_ARCH_LIST="emulated"']
     host = sorted((HERE / "src").glob("*.cpp"))
     if interface:
-        host += [HERE / "no_cpu.cpp", csrc / "api.cpp", csrc / "build_info.cpp"]
-    jobs = [(source, [*HOST_FLAGS, "-DFLASHINFER_WITH_CUDA", *info]) for source in host]
-    jobs += [(source, KERNEL_FLAGS) for source in kernels]
+        host += [
+            HERE / "no_cpu.cpp",
+            *(csrc / f"{name}.cpp" for name in ("api", "attention_plan", "build_info")),
+        ]
+    host_flags = [*HOST_FLAGS, "-DFLASHINFER_WITH_CUDA", *info]
+    jobs = [(source, host_flags, folders) for source in host]
+    jobs += [(source, KERNEL_FLAGS, folders) for source in kernels]
+    jobs += [(source, KERNEL_FLAGS, original_folders) for source in originals]
     cache.mkdir(parents=True, exist_ok=True)
 
-    def compile_one(job: tuple[Path, list[str]]) -> Path:
-        source, flags = job
+    def compile_one(job: tuple[Path, list[str], list[Path]]) -> Path:
+        source, flags, folders = job
         digest = _digest(_with_includes(source, folders), version.stdout, *flags)
         target = cache / f"{source.stem}-{digest}.o"
         if not target.exists():
             partial = target.with_suffix(f".{os.getpid()}.o")
+            include = [f"-I{folder}" for folder in folders]
             command = [compiler(), *flags, *include, "-c", str(source), "-o", str(partial)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:

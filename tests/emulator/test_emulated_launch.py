@@ -23,6 +23,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("batch_positions", {"nnz": 0, "batch_size": 3}),
     ("merge_state", {"seq_len": 0, "num_heads": 2, "head_dim": 64}),
     ("merge_states", {"seq_len": 2, "num_heads": 0, "head_dim": 64, "num_states": 2}),
+    ("attention", {"item_capacity": 0, "num_qo_heads": 1, "num_kv_heads": 1, "head_dim": 64}),
+    ("attention", {"item_capacity": 4, "head_dim": 64}),
     ("packbits", {"n": 0}),
 ]
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from emulated import CSRC, Emulator, Fault, build, kernel_sources
+from emulated import CSRC, HERE, Emulator, Fault, build, kernel_sources
+from emulated_attention import FP8, check
+from emulated_attention import Case as Attention
 
 
 def norm(gpu: Emulator, rows: int, hidden: int, offset: int = 0) -> None:
@@ -84,7 +86,44 @@ def packbits(gpu: Emulator) -> None:
         y=gpu.empty((6,), torch.uint8), total_out=6)  # fmt: skip
 
 
+# Attention: a bug may also show in a wrong result.
+
+
+def decode(gpu: Emulator) -> None:
+    check(gpu, Attention([(3, 150)], (2, 1), page_size=16, tile_rows=16, mask="causal"))
+
+
+def decode_fp8(gpu: Emulator) -> None:
+    check(gpu, Attention([(3, 150)], (2, 1), kv_dtype=FP8[0], tile_rows=16))
+
+
+def decode_rope(gpu: Emulator) -> None:
+    check(gpu, Attention([(3, 150)], (2, 1), position="rope", tile_rows=16))
+
+
+def prefill(gpu: Emulator) -> None:
+    check(gpu, Attention([(100, 150), (2, 70)], tile_rows=128, mask="causal", window=60))
+
+
+def window(gpu: Emulator) -> None:
+    check(gpu, Attention([(100, 200)], tile_rows=128, window=60))
+
+
+def rising_scores(gpu: Emulator) -> None:
+    case = Attention([(100, 150)], tile_rows=128)
+    case.make()
+    case.tensors["q"].fill_(1.0)
+    case.tensors["k"] = torch.linspace(-1, 1, 150).half()[:, None, None].repeat(1, 1, 64)
+    check(gpu, case)
+
+
+def split(gpu: Emulator) -> None:
+    case = Attention([(3, 1500)], (2, 1), tile_rows=16, max_slots=8, padding=1, multiprocessors=8)
+    check(gpu, case)
+
+
 INCLUDE = "include/flashinfer"
+ATTENTION = f"{INCLUDE}/attention"
 # What, file, old text and how often it occurs, new text, call, what the report says.
 Case = tuple[str, str, int, str, Callable[[Emulator], None], str]
 CASES: dict[str, Case] = {
@@ -143,6 +182,103 @@ CASES: dict[str, Case] = {
         f"{INCLUDE}/quantization.cuh", "if (first + 16 <= p.n)", 1, "if (first < p.n)", packbits,
         "out-of-bounds read of 16 bytes at 'x'",
     ),
+    "attention that does not wait for its tile": (
+        f"{ATTENTION}/kernel.cuh", "    copy_async_wait<0>();\n    __syncthreads();  // this tile",
+        1, "    __syncthreads();  // this tile", decode, "where a cp.async is in flight",
+    ),
+    "attention without the barrier between tiles": (
+        f"{ATTENTION}/kernel.cuh", "    __syncthreads();  // this tile", 1, "    // this tile",
+        prefill, "race|nothing wrote|in flight",
+    ),
+    "attention with one stage": (
+        f"{ATTENTION}/kernel.cuh", ", stage ^= 1)", 1, ")", prefill, "race|in flight|off by",
+    ),
+    "tensor cores before the tile is converted": (
+        f"{ATTENTION}/kernel.cuh", "      if (rope || Shape::kFp8) __syncthreads();", 1, "",
+        decode_fp8, "race|nothing wrote",
+    ),
+    "rotation before Q is there": (
+        f"{ATTENTION}/kernel.cuh", "        __syncthreads();  // Q and", 1, "        // Q and",
+        decode_rope, "race|nothing wrote|in flight",
+    ),
+    "merge of warps without the barrier after their sums": (
+        f"{ATTENTION}/output.cuh", "  __syncthreads();  // the stats", 1, "  // the stats", decode,
+        "race|nothing wrote",
+    ),
+    "merge of warps without the barrier after their outputs": (
+        f"{ATTENTION}/output.cuh", "  __syncthreads();\n#pragma unroll 1", 1, "#pragma unroll 1",
+        decode, "race|nothing wrote",
+    ),
+    "output over Q that is still read": (
+        f"{ATTENTION}/output.cuh", "  __syncwarp();  // all lanes", 1, "  // all lanes", prefill,
+        "race: write",
+    ),
+    "output read before the warp has written it": (
+        f"{ATTENTION}/output.cuh", "  __syncwarp();\n#pragma unroll 4", 1, "#pragma unroll 4",
+        prefill, "race",
+    ),
+    "output of rows that are not there": (
+        f"{ATTENTION}/output.cuh", "if (row >= rows.count) break;\n    const char* from", 1,
+        "const char* from", prefill, "out-of-bounds|not a part|race",
+    ),
+    "queries that are not there": (
+        f"{ATTENTION}/load.cuh", "const bool valid = row < rows.count;", 1,
+        "const bool valid = true;", decode, "out-of-bounds|not a part",
+    ),
+    "pages past the keys": (
+        f"{ATTENTION}/load.cuh", "if (key >= key_end_) return;", 1, "", decode, "'kv_indices' \\+",
+    ),
+    "keys of the next head": (
+        f"{ATTENTION}/load.cuh", "kv_head_ * tensor.head_stride", 1,
+        "(kv_head_ + 1) * tensor.head_stride", prefill, "out-of-bounds|not a part",
+    ),
+    "fragment of K with its matrices exchanged": (
+        f"{ATTENTION}/kernel.cuh", "warp_key + lane / 16 * 8 + lane % 8, k_chunk = lane / 8 % 2", 1,
+        "warp_key + lane / 8 % 2 * 8 + lane % 8, k_chunk = lane / 16", prefill, "off by",
+    ),
+    "fragment of V with its matrices exchanged": (
+        f"{ATTENTION}/kernel.cuh", "warp_key + lane % 16, v_chunk = lane / 16", 1,
+        "warp_key + lane / 16 * 8 + lane % 8, v_chunk = lane / 8 % 2", prefill, "off by",
+    ),
+    "fragment of V not transposed": (
+        f"{ATTENTION}/kernel.cuh", "load_matrices_transposed(", 1, "load_matrices(", prefill,
+        "off by",
+    ),
+    "fragment of P in the wrong order": (
+        f"{ATTENTION}/kernel.cuh", "i / 2] + i % 2 * 2", 1, "i % 2] + i / 2 * 2", prefill, "off by",
+    ),
+    "tiles that are swizzled on one side": (
+        f"{ATTENTION}/load.cuh", ": swizzled<kChunks>(row, chunk)", 1,
+        ": (row * kChunks + chunk) * 16", prefill, "off by",
+    ),
+    "no mask at the end of the keys": (
+        f"{ATTENTION}/kernel.cuh", " || next_key > low.end", 1, "", decode,
+        "off by|rows without keys",
+    ),
+    "no mask at the beginning of a window": (
+        f"{ATTENTION}/kernel.cuh", "first_key < high.begin || ", 1, "", window, "off by",
+    ),
+    "a softmax that forgets to scale what it has": (
+        f"{ATTENTION}/softmax.cuh", "kept != 1.0f", 1, "kept < 0.0f", rising_scores, "off by",
+    ),
+    "a merge without weights": (
+        f"{ATTENTION}/merge.cuh", "weight = exp2_fast(lse - largest)", 1, "weight = 1.0f", split,
+        "off by",
+    ),
+    "a merge that does not wait for its other groups": (
+        f"{ATTENTION}/merge.cuh", "    __syncthreads();\n    if (group", 1, "    if (group", split,
+        "race|nothing wrote",
+    ),
+    "a merge of what is only padding": (
+        f"{ATTENTION}/merge.cuh",
+        "if (static_cast<int>(blockIdx.x) >= load_readonly(p.plan + 1)) return;", 1, "", split,
+        "out-of-bounds|no memory|overflow",
+    ),
+    "items that are only padding": (
+        f"{ATTENTION}/kernel.cuh",
+        "if (static_cast<int>(blockIdx.x) >= load_readonly(p.plan)) return;", 1, "", split,
+        "out-of-bounds|no memory|overflow|race",
+    ),
 }  # fmt: skip
 
 
@@ -156,7 +292,16 @@ def mutated(
     text = (csrc / file).read_text()
     assert text.count(old) == occurrences, f"{file} has changed: adapt the case"
     (csrc / file).write_text(text.replace(old, new))
-    gpu = Emulator(build(object_cache, "mutated", kernel_sources(csrc), csrc=csrc))
+    # Attention has many kernels: those that the case is not about are compiled no more.
+    attention = {path for path in kernel_sources() if path.stem.startswith("attention")}
+    if file.startswith(ATTENTION):
+        kernels = [HERE / "planted" / "attention_small.cu", csrc / "cuda" / "attention.cu"]
+        replaced = {"attention", "attention_rows16_f16", "attention_lean_f16"}
+        originals = [path for path in kernel_sources() if path.stem not in replaced]
+    else:
+        kernels = [csrc / "cuda" / path.name for path in kernel_sources() if path not in attention]
+        originals = sorted(attention)
+    gpu = Emulator(build(object_cache, "mutated", kernels, csrc=csrc, originals=originals))
     yield gpu
     gpu.free_all()
 
@@ -168,5 +313,5 @@ def test_a_bug_in_a_kernel_is_found(
     *_, call, words = CASES[request.node.callspec.params["mutated"]]
     call(gpu)  # the original
     gpu.library.fi_emulator_set_multiprocessors(4)
-    with pytest.raises(Fault, match=words):
+    with pytest.raises((Fault, AssertionError), match=words):
         call(mutated)

@@ -46,6 +46,12 @@ CORRECT = [
     ("dynamic array", 0),
     ("half warp operations", 0),
     ("warp operations", 0),
+    ("copied", 0),
+    ("copied zeros", 0),
+    ("copy at", N - 4),
+    ("product", 0),
+    ("product of bfloats", 0),
+    ("matrices at", N - 4),
     ("write at", N - 1),
     ("read at", N - 1),
     ("vector at", N - 4),
@@ -67,6 +73,10 @@ def test_results(planted: Emulator) -> None:
     assert torch.equal(run(planted, "reverse")[1], numbers.flip(0))
     assert torch.equal(run(planted, "dynamic array")[1], numbers.flip(0))
     assert torch.equal(run(planted, "rounds")[1], torch.full((N,), 3.0))
+    assert torch.equal(run(planted, "copied")[1], numbers.flip(0))
+    assert not run(planted, "copied zeros")[1].any()
+    assert run(planted, "product")[1].all()
+    assert run(planted, "product of bfloats")[1].all()
     assert run(planted, "warp operations")[1].all()
     assert run(planted, "half warp operations")[1].all()
     assert run(planted, "read then write")[0][:2].tolist() == [1.0, 2.0]
@@ -94,6 +104,16 @@ BUGS = [
     ("shuffle from outside of the mask", 0, "reads lane 16, which takes no part"),
     ("shuffle without itself", 0, "its own lane 16 is missing"),
     ("shuffle against barrier", 0, "waits for lane 1, which waits at a barrier"),
+    ("copied without wait", 0, "where a cp.async is in flight|nothing wrote"),
+    ("copied without barrier", 0, "race: read .*unsync|nothing wrote"),
+    ("copied in an open group", 0, "where a cp.async is in flight"),
+    ("copy left in flight", 0, "left the kernel with a cp.async in flight"),
+    ("copied over what is read", 0, r"race: write of 16 bytes .*has read unsync"),
+    ("copy at", 1, "misaligned read of 16 bytes at 'data'"),
+    ("copy at", N, "out-of-bounds read of 16 bytes at 'data'"),
+    ("matrices of half a warp", 0, "waits for lane 16, which has left the kernel"),
+    ("matrices at", 1, "misaligned read of 16 bytes at 'dynamic shared memory'"),
+    ("matrices at", N, "out-of-bounds read of 16 bytes at 'dynamic shared memory'"),
     (
         "write at",
         N,
@@ -189,3 +209,21 @@ def test_conversions_are_those_of_the_hardware(planted: Emulator) -> None:
         assert torch.equal(bits[number], expected.view(torch.int16)[number])
         assert torch.equal(back[number], expected.float()[number])
         assert bool(back[~number].isnan().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_fp8_is_widened_exactly(planted: Emulator, dtype: torch.dtype) -> None:
+    codes = torch.arange(256, dtype=torch.int32).to(torch.uint8)
+    wide = [torch.empty(256, dtype=torch.half), torch.empty(256, dtype=torch.bfloat16)]
+    planted.library.planted_widen_fp8(
+        ctypes.c_void_p(codes.data_ptr()), 256, dtype == torch.float8_e5m2,
+        *[ctypes.c_void_p(out.data_ptr()) for out in wide],
+    )  # fmt: skip
+    expected = codes.view(dtype).float()
+    if dtype == torch.float8_e4m3fn:  # its two NaNs are the numbers that would come next
+        expected = torch.where(expected.isnan(), torch.where(codes < 128, 480.0, -480.0), expected)
+    for out in wide:
+        assert torch.equal(out.isnan(), expected.isnan())
+        number = ~expected.isnan()
+        assert torch.equal(out.float()[number], expected[number])
+        assert torch.equal(out.signbit()[number], expected.signbit()[number])

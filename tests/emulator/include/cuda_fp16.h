@@ -48,6 +48,10 @@ inline __half __float2half_rn(float value) {
 inline __half2 __floats2half2_rn(float a, float b) {
   return {__float2half_rn(a), __float2half_rn(b)};
 }
+inline __half2 __hmul2(__half2 a, __half2 b) {
+  return {__float2half_rn(__half2float(a.x) * __half2float(b.x)),
+          __float2half_rn(__half2float(a.y) * __half2float(b.y))};
+}
 inline float2 __half22float2(__half2 h) { return {__half2float(h.x), __half2float(h.y)}; }
 
 #endif  // FLASHINFER_TESTS_CUDA_FP16_H_

@@ -36,6 +36,18 @@ void on_vector_write(const void* address, size_t size, size_t alignment);
 
 void* dynamic_shared();
 
+// cp.async of arch/async_copy.cuh. From the copy to the wait that its thread makes for it, its
+// bytes in shared memory may not be touched by anyone; the wait then counts as the write.
+void copy_async(void* shared, const void* from, size_t size, bool valid);
+void copy_async_commit();
+void copy_async_wait(int groups_left);
+
+// ldmatrix and mma of arch/mma.cuh: all lanes of a warp call them together.
+void load_matrices(const void* row, uint32_t (&out)[4], bool transposed,
+                   const char* file = __builtin_FILE(), int line = __builtin_LINE());
+void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bool bfloat,
+                  const char* file = __builtin_FILE(), int line = __builtin_LINE());
+
 }  // namespace emulator
 
 #endif  // FLASHINFER_TESTS_EMULATOR_H_

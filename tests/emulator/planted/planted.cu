@@ -3,8 +3,10 @@
 #include <cstdio>
 #include <cstring>
 
+#include "flashinfer/arch/async_copy.cuh"
 #include "flashinfer/arch/launch.cuh"
 #include "flashinfer/arch/memory.cuh"
+#include "flashinfer/arch/mma.cuh"
 
 namespace planted {
 
@@ -145,6 +147,95 @@ __global__ void shuffle_against_barrier(const Params p) {
   }
 }
 
+// ---------------------------------------------------------------- asynchronous copies
+enum class Copy { kRight, kNotWaited, kNoBarrier, kOpenGroup, kLeftInFlight, kOverRead, kZeros };
+
+// The first threads copy 16 bytes each; then all read what others have copied.
+template <Copy kCopy>
+__global__ void copied(const Params p) {
+  using flashinfer::copy_async_16, flashinfer::copy_async_commit, flashinfer::copy_async_wait;
+  float* block = dynamic_shared<float>();
+  if constexpr (kCopy == Copy::kOverRead) {
+    block[threadIdx.x] = 0.0f;
+    __syncthreads();
+    p.out[threadIdx.x] = block[kThreads - 1 - threadIdx.x];
+  }
+  const int first = threadIdx.x * 4;
+  // Threads that read before the others copy, too.
+  if (threadIdx.x >= kThreads / 2 && threadIdx.x < kThreads / 2 + kThreads / 4) {
+    const int at = first - kThreads * 2;
+    copy_async_16(block + at, p.data + at, kCopy != Copy::kZeros);
+  }
+  if constexpr (kCopy != Copy::kOpenGroup) copy_async_commit();
+  if constexpr (kCopy == Copy::kLeftInFlight) return;
+  if constexpr (kCopy != Copy::kNotWaited) copy_async_wait<0>();
+  if constexpr (kCopy != Copy::kNoBarrier) __syncthreads();
+  p.out[threadIdx.x] = block[kThreads - 1 - threadIdx.x];
+  copy_async_commit();
+  copy_async_wait<0>();
+}
+
+__global__ void copy_at(const Params p, int64_t index) {
+  float* block = dynamic_shared<float>();
+  if (threadIdx.x == 0) flashinfer::copy_async_16(block, p.data + index, true);
+  flashinfer::copy_async_commit();
+  flashinfer::copy_async_wait<0>();
+}
+
+// ---------------------------------------------------------------- tensor cores
+// C = A B, [16 x 16] by [16 x 8], with B stored by columns and by rows.
+template <typename T>
+__global__ void product(const Params p) {
+  constexpr int kM = 16, kN = 8, kK = 16;
+  const auto a_at = [](int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); };
+  const auto b_at = [](int k, int n) { return static_cast<float>((k * 5 + n) % 7 - 3); };
+  T* a = dynamic_shared<T>();
+  T* b_columns = a + kM * kK;
+  T* b_rows = b_columns + kN * kK;
+  for (int i = threadIdx.x; i < kM * kK; i += kThreads) {
+    flashinfer::round_to(a_at(i / kK, i % kK), a + i);
+  }
+  for (int i = threadIdx.x; i < kN * kK; i += kThreads) {
+    flashinfer::round_to(b_at(i % kK, i / kK), b_columns + i);
+    flashinfer::round_to(b_at(i / kN, i % kN), b_rows + i);
+  }
+  __syncthreads();
+  const int lane = threadIdx.x % 32;
+  uint32_t a_words[4], b_words[2][4];
+  flashinfer::load_matrices(a + lane % 16 * kK + lane / 16 * 8, a_words);
+  flashinfer::load_matrices(b_columns + lane % 8 * kK + lane / 8 % 2 * 8, b_words[0]);
+  flashinfer::load_matrices_transposed(b_rows + lane % 16 * kN, b_words[1]);
+  bool right = true;
+  for (const auto& b : b_words) {
+    float c[4] = {100.0f, 200.0f, 300.0f, 400.0f};
+    flashinfer::multiply_add<T>(c, a_words, b[0], b[1]);
+    for (int i = 0; i < 4; ++i) {
+      float expected = 100.0f * (i + 1);
+      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      for (int k = 0; k < kK; ++k) expected += a_at(row, k) * b_at(k, column);
+      right = right && c[i] == expected;
+    }
+  }
+  p.out[threadIdx.x] = right ? 1.0f : 0.0f;
+}
+
+__global__ void matrices_of_half_a_warp(const Params p) {
+  float* block = dynamic_shared<float>();
+  block[threadIdx.x] = p.data[threadIdx.x];
+  __syncthreads();
+  uint32_t words[4];
+  if (threadIdx.x % 32 < 16) flashinfer::load_matrices(block, words);
+}
+
+__global__ void matrices_at(const Params p, int64_t index) {
+  float* block = dynamic_shared<float>();
+  block[threadIdx.x] = p.data[threadIdx.x];
+  __syncthreads();
+  uint32_t words[4];
+  flashinfer::load_matrices(block + index, words);
+  p.out[threadIdx.x] = static_cast<float>(words[0]);
+}
+
 // ---------------------------------------------------------------- global memory
 __global__ void write_at(const Params p, int64_t index) {
   if (threadIdx.x == 3) p.out[index] = 1.0f;
@@ -241,6 +332,19 @@ extern "C" __attribute__((visibility("default"))) int planted_run(const char* na
   run("shuffle from outside of the mask", shuffle_from_outside_of_the_mask, one, threads, 0);
   run("shuffle without itself", shuffle_without_itself, one, threads, 0);
   run("shuffle against barrier", shuffle_against_barrier, one, threads, 0);
+  const size_t bytes = kThreads * sizeof(float);
+  run("copied", copied<Copy::kRight>, one, threads, bytes);
+  run("copied zeros", copied<Copy::kZeros>, one, threads, bytes);
+  run("copied without wait", copied<Copy::kNotWaited>, one, threads, bytes);
+  run("copied without barrier", copied<Copy::kNoBarrier>, one, threads, bytes);
+  run("copied in an open group", copied<Copy::kOpenGroup>, one, threads, bytes);
+  run("copy left in flight", copied<Copy::kLeftInFlight>, one, threads, bytes);
+  run("copied over what is read", copied<Copy::kOverRead>, one, threads, bytes);
+  run("copy at", copy_at, one, threads, bytes, index);
+  run("product", product<__half>, one, threads, 1024);
+  run("product of bfloats", product<__nv_bfloat16>, one, threads, 1024);
+  run("matrices of half a warp", matrices_of_half_a_warp, one, threads, bytes);
+  run("matrices at", matrices_at, one, threads, bytes, index);
   run("write at", write_at, one, threads, 0, index);
   run("read at", read_at, one, threads, 0, index);
   run("vector at", vector_at, one, dim3(1), 0, index);
@@ -275,5 +379,21 @@ extern "C" __attribute__((visibility("default"))) void planted_convert(
     bfloat[i] = b.bits;
     from_half[i] = __half2float(h);
     from_bfloat[i] = __bfloat162float(b);
+  }
+}
+
+// n fp8 numbers, a multiple of four, as fp16 and, through it, as bf16.
+extern "C" __attribute__((visibility("default"))) void planted_widen_fp8(const uint8_t* bytes,
+                                                                         int n, bool e5m2,
+                                                                         uint16_t* half,
+                                                                         uint16_t* bfloat) {
+  for (int i = 0; i < n; i += 4) {
+    uint32_t word;
+    std::memcpy(&word, bytes + i, 4);
+    const uint2 pairs = flashinfer::widen_fp8(word, e5m2);
+    const uint32_t as_bfloat[2] = {flashinfer::from_half_pair<__nv_bfloat16>(pairs.x),
+                                   flashinfer::from_half_pair<__nv_bfloat16>(pairs.y)};
+    std::memcpy(half + i, &pairs, 8);
+    std::memcpy(bfloat + i, as_bfloat, 8);
   }
 }

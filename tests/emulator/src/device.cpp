@@ -1,5 +1,7 @@
 // The emulated CUDA runtime: two devices, no time passes, every launch completes at once.
 #include <atomic>
+#include <map>
+#include <mutex>
 
 #include "state.h"
 
@@ -15,6 +17,8 @@ std::atomic<int> multiprocessors{4};
 std::atomic<int64_t> launches{0};
 std::atomic<void*> last_stream{nullptr};
 std::atomic<int> last_device{-1};
+std::map<const void*, size_t> shared_limits;  // of kernels that have asked
+std::mutex shared_limits_mutex;
 
 }  // namespace
 
@@ -22,6 +26,12 @@ void count_launch(const Launch& launch) {
   ++launches;
   last_stream = launch.stream;
   last_device = current_device;
+}
+
+size_t shared_limit(const void* kernel) {
+  const std::lock_guard<std::mutex> lock(shared_limits_mutex);
+  const auto found = shared_limits.find(kernel);
+  return found == shared_limits.end() ? kDefaultSharedBytes : found->second;
 }
 
 }  // namespace emulator
@@ -37,9 +47,20 @@ cudaError_t cudaSetDevice(int device) {
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device < 0 || device >= emulator::kDevices) return cudaErrorInvalidDevice;
-  *value = emulator::multiprocessors;
+  *value = attribute == cudaDevAttrMultiProcessorCount
+               ? emulator::multiprocessors.load()
+               : static_cast<int>(emulator::kMaxSharedBytes + 1024);
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (value < 0 || static_cast<size_t>(value) > emulator::kMaxSharedBytes) {
+    return cudaErrorInvalidValue;
+  }
+  const std::lock_guard<std::mutex> lock(emulator::shared_limits_mutex);
+  emulator::shared_limits[kernel] = static_cast<size_t>(value);
   return cudaSuccess;
 }
 

@@ -35,6 +35,7 @@ struct Cell {
   uint16_t writer, reader;  // thread in the block, or several
   bool read_only;           // `read` was an ld.global.nc
   bool forbidden;           // between the rows of a tensor
+  bool in_flight;           // a cp.async will write it
 };
 
 struct Region {
@@ -199,6 +200,10 @@ void check(const void* pointer, size_t size, size_t alignment, bool writes, bool
       if (cell.write.block != block_serial) cell.write.block = 0;
       if (cell.read.block != block_serial) cell.read.block = 0;
     }
+    if (cell.in_flight) {
+      fault(code, "%s of %zu bytes at '%s' + %zu, where a cp.async is in flight", verb, size,
+            region->name.c_str(), offset + i);
+    }
     const bool written_now = cell.write.block >= first_block_serial;
     if (written_now && !happened_before(cell.write, cell.writer)) {
       fault(code, "race: %s of %zu bytes at '%s' + %zu, which %s has written unsynchronised", verb,
@@ -259,12 +264,21 @@ void end_launch() {
 // Behind the library's own data, so that accesses past its end are out of bounds.
 void* shared_buffer() {
   static void* buffer = [] {
-    void* memory = mmap(nullptr, 48 * 1024 + 2 * kGap, PROT_READ | PROT_WRITE,
+    void* memory = mmap(nullptr, kMaxSharedBytes + 2 * kGap, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) std::abort();
     return static_cast<void*>(static_cast<char*>(memory) + kGap);
   }();
   return buffer;
+}
+
+void set_in_flight(void* address, size_t size, bool in_flight, const void* code) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(address);
+  Region* region = find(begin);
+  if (in_flight) check(address, size, size, true, false, code);
+  Cell* cells = region->cells + (begin - region->begin);
+  for (size_t i = 0; i < size; ++i) cells[i].in_flight = in_flight;
+  if (!in_flight) check(address, size, size, true, false, code);
 }
 
 void* dynamic_shared() { return shared_buffer(); }

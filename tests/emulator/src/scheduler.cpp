@@ -28,6 +28,9 @@ constexpr size_t kStackBytes = 128 * 1024;
 
 enum class State { kReady, kAtBarrier, kAtWarpOp, kExited };
 
+// The exchange in progress in each warp.
+unsigned char exchanged[kMaxThreads / kWarp][kWarp * kExchangeBytes];
+
 struct Fiber {
   Thread thread;
   State state = State::kExited;
@@ -91,6 +94,7 @@ void record(const Fiber& fiber, const char* format, ...) {
 void fiber_main() {
   for (;;) {
     running->run_thread(running->call);
+    if (has_copies_in_flight()) fault(nullptr, "left the kernel with a cp.async in flight");
     active->state = State::kExited;
     if (_setjmp(active->resume) == 0) _longjmp(scheduler, 1);
   }
@@ -207,7 +211,11 @@ bool complete_warp_operation(unsigned first, unsigned lane) {
   for (unsigned i = 0; i < lanes; ++i) {
     if (!(mask >> i & 1u)) continue;
     Fiber& fiber = *fibers[first + i];
-    if (fiber.op == WarpOp::kBallot) {
+    if (fiber.op == WarpOp::kExchange) {
+      // A copy: the lanes go on one after the other, and what they show is on their stacks.
+      std::memcpy(exchanged[first / kWarp] + i * fiber.operand,
+                  reinterpret_cast<const void*>(fiber.value), fiber.operand);
+    } else if (fiber.op == WarpOp::kBallot) {
       fiber.result = ballot;
     } else {
       const unsigned source = source_lane(fiber, i);
@@ -275,6 +283,7 @@ bool resolve() {
 
 void run_block() {
   ++block_serial;
+  forget_copies();
   const dim3& block = running->block;
   for (unsigned i = 0; i < block_threads; ++i) {
     Fiber& fiber = *fibers[i];
@@ -297,8 +306,8 @@ bool configuration_is_valid(const Launch& launch) {
   const dim3 &b = launch.block, &g = launch.grid;
   const uint64_t threads = uint64_t{b.x} * b.y * b.z;
   return threads >= 1 && threads <= kMaxThreads && b.z <= 64 && g.x >= 1 && g.y >= 1 && g.z >= 1 &&
-         g.x <= 2147483647u && g.y <= 65535 && g.z <= 65535 && launch.shared_bytes <= 48 * 1024 &&
-         launch.params_bytes <= 4096;
+         g.x <= 2147483647u && g.y <= 65535 && g.z <= 65535 &&
+         launch.shared_bytes <= shared_limit(launch.kernel) && launch.params_bytes <= 4096;
 }
 
 }  // namespace
@@ -339,6 +348,16 @@ uint64_t warp_operation(WarpOp op, unsigned mask, uint64_t value, int operand, i
   active->width = width;
   wait(State::kAtWarpOp, site);
   return active->result;
+}
+
+const unsigned char* warp_exchange(const void* mine, size_t size, Site site) {
+  active->op = WarpOp::kExchange;
+  active->mask = 0xffffffffu;
+  active->value = reinterpret_cast<uintptr_t>(mine);
+  active->operand = static_cast<int>(size);
+  active->width = kWarp;
+  wait(State::kAtWarpOp, site);
+  return exchanged[current->linear / kWarp];
 }
 
 uint3 thread_index() { return current->index; }

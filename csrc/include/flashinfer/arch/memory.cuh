@@ -93,6 +93,15 @@ __device__ __forceinline__ V load_readonly(const V* address) {
 #endif
 }
 
+// Data in shared memory.
+template <typename V>
+__device__ __forceinline__ V load_shared(const V* address) {
+#ifdef FLASHINFER_EMULATE
+  emulator::on_vector_read(address, sizeof(V), alignof(V), false);
+#endif
+  return *address;
+}
+
 template <typename V>
 __device__ __forceinline__ void store(V* address, const V& value) {
 #ifdef FLASHINFER_EMULATE

@@ -68,6 +68,35 @@ __device__ __forceinline__ uint32_t narrow_word<__nv_bfloat16>(const float* x) {
   return bits_as<uint32_t>(__floats2bfloat162_rn(x[0], x[1]));
 }
 
+// Four fp8 numbers, a byte each, as four fp16 ones, exactly. An e5m2 is the upper byte of its fp16.
+// An e4m3 has its exponent, with a bias of 7, where fp16 has one of 15: moved there, the number is
+// 2^-8 times too small, subnormals too. The NaNs of e4m3 become +-480.
+__device__ __forceinline__ uint2 widen_fp8(uint32_t bytes, bool e5m2) {
+  const int shift = e5m2 ? 0 : 1;
+  const __half2 factor = bits_as<__half2>(e5m2 ? 0x3c003c00u : 0x5c005c00u);  // 1 or 2^8
+  const uint32_t pairs[2] = {(bytes & 0xffu) << 8 | (bytes & 0xff00u) << 16,
+                             (bytes & 0xff0000u) >> 8 | (bytes & 0xff000000u)};
+  uint32_t words[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t moved = (pairs[i] & 0x80008000u) | (pairs[i] & 0x7f007f00u) >> shift;
+    words[i] = bits_as<uint32_t>(__hmul2(bits_as<__half2>(moved), factor));
+  }
+  return make_uint2(words[0], words[1]);
+}
+
+// Two fp16 numbers in a word as two of T.
+template <typename T>
+__device__ __forceinline__ uint32_t from_half_pair(uint32_t pair) {
+  float x[2];
+  widen_word<__half>(pair, x);
+  return narrow_word<T>(x);
+}
+template <>
+__device__ __forceinline__ uint32_t from_half_pair<__half>(uint32_t pair) {
+  return pair;
+}
+
 // 2^x; relative error 2^-22, 0 for x = -inf.
 __device__ __forceinline__ float exp2_fast(float x) {
 #ifdef FLASHINFER_EMULATE

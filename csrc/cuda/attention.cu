@@ -1,0 +1,300 @@
+// Launchers of attention: the plan's shape, the checks, and which kernel runs.
+#include <climits>
+#include <cmath>
+
+#include "attention_kernels.h"
+#include "attention_plan.h"
+#include "flashinfer/attention/merge.cuh"
+#include "flashinfer/attention/shape.cuh"
+#include "launcher.h"
+
+namespace flashinfer {
+namespace cuda {
+namespace {
+
+constexpr double kLog2e = 1.4426950408889634;
+constexpr int kShortRows = 16, kRows = 64, kLongRows = 128;
+
+// How many blocks of a kernel a multiprocessor holds, by shared memory and by registers. The build
+// and the dtypes make little difference.
+template <int kHeadDim, int kBlockRows>
+int64_t resident_blocks(int64_t shared_memory) {
+  using Shape = AttentionShape<__half, kHeadDim, kBlockRows, false, false>;
+  constexpr int kReserved = 1024;  // bytes that the system takes for each block
+  constexpr int kRegisters = kBlockRows == kLongRows || kHeadDim > 128 ? 255
+                             : kHeadDim > 64                           ? 168
+                                                                       : 128;
+  return std::max<int64_t>(1, std::min<int64_t>(shared_memory / (Shape::kSharedBytes + kReserved),
+                                                65536 / (Shape::kThreads * kRegisters)));
+}
+
+template <int kHeadDim>
+int64_t resident_blocks(int64_t shared_memory, int64_t rows) {
+  if (rows == kShortRows) return resident_blocks<kHeadDim, kShortRows>(shared_memory);
+  if constexpr (kHeadDim <= 128) {
+    if (rows == kLongRows) return resident_blocks<kHeadDim, kLongRows>(shared_memory);
+  }
+  return resident_blocks<kHeadDim, kRows>(shared_memory);
+}
+
+int64_t resident_blocks(int64_t shared_memory, int64_t head_dim, int64_t rows) {
+  return head_dim <= 64    ? resident_blocks<64>(shared_memory, rows)
+         : head_dim <= 128 ? resident_blocks<128>(shared_memory, rows)
+                           : resident_blocks<256>(shared_memory, rows);
+}
+
+bool is_head_dim(int64_t head_dim) { return head_dim == 64 || head_dim == 128 || head_dim == 256; }
+
+bool is_tile_rows(int64_t rows) { return rows == kShortRows || rows == kRows || rows == kLongRows; }
+
+fi_status check_head_dim(const char* op, int64_t head_dim) {
+  if (is_head_dim(head_dim)) return FI_OK;
+  return fail(FI_UNSUPPORTED, "%s: head_dim must be 64, 128 or 256, got %lld", op,
+              static_cast<long long>(head_dim));
+}
+
+fi_status check_tile_rows(const char* op, int64_t tile_rows) {
+  if (is_tile_rows(tile_rows)) return FI_OK;
+  return fail(FI_INVALID_ARGUMENT, "%s: tile_rows must be 16, 64 or 128 on CUDA, got %lld", op,
+              static_cast<long long>(tile_rows));
+}
+
+// Tensors whose rows are moved 16 bytes at a time.
+struct Vectors {
+  const char* name;
+  const void* data;
+  int64_t element_size;
+  int64_t strides[3];
+};
+
+fi_status check_alignment(const Vectors& tensor) {
+  if (!pointers_aligned(16, {tensor.data})) {
+    return fail(FI_INVALID_ARGUMENT, "attention: %s is at %p, expected a multiple of 16 bytes",
+                tensor.name, tensor.data);
+  }
+  for (const int64_t stride : tensor.strides) {
+    if (!sizes_aligned(16, tensor.element_size, {stride})) {
+      return fail(FI_INVALID_ARGUMENT,
+                  "attention: %s has a stride of %lld elements, expected a multiple of %lld (16 "
+                  "bytes)",
+                  tensor.name, static_cast<long long>(stride),
+                  static_cast<long long>(16 / tensor.element_size));
+    }
+  }
+  return FI_OK;
+}
+
+fi_status check(const fi_attention_args& args) {
+  const bool fp8 = args.kv_dtype == FI_FLOAT8_E4M3 || args.kv_dtype == FI_FLOAT8_E5M2;
+  if (args.q_dtype != FI_FLOAT16 && args.q_dtype != FI_BFLOAT16) {
+    return fail(FI_UNSUPPORTED, "attention: q must be float16 or bfloat16 on CUDA, got fi_dtype %d",
+                static_cast<int>(args.q_dtype));
+  }
+  if (!fp8 && args.kv_dtype != args.q_dtype) {
+    return fail(FI_UNSUPPORTED,
+                "attention: k and v must have the dtype of q or be float8_e4m3 or float8_e5m2, got "
+                "fi_dtype %d beside fi_dtype %d",
+                static_cast<int>(args.kv_dtype), static_cast<int>(args.q_dtype));
+  }
+  if (const fi_status status = check_head_dim("attention", args.head_dim)) return status;
+  if (const fi_status status = check_tile_rows("attention", args.tile_rows)) return status;
+  if (args.num_kv_heads > kMaxGridY || args.num_qo_heads % args.num_kv_heads != 0 ||
+      args.num_qo_heads > INT_MAX) {
+    return fail(FI_INVALID_ARGUMENT,
+                "attention: %lld query heads and %lld KV heads, expected a multiple, and at most "
+                "%lld KV heads",
+                static_cast<long long>(args.num_qo_heads),
+                static_cast<long long>(args.num_kv_heads), static_cast<long long>(kMaxGridY));
+  }
+  if (args.item_capacity > INT_MAX || args.merge_capacity > INT_MAX) {
+    return fail(FI_INVALID_ARGUMENT, "attention: item_capacity and merge_capacity are below 2^31");
+  }
+  if (args.plan == nullptr) return fail(FI_INVALID_ARGUMENT, "attention: plan is NULL");
+  if (args.merge_capacity > 0 && (args.partial_out == nullptr || args.partial_lse == nullptr)) {
+    return fail(FI_INVALID_ARGUMENT,
+                "attention: merge_capacity is %lld, but partial_out or partial_lse is NULL",
+                static_cast<long long>(args.merge_capacity));
+  }
+  if (args.kv_indices != nullptr && (args.page_size <= 0 || args.page_size > INT_MAX)) {
+    return fail(FI_INVALID_ARGUMENT, "attention: page_size must be from 1 to 2^31 - 1, got %lld",
+                static_cast<long long>(args.page_size));
+  }
+  if (args.mask_mode == FI_MASK_CUSTOM && (args.mask == nullptr || args.mask_indptr == nullptr)) {
+    return fail(FI_INVALID_ARGUMENT,
+                "attention: FI_MASK_CUSTOM needs mask and mask_indptr, one is NULL");
+  }
+  // The stride of a dimension with one element is never used.
+  const int64_t kv_size = fp8 ? 1 : 2;
+  const auto used = [](bool is_used, int64_t stride) { return is_used ? stride : 0; };
+  const bool q_heads = args.num_qo_heads > 1, kv_heads = args.num_kv_heads > 1;
+  const bool paged = args.kv_indices != nullptr, kv_rows = !paged || args.page_size > 1;
+  for (const Vectors& tensor : {
+           Vectors{"q", args.q, 2, {args.q_stride_n, used(q_heads, args.q_stride_h), 0}},
+           Vectors{"k",
+                   args.k,
+                   kv_size,
+                   {used(paged, args.k_stride_page), used(kv_rows, args.k_stride_n),
+                    used(kv_heads, args.k_stride_h)}},
+           Vectors{"v",
+                   args.v,
+                   kv_size,
+                   {used(paged, args.v_stride_page), used(kv_rows, args.v_stride_n),
+                    used(kv_heads, args.v_stride_h)}},
+           Vectors{"out", args.out, 2, {args.out_stride_n, used(q_heads, args.out_stride_h), 0}},
+           Vectors{"partial_out", args.partial_out, 4, {0, 0, 0}},
+       }) {
+    if (const fi_status status = check_alignment(tensor)) return status;
+  }
+  return FI_OK;
+}
+
+// Frequencies in turns of a circle per position, as the sum of two floats each. The same for every
+// layer and step of a model: the last ones are kept.
+void set_frequencies(const fi_attention_args& args, GeneralAttentionParams* params) {
+  struct Known {
+    int64_t head_dim = 0;
+    float scale = 0.0f, theta = 0.0f;
+    float high[kMaxRopePairs], low[kMaxRopePairs];
+  };
+  thread_local Known known;
+  if (known.head_dim != args.head_dim || known.scale != args.rope_scale ||
+      known.theta != args.rope_theta) {
+    constexpr double kTwoPi = 6.283185307179586476925286766559;
+    for (int64_t i = 0; i < args.head_dim / 2; ++i) {
+      const double frequency = std::pow(static_cast<double>(args.rope_theta),
+                                        -2.0 * static_cast<double>(i) / args.head_dim);
+      const double turns = frequency / args.rope_scale / kTwoPi;
+      known.high[i] = static_cast<float>(turns);
+      known.low[i] = static_cast<float>(turns - known.high[i]);
+    }
+    known.head_dim = args.head_dim;
+    known.scale = args.rope_scale;
+    known.theta = args.rope_theta;
+  }
+  std::copy_n(known.high, args.head_dim / 2, params->rope_high);
+  std::copy_n(known.low, args.head_dim / 2, params->rope_low);
+}
+
+KvTensor kv_tensor(const void* data, int64_t size, int64_t page, int64_t n, int64_t h) {
+  return {static_cast<const char*>(data), page * size, n * size, h * size};
+}
+
+GeneralAttentionParams make_params(const fi_attention_args& args) {
+  const int64_t kv_size = args.kv_dtype == args.q_dtype ? 2 : 1;
+  GeneralAttentionParams p{};
+  p.q = args.q;
+  p.q_stride_n = args.q_stride_n;
+  p.q_stride_h = args.q_stride_h;
+  p.k = kv_tensor(args.k, kv_size, args.k_stride_page, args.k_stride_n, args.k_stride_h);
+  p.v = kv_tensor(args.v, kv_size, args.v_stride_page, args.v_stride_n, args.v_stride_h);
+  p.kv_indices = args.kv_indices;
+  p.page_size = args.kv_indices == nullptr ? 1 : static_cast<int>(args.page_size);
+  p.out = args.out;
+  p.out_stride_n = args.out_stride_n;
+  p.out_stride_h = args.out_stride_h;
+  p.lse = args.lse;
+  p.plan = args.plan;
+  p.partial_out = args.partial_out;
+  p.partial_lse = args.partial_lse;
+  p.num_qo_heads = static_cast<int>(args.num_qo_heads);
+  p.num_kv_heads = static_cast<int>(args.num_kv_heads);
+  p.group = static_cast<int>(args.num_qo_heads / args.num_kv_heads);
+  p.tile_rows = static_cast<int>(args.tile_rows);
+  p.causal = args.mask_mode == FI_MASK_CAUSAL;
+  p.window_left = args.window_left;
+  p.scale = static_cast<float>(args.sm_scale * kLog2e);
+  p.v_scale = args.v_scale;
+  if (args.mask_mode == FI_MASK_CUSTOM) {
+    p.mask = args.mask;
+    p.mask_indptr = args.mask_indptr;
+  }
+  if (args.logits_soft_cap > 0.0f) {
+    p.cap = static_cast<float>(args.logits_soft_cap * kLog2e);
+    p.cap_scale = static_cast<float>(2.0 * kLog2e * args.sm_scale / args.logits_soft_cap);
+  }
+  p.alibi = args.pos_encoding == FI_POS_ALIBI;
+  p.alibi_slopes = args.alibi_slopes;
+  p.alibi_heads = 1;
+  while (p.alibi_heads <= p.num_qo_heads / 2) p.alibi_heads *= 2;
+  p.e5m2 = args.kv_dtype == FI_FLOAT8_E5M2;
+  p.rope = args.pos_encoding == FI_POS_ROPE_LLAMA;
+  if (p.rope) set_frequencies(args, &p);
+  return p;
+}
+
+// The lean build knows none of the options, and its softmax needs the largest score before scaling
+// to be the largest after it.
+bool is_lean(const fi_attention_args& args) {
+  return args.kv_dtype == args.q_dtype && args.mask_mode != FI_MASK_CUSTOM &&
+         !(args.logits_soft_cap > 0.0f) && args.pos_encoding == FI_POS_NONE && args.sm_scale > 0.0f;
+}
+
+template <typename T>
+fi_status run(Device& device, const fi_attention_args& args, const GeneralAttentionParams& p) {
+  const bool fp8 = args.kv_dtype != args.q_dtype;
+  const auto grid = [&](int64_t block_rows) {
+    return AttentionGrid{args.item_capacity, args.num_kv_heads, args.tile_rows / block_rows};
+  };
+  if (args.tile_rows == kShortRows) {
+    return launch_attention<T, kShortRows, true>(device, grid(kShortRows), args.head_dim, fp8, p);
+  }
+  if (!is_lean(args)) {
+    return launch_attention<T, kRows, true>(device, grid(kRows), args.head_dim, fp8, p);
+  }
+  if (args.tile_rows == kLongRows && args.head_dim <= 128) {
+    return launch_attention<T, kLongRows, false>(device, grid(kLongRows), args.head_dim, fp8, p);
+  }
+  return launch_attention<T, kRows, false>(device, grid(kRows), args.head_dim, fp8, p);
+}
+
+template <typename T>
+fi_status run_merge(Device& device, const fi_attention_args& args,
+                    const GeneralAttentionParams& p) {
+  const int head_dim = static_cast<int>(args.head_dim);
+  const AttentionMergeParams merge{p, head_dim, args.item_capacity};
+  const dim3 blocks(
+      static_cast<unsigned>(args.merge_capacity), static_cast<unsigned>(args.num_kv_heads),
+      static_cast<unsigned>(ceil_div(args.tile_rows, min_merge_rows(head_dim, p.tile_rows))));
+  return device.launch("attention", attention_merge_kernel<T>, blocks, dim3(kAttentionMergeThreads),
+                       0, merge);
+}
+
+}  // namespace
+
+fi_status attention_plan(const fi_exec& exec, const fi_attention_plan_args& args) {
+  if (const fi_status status = check_head_dim("attention_plan", args.head_dim)) return status;
+  if (args.num_kv_heads <= 0 || args.batch_size < 0) return plan_attention(args, PlanShape{});
+  PlanShape shape{};
+  shape.tile_rows = args.tile_rows;
+  if (args.tile_rows == 0) {
+    const int64_t rows = average_rows(args);
+    shape.tile_rows = rows <= kShortRows                     ? kShortRows
+                      : rows <= kRows || args.head_dim > 128 ? kRows
+                                                             : kLongRows;
+  }
+  if (const fi_status status = check_tile_rows("attention_plan", shape.tile_rows)) return status;
+  shape.kv_granularity = args.head_dim <= 128 ? 64 : 32;
+  shape.min_chunk = 256;
+  Device device(exec);
+  const int64_t blocks = device.multiprocessors() *
+                         resident_blocks(device.shared_memory(), args.head_dim, shape.tile_rows);
+  if (const fi_status status = device.status("attention_plan")) return status;
+  shape.parallel_items = std::max<int64_t>(1, blocks / args.num_kv_heads);
+  return plan_attention(args, shape);
+}
+
+fi_status attention(const fi_exec& exec, const fi_attention_args& args) {
+  if (args.item_capacity <= 0 || args.num_kv_heads <= 0 || args.num_qo_heads <= 0) return FI_OK;
+  if (const fi_status status = check(args)) return status;
+  const GeneralAttentionParams params = make_params(args);
+  Device device(exec);
+  const auto both = [&](auto zero) {
+    using T = decltype(zero);
+    if (const fi_status status = run<T>(device, args, params)) return status;
+    return args.merge_capacity > 0 ? run_merge<T>(device, args, params) : FI_OK;
+  };
+  return args.q_dtype == FI_FLOAT16 ? both(__half()) : both(__nv_bfloat16());
+}
+
+}  // namespace cuda
+}  // namespace flashinfer

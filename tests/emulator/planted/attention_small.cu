@@ -1,0 +1,28 @@
+// A few attention kernels in the place of all of a dtype: what the mutation tests compile again for
+// each bug. One of every way in which blocks, warps and dtypes differ.
+#include "cuda/attention_launch.cuh"
+
+namespace flashinfer {
+namespace cuda {
+
+template <>
+fi_status launch_attention<__half, 16, true>(Device& device, const AttentionGrid& grid, int64_t,
+                                             bool fp8, const GeneralAttentionParams& params) {
+  return fp8 ? launch_shape<AttentionShape<__half, 64, 16, true, true>>(device, grid, params)
+             : launch_shape<AttentionShape<__half, 64, 16, true, false>>(device, grid, params);
+}
+
+template <>
+fi_status launch_attention<__half, 128, false>(Device& device, const AttentionGrid& grid, int64_t,
+                                               bool, const GeneralAttentionParams& params) {
+  return launch_shape<AttentionShape<__half, 64, 128, false, false>>(device, grid, params);
+}
+
+template <>
+fi_status launch_attention<__half, 64, false>(Device&, const AttentionGrid&, int64_t, bool,
+                                              const GeneralAttentionParams&) {
+  return fail(FI_UNSUPPORTED, "attention: not among the kernels for mutations");
+}
+
+}  // namespace cuda
+}  // namespace flashinfer
