@@ -1,0 +1,233 @@
+"""What is measured, as data: shapes, the bytes and FLOPs each must take, and what is aimed at.
+
+Bytes are what an operation must read and write once; FLOPs are those of the two products of
+attention, at two a multiply-add, over the (query, key) pairs that the mask leaves. Counts are for
+16-bit elements, fp32 log-sum-exps and int32 indices. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["CASES", "Case", "Target", "attention_pairs", "case"]
+
+ELEMENT = 2
+FLOAT = 4
+INDEX = 4
+
+Shape = Mapping[str, int]
+Kind = Literal["copy", "limit", "tflops", "us"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is aimed at on an H100 or H200.
+
+    Attributes:
+        kind: ``copy``, a fraction of the copy bandwidth measured in the same run; ``limit``, a
+            fraction of the slower of memory and tensor cores; ``tflops`` and ``us`` as they say.
+        value: at least this much; at most, for ``us``.
+    """
+
+    kind: Kind
+    value: float
+
+    def met(self, reached: float) -> bool:
+        """Whether `reached`, in the unit of the kind, is good enough."""
+        return reached <= self.value if self.kind == "us" else reached >= self.value
+
+    def __str__(self) -> str:
+        if self.kind == "us":
+            return f"<= {self.value:g} us"
+        if self.kind == "tflops":
+            return f">= {self.value:g} TFLOP/s"
+        return f">= {self.value:.0%} of {self.kind}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        group: the class of operation that shares a limit.
+        op: the function that is called.
+        shape: its sizes, by name.
+        bytes, flops: what it must move and compute.
+        target: None where the case is for information.
+    """
+
+    group: str
+    op: str
+    shape: Shape
+    bytes: int
+    flops: int
+    target: Target | None = None
+
+    @property
+    def text(self) -> str:
+        """The sizes, for people."""
+        return " ".join(f"{name}={value}" for name, value in self.shape.items())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "group": self.group,
+            "op": self.op,
+            "shape": dict(self.shape),
+            "bytes": self.bytes,
+            "flops": self.flops,
+            "target": asdict(self.target) if self.target else None,
+        }
+
+
+def attention_pairs(qo_len: int, kv_len: int, causal: bool) -> int:
+    """(query, key) pairs of a request; causal is aligned to the bottom right."""
+    # Query i sees kv_len - qo_len + i + 1 keys; i of the last query is qo_len - 1.
+    return qo_len * kv_len - (qo_len * (qo_len - 1) // 2 if causal else 0)
+
+
+def _attention(
+    *, batch: int, qo: int, kv: int, heads: int, kv_heads: int, dim: int, page: int, causal: int
+) -> tuple[int, int]:
+    queries = batch * qo * heads * dim * ELEMENT
+    cache = 2 * batch * kv * kv_heads * dim * ELEMENT
+    pages = batch * -(-kv // page) * INDEX if page else 0
+    pairs = batch * heads * attention_pairs(qo, kv, bool(causal))
+    return 2 * queries + cache + pages, 4 * dim * pairs
+
+
+def _rmsnorm(*, rows: int, hidden: int) -> tuple[int, int]:
+    return (2 * rows + 1) * hidden * ELEMENT, 0
+
+
+def _fused_add_rmsnorm(*, rows: int, hidden: int) -> tuple[int, int]:
+    return (4 * rows + 1) * hidden * ELEMENT, 0
+
+
+def _silu_and_mul(*, rows: int, d: int) -> tuple[int, int]:
+    return 3 * rows * d * ELEMENT, 0
+
+
+def _rope(*, nnz: int, heads: int, kv_heads: int, dim: int) -> tuple[int, int]:
+    return 2 * nnz * (heads + kv_heads) * dim * ELEMENT + nnz * INDEX, 0
+
+
+def _append(*, nnz: int, kv_heads: int, dim: int, page: int) -> tuple[int, int]:
+    pages = -(-nnz // page)
+    return 4 * nnz * kv_heads * dim * ELEMENT + (2 * nnz + pages) * INDEX, 0
+
+
+def _merge_state(*, rows: int, heads: int, dim: int) -> tuple[int, int]:
+    return 3 * rows * heads * (dim * ELEMENT + FLOAT), 0
+
+
+def _merge_states(*, rows: int, states: int, heads: int, dim: int) -> tuple[int, int]:
+    return (states + 1) * rows * heads * (dim * ELEMENT + FLOAT), 0
+
+
+_COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
+    "single_decode": _attention,
+    "batch_decode": _attention,
+    "single_prefill": _attention,
+    "batch_prefill": _attention,
+    "rmsnorm": _rmsnorm,
+    "fused_add_rmsnorm": _fused_add_rmsnorm,
+    "silu_and_mul": _silu_and_mul,
+    "apply_rope_pos_ids_inplace": _rope,
+    "append_paged_kv_cache": _append,
+    "merge_state": _merge_state,
+    "merge_states": _merge_states,
+}
+
+
+def case(group: str, op: str, target: Target | None = None, **shape: int) -> Case:
+    """A case with its counts."""
+    count, flops = _COUNTS[op](**shape)
+    return Case(group, op, shape, count, flops, target)
+
+
+GQA = {"heads": 32, "kv_heads": 8, "dim": 128}
+MHA = {"heads": 32, "kv_heads": 32, "dim": 128}
+
+
+def _decode() -> list[Case]:
+    # Long contexts are read once, at the speed of memory; short ones are launches and a merge.
+    long, small = Target("copy", 0.92), Target("us", 10)
+    plain = {"batch": 1, "qo": 1, "page": 0, "causal": 0}
+    paged = {"qo": 1, "page": 16, "causal": 0}
+    return [
+        *(
+            case("decode, long", "single_decode", long, **plain, kv=kv, **heads)
+            for kv in (32768, 131072)
+            for heads in (MHA, GQA)
+        ),
+        case("decode, small", "single_decode", small, **plain, kv=1024, **GQA),
+        *(
+            case("decode, small", "batch_decode", small, batch=batch, kv=kv, **paged, **GQA)
+            for batch, kv in ((1, 1024), (1, 4096), (4, 1024))
+        ),
+        case(
+            "decode, paged", "batch_decode", Target("copy", 0.85), batch=64, kv=1024, **paged, **GQA
+        ),
+        case("decode, paged", "batch_decode", long, batch=64, kv=8192, **paged, **GQA),
+        case("decode, paged", "batch_decode", long, batch=16, kv=8192, **paged, **MHA),
+        case(
+            "decode, paged", "batch_decode", None, batch=64, kv=8192, **{**paged, "page": 1}, **GQA
+        ),
+    ]
+
+
+def _prefill() -> list[Case]:
+    # 430 is for the mma.sync form; one for wgmma would be aimed at 650 and more.
+    target = Target("tflops", 430)
+    return [
+        *(
+            case(
+                "prefill", "single_prefill", target,
+                batch=1, qo=n, kv=n, page=0, causal=1, **heads,
+            )
+            for n, heads in ((4096, GQA), (8192, GQA), (16384, GQA), (8192, MHA))
+        ),
+        case(
+            "prefill", "batch_prefill", target,
+            batch=8, qo=2048, kv=2048, page=16, causal=1, **GQA,
+        ),
+    ]  # fmt: skip
+
+
+def _append_attention() -> list[Case]:
+    target = Target("limit", 0.9)
+    shapes = [(8, qo, 8192) for qo in (16, 32, 64, 128)] + [(1, 16, 32768)]
+    return [
+        case(
+            "append", "batch_prefill", target,
+            batch=batch, qo=qo, kv=kv, page=16, causal=1, **GQA,
+        )
+        for batch, qo, kv in shapes
+    ]  # fmt: skip
+
+
+def _elementwise() -> list[Case]:
+    rows = Target("copy", 0.92)
+    paged, merge = Target("copy", 0.85), Target("copy", 0.88)
+    return [
+        case("norm", "rmsnorm", None, rows=16, hidden=4096),
+        case("norm", "rmsnorm", rows, rows=16384, hidden=4096),
+        case("norm", "rmsnorm", rows, rows=1 << 19, hidden=128),
+        case("norm", "fused_add_rmsnorm", None, rows=16, hidden=4096),
+        case("norm", "fused_add_rmsnorm", rows, rows=16384, hidden=4096),
+        case("activation", "silu_and_mul", None, rows=16, d=14336),
+        case("activation", "silu_and_mul", rows, rows=8192, d=14336),
+        case("rope", "apply_rope_pos_ids_inplace", None, nnz=16, **GQA),
+        case("rope", "apply_rope_pos_ids_inplace", rows, nnz=16384, **GQA),
+        case("page", "append_paged_kv_cache", None, nnz=64, kv_heads=8, dim=128, page=16),
+        case("page", "append_paged_kv_cache", paged, nnz=65536, kv_heads=8, dim=128, page=16),
+        case("merge", "merge_state", None, rows=64, heads=32, dim=128),
+        case("merge", "merge_state", merge, rows=8192, heads=32, dim=128),
+        case("merge", "merge_states", merge, rows=2048, states=8, heads=32, dim=128),
+    ]
+
+
+CASES: tuple[Case, ...] = (*_decode(), *_prefill(), *_append_attention(), *_elementwise())
