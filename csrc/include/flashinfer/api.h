@@ -116,7 +116,8 @@ typedef struct fi_rope_args {
   int64_t q_stride_n, q_stride_h, k_stride_n, k_stride_h;
   int64_t q_out_stride_n, q_out_stride_h, k_out_stride_n, k_out_stride_h;
   // Positions: pos_ids[nnz] of pos_ids_bits (32 or 64) where not NULL; otherwise row n of segment b
-  // (indptr[b] <= n < indptr[b+1]) is at offsets[b] + n - indptr[b]. indptr has batch_size+1 entries.
+  // (indptr[b] <= n < indptr[b+1]) is at offsets[b] + n - indptr[b]. indptr has batch_size+1
+  // entries.
   const void* pos_ids;
   int32_t pos_ids_bits;
   const int32_t* indptr;
