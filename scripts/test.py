@@ -126,9 +126,9 @@ def main() -> int:
         print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
     print(f"all: {time.monotonic() - started:.0f} s", flush=True)
     # Again, at the end: pages of passed tests may lie between a failed check and here.
-    for name, error in failures.items():
-        print(f"failed: {name}: {error}", flush=True)
-    return max((error.exit_code for error in failures.values()), default=0)
+    for name, failure in failures.items():
+        print(f"failed: {name}: {failure}", flush=True)
+    return max((failure.exit_code for failure in failures.values()), default=0)
 
 
 if __name__ == "__main__":
