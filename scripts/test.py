@@ -113,19 +113,22 @@ def main() -> int:
     }
     chosen = [args.only] if args.only else list(parts)
     started = time.monotonic()
-    failed = None
+    failures: dict[str, BridgeError] = {}
     for name in chosen:
         begin = time.monotonic()
         try:
             parts[name]()
         except BridgeError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
-            failed = failed or error
+            failures[name] = error
             if name == "build":
                 break  # the tests would only say again that there is nothing to test
         print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
     print(f"all: {time.monotonic() - started:.0f} s", flush=True)
-    return failed.exit_code if failed else 0
+    # Again, at the end: pages of passed tests may lie between a failed check and here.
+    for name, failure in failures.items():
+        print(f"failed: {name}: {failure}", flush=True)
+    return max((failure.exit_code for failure in failures.values()), default=0)
 
 
 if __name__ == "__main__":

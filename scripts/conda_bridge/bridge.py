@@ -144,7 +144,7 @@ def bridge(
         platform_tag: the wheel's platform.
         overwrite: replace a wheel that has the name and other bytes.
         dry_run: check everything and write nothing.
-        threads: that deflate; 0 for one a core. Not seen in the bytes.
+        threads: that deflate; 0 chooses by the cores. Not seen in the bytes.
         report: called with the payload bytes that are done and their total.
 
     Raises:

@@ -42,8 +42,8 @@ _ZIP64_FROM = _MAX32 - (_MAX32 >> 9)
 
 
 def default_threads() -> int:
-    """One a core that this process may use, up to 8."""
-    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0))))
+    """One a core that this process may use, up to 8, less the one that reads and hashes."""
+    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0)) - 1))
 
 
 @dataclass

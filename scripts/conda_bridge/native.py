@@ -27,7 +27,8 @@ LIBRARY_NAME = "libflashinfer.so"
 
 _ARCH = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
 _GIB = 1 << 30
-# Peak memory of the heaviest translation unit of each kind, with room to spare (docs/building.md).
+# Peak memory of the heaviest translation unit of each kind, with room to spare; measured by
+# benchmarks/compile_cost.py.
 _CUDA_JOB_MEMORY = 3 * _GIB // 2
 _BINDING_JOB_MEMORY = _GIB
 

@@ -230,7 +230,7 @@ class WheelWriter:
         stream: empty, writable and seekable.
         metadata_version: ``<name>-<version>``, of the ``.dist-info`` folder.
         timestamp: seconds since 1970, the time of every member.
-        threads: that deflate; 0 for one a core. Not seen in the bytes.
+        threads: that deflate; 0 chooses by the cores. Not seen in the bytes.
     """
 
     def __init__(self, stream: IO[bytes], stem: str, *, timestamp: int, threads: int = 0) -> None:
