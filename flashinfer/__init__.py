@@ -27,7 +27,19 @@ from flashinfer import _ops  # noqa: E402  (loads the binding, so only after the
 _compat.check_library(_build, *_ops.build_info())
 
 from flashinfer.activation import gelu_and_mul, gelu_tanh_and_mul, silu_and_mul  # noqa: E402
-from flashinfer.cascade import merge_state, merge_state_in_place, merge_states  # noqa: E402
+from flashinfer.cascade import (  # noqa: E402
+    BatchDecodeWithSharedPrefixPagedKVCacheWrapper,
+    BatchPrefillWithSharedPrefixPagedKVCacheWrapper,
+    MultiLevelCascadeAttentionWrapper,
+    merge_state,
+    merge_state_in_place,
+    merge_states,
+)
+from flashinfer.decode import (  # noqa: E402
+    BatchDecodeWithPagedKVCacheWrapper,
+    CUDAGraphBatchDecodeWithPagedKVCacheWrapper,
+    single_decode_with_kv_cache,
+)
 from flashinfer.norm import (  # noqa: E402
     fused_add_rmsnorm,
     gemma_fused_add_rmsnorm,
@@ -38,6 +50,12 @@ from flashinfer.page import (  # noqa: E402
     append_paged_kv_cache,
     get_batch_indices_positions,
     get_seq_lens,
+)
+from flashinfer.prefill import (  # noqa: E402
+    BatchPrefillWithPagedKVCacheWrapper,
+    BatchPrefillWithRaggedKVCacheWrapper,
+    single_prefill_with_kv_cache,
+    single_prefill_with_kv_cache_return_lse,
 )
 from flashinfer.quantization import packbits, segment_packbits  # noqa: E402
 from flashinfer.rope import (  # noqa: E402
@@ -52,11 +70,20 @@ from flashinfer.rope import (  # noqa: E402
     apply_rope_with_cos_sin_cache,
     apply_rope_with_cos_sin_cache_inplace,
 )
+from flashinfer.sparse import BlockSparseAttentionWrapper  # noqa: E402
 
 __version__: str = _build_info.VERSION
 __git_commit__: str = _build_info.COMMIT  # of a nightly; "" for a release
 
 __all__ = [
+    "BatchDecodeWithPagedKVCacheWrapper",
+    "BatchDecodeWithSharedPrefixPagedKVCacheWrapper",
+    "BatchPrefillWithPagedKVCacheWrapper",
+    "BatchPrefillWithRaggedKVCacheWrapper",
+    "BatchPrefillWithSharedPrefixPagedKVCacheWrapper",
+    "BlockSparseAttentionWrapper",
+    "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
+    "MultiLevelCascadeAttentionWrapper",
     "append_paged_kv_cache",
     "apply_llama31_rope",
     "apply_llama31_rope_inplace",
@@ -82,4 +109,7 @@ __all__ = [
     "rmsnorm",
     "segment_packbits",
     "silu_and_mul",
+    "single_decode_with_kv_cache",
+    "single_prefill_with_kv_cache",
+    "single_prefill_with_kv_cache_return_lse",
 ]

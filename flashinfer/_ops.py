@@ -36,5 +36,24 @@ batch_positions = _op("batch_positions")
 merge_state = _op("merge_state")
 merge_state_inplace = _op("merge_state_inplace")
 merge_states = _op("merge_states")
+attention_plan = _op("attention_plan")
+attention = _op("attention")
 packbits = _op("packbits")
 segment_packbits = _op("segment_packbits")
+
+# Implemented in Python, over attention_plan and attention, by flashinfer._single.
+_torch_library: Any = torch.library  # which has no types here
+_library = _torch_library.Library("flashinfer", "FRAGMENT")
+_library.define(
+    "single_attention(Tensor q, Tensor k, Tensor v, Tensor? mask, Tensor(a!) out, Tensor(b!)? lse,"
+    " bool hnd, bool causal, SymInt window_left, str pos_encoding, float sm_scale,"
+    " float logits_soft_cap, float v_scale, float rope_scale, float rope_theta) -> ()",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
+single_attention = _op("single_attention")
+
+
+def implement_single_attention(function: Callable[..., None]) -> None:
+    """Gives the op its implementation, once."""
+    for key in ("CPU", "CUDA"):
+        _library.impl("single_attention", function, key)

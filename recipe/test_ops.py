@@ -37,6 +37,22 @@ def _cascade(generator: torch.Generator) -> None:
     torch.testing.assert_close(s, torch.logaddexp2(s_a, s_b), rtol=1e-4, atol=1e-5)
 
 
+def _attention(generator: torch.Generator) -> None:
+    q = torch.randn(3, 4, 64, generator=generator)
+    k, v = torch.randn(2, 19, 2, 64, generator=generator)
+    scores = torch.einsum("qhd,khd->hqk", q, k.repeat_interleave(2, 1)) / 8
+    scores.masked_fill_(torch.ones(3, 19, dtype=torch.bool).triu(17), -torch.inf)
+    expected = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v.repeat_interleave(2, 1))
+    out = flashinfer.single_prefill_with_kv_cache(q, k, v, causal=True)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    # The same as a batch of one over pages of 4 entries, the last of them with 3 in use.
+    pages = [torch.cat([x, x.new_zeros(1, 2, 64)]).view(5, 4, 2, 64) for x in (k, v)]
+    wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(torch.empty(1 << 20))
+    tables = [torch.tensor(table) for table in ([0, 3], [0, 5], [0, 1, 2, 3, 4], [3])]
+    wrapper.plan(*tables, 4, 2, 64, 4, causal=True)
+    torch.testing.assert_close(wrapper.run(q, tuple(pages)), expected, rtol=1e-4, atol=1e-5)
+
+
 def _quantization(generator: torch.Generator) -> None:
     bits = torch.rand(21, generator=generator) < 0.5
     packed = flashinfer.packbits(bits, bitorder="little")
@@ -52,7 +68,7 @@ def main(variant: str) -> None:
     """Stops with a message unless this is `variant` and its operators compute what they should."""
     if variant != _build_info.VARIANT:
         raise SystemExit(f"this is {_build_info.VARIANT}, its name says {variant}")
-    for check in (_norm, _activation, _cascade, _quantization):
+    for check in (_norm, _activation, _cascade, _attention, _quantization):
         check(torch.Generator().manual_seed(0))
     print(f"flashinfer {flashinfer.__version__} with torch {torch.__version__}: the CPU ops agree")
 

@@ -46,6 +46,21 @@ void merge_state_inplace(const fi_exec& exec, const Tensor& v, const Tensor& s,
 void merge_states(const fi_exec& exec, const Tensor& v, const Tensor& s, const Tensor& v_out,
                   const Tensor& s_out);
 
+// attention.cpp: attention_plan reads and writes host tensors, whatever device it plans for (-1 is
+// the CPU); `workspace` is scratch of `num_slots` partial states.
+void attention_plan(const fi_exec& exec, const Tensor& qo_indptr, const Tensor& kv_base,
+                    const Tensor& kv_len, int64_t num_qo_heads, int64_t num_kv_heads,
+                    int64_t head_dim, int64_t device, int64_t tile_rows, int64_t max_slots,
+                    int64_t item_capacity, int64_t merge_capacity, const Tensor* plan,
+                    const Tensor& result);
+void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tensor& v,
+               const Tensor* kv_indices, const Tensor& out, const Tensor* lse, const Tensor& plan,
+               const Tensor& workspace, const Tensor* mask, const Tensor* mask_indptr,
+               const Tensor* alibi_slopes, int64_t tile_rows, int64_t item_capacity,
+               int64_t merge_capacity, int64_t num_slots, bool hnd, bool causal,
+               int64_t window_left, std::string_view pos_encoding, double sm_scale,
+               double logits_soft_cap, double v_scale, double rope_scale, double rope_theta);
+
 // quantization.cpp
 void packbits(const fi_exec& exec, const Tensor& x, const Tensor& y, bool little_endian);
 void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_indptr,

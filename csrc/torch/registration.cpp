@@ -172,6 +172,15 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "bool interleave, bool llama31, float rope_scale, float rope_theta, float smooth_a, "       \
   "float smooth_b) -> ()"
 
+// `workspace` is scratch that has no meaning before or after the op. It is not marked as written,
+// or functionalisation would copy it, all its megabytes, in every compiled call.
+#define FLASHINFER_ATTENTION_ARGS                                                               \
+  "Tensor q, Tensor k, Tensor v, Tensor? kv_indices, Tensor(a!) out, Tensor(b!)? lse, "         \
+  "Tensor plan, Tensor workspace, Tensor? mask, Tensor? mask_indptr, Tensor? alibi_slopes, "    \
+  "SymInt tile_rows, SymInt item_capacity, SymInt merge_capacity, SymInt num_slots, bool hnd, " \
+  "bool causal, SymInt window_left, str pos_encoding, float sm_scale, float logits_soft_cap, "  \
+  "float v_scale, float rope_scale, float rope_theta"
+
 #define FLASHINFER_FOR_EACH_TORCH_OP(X)                                                           \
   X(rmsnorm, "(Tensor(a!) out, Tensor input, Tensor weight, float eps, float weight_bias) -> ()") \
   X(fused_add_rmsnorm,                                                                            \
@@ -191,6 +200,11 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   X(merge_state_inplace,                                                                          \
     "(Tensor(a!) v, Tensor(b!) s, Tensor v_other, Tensor s_other, Tensor? mask) -> ()")           \
   X(merge_states, "(Tensor v, Tensor s, Tensor(a!) v_out, Tensor(b!) s_out) -> ()")               \
+  X(attention_plan,                                                                               \
+    "(Tensor qo_indptr, Tensor kv_base, Tensor kv_len, int num_qo_heads, int num_kv_heads, "      \
+    "int head_dim, int device, int tile_rows, int max_slots, int item_capacity, "                 \
+    "int merge_capacity, Tensor(a!)? plan, Tensor(b!) result) -> ()")                             \
+  X(attention, "(" FLASHINFER_ATTENTION_ARGS ") -> ()")                                           \
   X(packbits, "(Tensor x, Tensor(a!) y, bool little_endian) -> ()")                               \
   X(segment_packbits,                                                                             \
     "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")

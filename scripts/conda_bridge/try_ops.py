@@ -113,6 +113,44 @@ def merge_state(source: Source) -> list[Pair]:
     ]
 
 
+def paged_attention(source: Source) -> list[Pair]:
+    """Decode and prefill over pages: the keys of a request are its last pages' in use."""
+    page_size, heads, kv_heads, dim = 5, 8, 2, 64
+    queries, lengths = [3, 1, 9], [3, 700, 12]
+    pages = [-(-length // page_size) for length in lengths]
+    total = sum(pages)
+    cache = source.randn(total, 2, page_size, kv_heads, dim)
+    q = source.randn(sum(queries), heads, dim)
+    # Pages from the last to the first, so that a wrong table is seen.
+    order = list(range(total - 1, -1, -1))
+    indptr = [sum(pages[:i]) for i in range(4)]
+    starts = [sum(queries[:i]) for i in range(4)]
+    last = [(length - 1) % page_size + 1 for length in lengths]
+    tables = (source.integers(indptr), source.integers(order), source.integers(last))
+    workspace = torch.empty(1 << 22, dtype=torch.uint8, device=source.device)
+
+    def expect(request: int, rows: torch.Tensor) -> torch.Tensor:
+        mine = order[indptr[request] : indptr[request + 1]]
+        both = cache[mine].double().transpose(0, 1).reshape(2, -1, kv_heads, dim)
+        k, v = both[:, : lengths[request]].repeat_interleave(heads // kv_heads, 2)
+        scores = torch.einsum("qhd,khd->hqk", rows.double(), k) / dim**0.5
+        ahead = torch.ones(scores.shape[1:], dtype=torch.bool, device=rows.device)
+        scores = scores.masked_fill(ahead.triu(scores.shape[2] - scores.shape[1] + 1), -torch.inf)
+        return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+
+    prefill = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace)
+    prefill.plan(source.integers(starts), *tables, heads, kv_heads, dim, page_size, causal=True)
+    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace)
+    decode.plan(*tables, heads, kv_heads, dim, page_size)
+    return [
+        (
+            prefill.run(q, cache),
+            torch.cat([expect(i, q[starts[i] : starts[i + 1]]) for i in range(3)]),
+        ),
+        (decode.run(q[:3], cache), torch.cat([expect(i, q[i : i + 1]) for i in range(3)])),
+    ]
+
+
 def packbits(source: Source) -> list[Pair]:
     bits = source.randn(203) > 0
     pairs = []
@@ -129,6 +167,7 @@ CHECKS: list[Callable[[Source], list[Pair]]] = [
     rope,
     append_paged_kv_cache,
     merge_state,
+    paged_attention,
     packbits,
 ]
 

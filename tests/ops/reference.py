@@ -117,3 +117,56 @@ def packbits(bools: list[bool], bitorder: str) -> list[int]:
                 byte |= 1 << (place if bitorder == "little" else 7 - place)
         out.append(byte)
     return out
+
+
+def alibi_slopes(num_heads: int) -> torch.Tensor:
+    """Press et al.'s: for a power of two a geometric series, and of twice as many every second."""
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    slopes += [2 ** (-4 * (2 * h + 1) / power) for h in range(num_heads - power)]
+    return torch.tensor(slopes, dtype=torch.float64)
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    causal: bool = False,
+    mask: torch.Tensor | None = None,
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    sm_scale: float | None = None,
+    pos_encoding_mode: str = "NONE",
+    rope_scale: float = 1.0,
+    rope_theta: float = 1e4,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One request: q [qo_len, heads, dim], k and v [kv_len, kv_heads, dim], mask [qo_len, kv_len].
+
+    Returns the output and the base-2 log-sum-exp; 0 and -inf for a query that sees no key.
+    """
+    q, k, v = q.double().cpu(), k.double().cpu(), v.double().cpu()
+    (qo_len, num_heads, dim), kv_len = q.shape, k.shape[0]
+    at = torch.arange(qo_len) + kv_len - qo_len
+    keys = torch.arange(kv_len)
+    if pos_encoding_mode == "ROPE_LLAMA":
+        f = frequencies(dim, rope_scale, rope_theta)
+        q = rotate(q, (at[:, None] * f).cos(), (at[:, None] * f).sin(), False)
+        k = rotate(k, (keys[:, None] * f).cos(), (keys[:, None] * f).sin(), False)
+    k, v = (x.repeat_interleave(num_heads // x.shape[1], 1) for x in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q, k) * (sm_scale or 1 / math.sqrt(dim))
+    if logits_soft_cap:
+        scores = logits_soft_cap * torch.tanh(scores / logits_soft_cap)
+    if pos_encoding_mode == "ALIBI":
+        scores = scores + alibi_slopes(num_heads)[:, None, None] * (keys - at[:, None])
+    sees = torch.ones(qo_len, kv_len, dtype=torch.bool)
+    if mask is not None:
+        sees = mask.cpu().bool()
+    elif causal:
+        sees = keys <= at[:, None]
+    if window_left >= 0:
+        sees = sees & (keys >= at[:, None] - window_left)
+    scores = scores.masked_fill(~sees, -math.inf)
+    lse = torch.logsumexp(scores, -1)
+    weights = torch.nan_to_num(torch.exp(scores - lse[..., None]), nan=0.0)
+    return torch.einsum("hqk,khd->qhd", weights, v), lse.T / math.log(2)

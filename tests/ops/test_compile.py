@@ -24,6 +24,11 @@ def i(device: str, *values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int32, device=device)
 
 
+def plan_words(d: str) -> torch.Tensor:
+    """Two tokens of one request with three keys: a header, one item, no merge."""
+    return i(d, 1, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 3, -1)
+
+
 # Every op as the front functions call it. opcheck runs the schema check (what is mutated, what
 # aliases), the autograd registration, the fake implementation and AOTAutograd with symbolic shapes.
 OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
@@ -54,6 +59,20 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     ),
     "merge_states": lambda d: (
         *(f(d, 3, 4, 2, 8), f(d, 3, 4, 2).float(), f(d, 3, 2, 8), f(d, 3, 2).float()),
+    ),
+    "attention_plan": lambda d: (
+        *(i("cpu", 0, 2), i("cpu", 0), i("cpu", 3), 4, 2, 64, -1, 0, 0, 1, 0),
+        *(torch.zeros(13, dtype=torch.int32), torch.zeros(5, dtype=torch.int64)),
+    ),
+    "attention": lambda d: (
+        *(f(d, 2, 4, 64), f(d, 4, 2, 2, 64), f(d, 4, 2, 2, 64), i(d, 3, 1)),
+        *(f(d, 2, 4, 64), f(d, 2, 4).float(), plan_words(d), torch.empty(0, device=d)),
+        *(torch.tensor([45], dtype=torch.uint8, device=d), i(d, 0, 1), None),
+        *(16, 1, 0, 0, False, False, -1, "NONE", 0.1, 0.0, 1.0, 1.0, 1e4),
+    ),
+    "single_attention": lambda d: (
+        *(f(d, 2, 4, 64), f(d, 3, 2, 64), f(d, 3, 2, 64), None, f(d, 2, 4, 64), None),
+        *(False, True, -1, "ROPE_LLAMA", 0.1, 0.0, 1.0, 1.0, 1e4),
     ),
     "packbits": lambda d: (f(d, 19) > 0, torch.zeros(3, dtype=torch.uint8, device=d), True),
     "segment_packbits": lambda d: (
@@ -145,6 +164,17 @@ def segment_mask(x: torch.Tensor, indptr: torch.Tensor) -> tuple[torch.Tensor, t
     return flashinfer.segment_packbits(x > 0, indptr)
 
 
+def single(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+) -> tuple[Any, ...]:
+    prefill: Any = flashinfer.single_prefill_with_kv_cache_return_lse
+    return (
+        flashinfer.single_decode_with_kv_cache(q[0] * 2, k, v, window_left=3) + 1,
+        *prefill(q * 2, k, v, causal=True, pos_encoding_mode="ROPE_LLAMA"),
+        *prefill(q, k, v, custom_mask=mask > 0),
+    )
+
+
 MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]]] = [
     (layer, lambda d: (f(d, 5, 16), f(d, 5, 16), f(d, 16), f(d, 16, 24))),
     (rotated, packed),
@@ -152,6 +182,7 @@ MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]
     (rotated_cached, packed),
     (appended, cache),
     (merged, lambda d: (f(d, 3, 4, 2, 8), f(d, 3, 4, 2).float())),
+    (single, lambda d: (f(d, 3, 4, 64), f(d, 9, 2, 64), f(d, 9, 2, 64), f(d, 3, 9))),
     (packed_mask, lambda d: (f(d, 19),)),
     (segment_mask, lambda d: (f(d, 19), i(d, 0, 9, 19))),
 ]
@@ -215,6 +246,46 @@ def test_fake_tensors(
         got, expected = (got,), (expected,)
     for fake, true in zip(got, expected, strict=True):
         assert (fake.shape, fake.dtype, fake.device) == (true.shape, true.dtype, true.device)
+
+
+def wrappers(device: str) -> tuple[Any, ...]:
+    """A decode, a paged and a ragged wrapper with plans, and the tensors that they run over."""
+    workspace = torch.empty(1 << 20, dtype=torch.uint8, device=device)
+    tables = (i("cpu", 0, 2, 3), i("cpu", 3, 0, 1), i("cpu", 1, 4))
+    heads = (4, 2, 64)
+    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace)
+    decode.plan(*tables, *heads, 4)
+    paged = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace)
+    paged.plan(i("cpu", 0, 3, 7), *tables, *heads, 4, causal=True)
+    ragged = flashinfer.BatchPrefillWithRaggedKVCacheWrapper(workspace)
+    ragged.plan(i("cpu", 0, 3, 7), i("cpu", 0, 5, 9), *heads, causal=True)
+    arguments = (f(device, 7, 4, 64), f(device, 9, 4, 64), f(device, 5, 2, 4, 2, 64))
+    return decode, paged, ragged, arguments
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_runs_of_wrappers(backend: str, device: str) -> None:
+    decode, paged, ragged, arguments = wrappers(device)
+
+    def layer(q: torch.Tensor, kv: torch.Tensor, cache: torch.Tensor) -> tuple[Any, ...]:
+        k, v = kv[:, :2], kv[:, 2:]
+        return (
+            decode.run(q[:2] * 2, cache, k_scale=0.5),
+            *paged.run(q * 2, cache, return_lse=True),
+            paged.forward(q, cache, causal=False, window_left=2, logits_soft_cap=3.0),
+            *ragged.run_return_lse(q + 1, k, v),
+        )
+
+    check_compiled(layer, arguments, backend=backend)
+
+
+def test_a_new_plan_under_a_compiled_run(device: str) -> None:
+    decode, *_, (q, _, cache) = wrappers(device)
+    torch._dynamo.reset()
+    run = torch.compile(lambda q: decode.run(q * 2, cache), fullgraph=True, backend="aot_eager")
+    for pages, last in (((3, 0), (1, 4)), ((0, 4), (2, 2)), ((2, 1), (4, 1))):
+        decode.plan(i("cpu", 0, 1, 2), i("cpu", *pages), i("cpu", *last), 4, 2, 64, 4)
+        torch.testing.assert_close(run(q[:2]), decode.run(q[:2] * 2, cache))
 
 
 def test_autograd_notices_a_saved_tensor_that_was_overwritten(device: str) -> None:

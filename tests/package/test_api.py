@@ -8,7 +8,7 @@ import typing
 import pytest
 
 import flashinfer
-from flashinfer import _build_info, page
+from flashinfer import _build_info, decode, page, sparse
 
 ROPE = "rotary_dim=None, interleave=False, rope_scale=1, rope_theta=10000.0"
 LLAMA31 = (
@@ -43,6 +43,172 @@ SIGNATURES = {
     "packbits": "x, bitorder='big'",
     "segment_packbits": "x, indptr, bitorder='big'",
 }
+FLOAT_OPTIONS = "window_left=-1, logits_soft_cap=None, sm_scale=None"
+ROPE_OPTIONS = "rope_scale=None, rope_theta=None"
+SCALES = "q_scale=None, k_scale=None, v_scale=None"
+SINGLE_PREFILL = (
+    "q, k, v, custom_mask=None, packed_custom_mask=None, causal=False, kv_layout='NHD',"
+    " pos_encoding_mode='NONE', allow_fp16_qk_reduction=False, sm_scale=None, window_left=-1,"
+    f" logits_soft_cap=None, {ROPE_OPTIONS}"
+)
+SIGNATURES |= {
+    "single_decode_with_kv_cache": (
+        "q, k, v, kv_layout='NHD', pos_encoding_mode='NONE', use_tensor_cores=False,"
+        f" {SCALES}, {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
+    ),
+    "single_prefill_with_kv_cache": f"{SINGLE_PREFILL}, return_lse=False, backend='auto'",
+    "single_prefill_with_kv_cache_return_lse": f"{SINGLE_PREFILL}, return_lse=True, backend='auto'",
+}
+WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
+RESET = "self, float_workspace_buffer, int_workspace_buffer"
+FORWARD_PAGED = (
+    "self, q, paged_kv_cache, causal=False, pos_encoding_mode='NONE',"
+    f" allow_fp16_qk_reduction=False, k_scale=None, v_scale=None, {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
+)
+FORWARD_RAGGED = (
+    "self, q, k, v, causal=False, pos_encoding_mode='NONE', allow_fp16_qk_reduction=False,"
+    f" {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
+)
+FORWARD_DECODE = (
+    f"self, q, paged_kv_cache, pos_encoding_mode='NONE', {SCALES}, {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
+)
+PLAN_DECODE = (
+    "self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,"
+    " pos_encoding_mode='NONE', window_left=-1, logits_soft_cap=None, q_data_type='float16',"
+    f" kv_data_type=None, data_type=None, sm_scale=None, {ROPE_OPTIONS}, non_blocking=False"
+)
+PLAN_PAGED = (
+    "self, qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len, num_qo_heads,"
+    " num_kv_heads, head_dim, page_size, custom_mask=None, packed_custom_mask=None, causal=False,"
+    " pos_encoding_mode='NONE', allow_fp16_qk_reduction=False, sm_scale=None, window_left=-1,"
+    f" logits_soft_cap=None, {ROPE_OPTIONS}, q_data_type='float16', kv_data_type=None,"
+    " non_blocking=False"
+)
+PLAN_RAGGED = (
+    "self, qo_indptr, kv_indptr, num_qo_heads, num_kv_heads, head_dim, custom_mask=None,"
+    " packed_custom_mask=None, causal=False, pos_encoding_mode='NONE',"
+    f" allow_fp16_qk_reduction=False, {FLOAT_OPTIONS}, {ROPE_OPTIONS}, q_data_type='float16',"
+    " kv_data_type=None"
+)
+PLAN_BLOCKS = (
+    "self, indptr, indices, M, N, R, C, num_qo_heads, num_kv_heads, head_dim, mask=None,"
+    " packed_mask=None, causal=False, pos_encoding_mode='NONE', allow_fp16_qk_reduction=False,"
+    f" logits_soft_cap=None, sm_scale=None, {ROPE_OPTIONS}, q_data_type='float16',"
+    " kv_data_type=None, non_blocking=False"
+)
+PLAN_LEVELS = (
+    "self, qo_indptr_arr, paged_kv_indptr_arr, paged_kv_indices_arr, paged_kv_last_page_len,"
+    " num_qo_heads, num_kv_heads, head_dim, page_size, causal=False, pos_encoding_mode='NONE',"
+    " allow_fp16_qk_reduction=False, sm_scale=None, window_left=-1, logits_soft_cap=None,"
+    f" {ROPE_OPTIONS}, q_data_type='float16'"
+)
+TABLES = "num_qo_heads, num_kv_heads, head_dim, page_size"
+DECODE = {
+    "reset_workspace_buffer": RESET,
+    "plan": PLAN_DECODE,
+    "begin_forward": PLAN_DECODE,
+    "run": f"self, q, paged_kv_cache, {SCALES}, return_lse=False",
+    "run_return_lse": f"self, q, paged_kv_cache, {SCALES}",
+    "forward": FORWARD_DECODE,
+    "forward_return_lse": FORWARD_DECODE,
+    "end_forward": "self",
+}
+# Of every wrapper: what it is made with, and its methods.
+WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
+    "BatchDecodeWithPagedKVCacheWrapper": (
+        f"{WORKSPACE}, use_cuda_graph=False, use_tensor_cores=False, paged_kv_indptr_buffer=None,"
+        " paged_kv_indices_buffer=None, paged_kv_last_page_len_buffer=None",
+        DECODE,
+    ),
+    "CUDAGraphBatchDecodeWithPagedKVCacheWrapper": (
+        "workspace_buffer, indptr_buffer, indices_buffer, last_page_len_buffer, kv_layout='NHD',"
+        " use_tensor_cores=False",
+        DECODE,
+    ),
+    "BatchPrefillWithPagedKVCacheWrapper": (
+        f"{WORKSPACE}, use_cuda_graph=False, qo_indptr_buf=None, paged_kv_indptr_buf=None,"
+        " paged_kv_indices_buf=None, paged_kv_last_page_len_buf=None, custom_mask_buf=None,"
+        " qk_indptr_buf=None, backend='auto'",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": PLAN_PAGED,
+            "begin_forward": PLAN_PAGED,
+            "run": "self, q, paged_kv_cache, k_scale=None, v_scale=None, return_lse=False",
+            "run_return_lse": "self, q, paged_kv_cache, k_scale=None, v_scale=None",
+            "forward": FORWARD_PAGED,
+            "forward_return_lse": FORWARD_PAGED,
+            "end_forward": "self",
+        },
+    ),
+    "BatchPrefillWithRaggedKVCacheWrapper": (
+        f"{WORKSPACE}, use_cuda_graph=False, qo_indptr_buf=None, kv_indptr_buf=None,"
+        " custom_mask_buf=None, qk_indptr_buf=None, backend='auto'",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": PLAN_RAGGED,
+            "begin_forward": PLAN_RAGGED,
+            "run": "self, q, k, v, return_lse=False",
+            "run_return_lse": "self, q, k, v",
+            "forward": FORWARD_RAGGED,
+            "forward_return_lse": FORWARD_RAGGED,
+            "end_forward": "self",
+        },
+    ),
+    "BlockSparseAttentionWrapper": (
+        "float_workspace_buffer, backend='auto'",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": PLAN_BLOCKS,
+            "begin_forward": PLAN_BLOCKS,
+            "run": "self, q, k, v, return_lse=False",
+            "forward": (
+                "self, q, k, v, pos_encoding_mode='NONE', allow_fp16_qk_reduction=False,"
+                f" logits_soft_cap=None, sm_scale=None, {ROPE_OPTIONS}"
+            ),
+            "end_forward": "self",
+        },
+    ),
+    "MultiLevelCascadeAttentionWrapper": (
+        f"num_levels, {WORKSPACE}, use_cuda_graph=False, qo_indptr_buf_arr=None,"
+        " paged_kv_indptr_buf_arr=None, paged_kv_indices_buf_arr=None,"
+        " paged_kv_last_page_len_buf_arr=None",
+        {
+            "reset_workspace_buffer": RESET + "s",
+            "plan": PLAN_LEVELS,
+            "begin_forward": PLAN_LEVELS,
+            "run": "self, q, paged_kv_cache",
+            "forward": "self, q, paged_kv_cache",
+            "end_forward": "self",
+        },
+    ),
+    "BatchDecodeWithSharedPrefixPagedKVCacheWrapper": (
+        WORKSPACE,
+        {
+            "reset_workspace_buffer": RESET,
+            "begin_forward": (
+                "self, unique_kv_indptr, unique_kv_indices, unique_kv_last_page_len,"
+                f" {TABLES}, data_type='float16'"
+            ),
+            "forward": "self, q, k_shared, v_shared, unique_kv_cache",
+            "end_forward": "self",
+        },
+    ),
+    "BatchPrefillWithSharedPrefixPagedKVCacheWrapper": (
+        WORKSPACE,
+        {
+            "reset_workspace_buffer": RESET,
+            "begin_forward": (
+                "self, qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len,"
+                f" {TABLES}"
+            ),
+            "forward": (
+                "self, q, k_shared, v_shared, unique_kv_cache, causal=False,"
+                f" allow_fp16_qk_reduction=False, sm_scale=None, {ROPE_OPTIONS}"
+            ),
+            "end_forward": "self",
+        },
+    ),
+}
 APPEND = [
     "append_key, append_value, batch_indices, positions, paged_kv_cache, kv_indices, kv_indptr,"
     " kv_last_page_len, kv_layout=Ellipsis",
@@ -64,13 +230,34 @@ def test_signature(name: str) -> None:
     assert words(getattr(flashinfer, name)) == SIGNATURES[name]
 
 
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrapper(name: str) -> None:
+    wrapper = getattr(flashinfer, name)
+    made_with, methods = WRAPPERS[name]
+    assert words(wrapper) == made_with
+    for method, signature in methods.items():
+        assert words(getattr(wrapper, method)) == signature, method
+    public = {method for method in dir(wrapper) if not method.startswith("_")}
+    assert public - set(methods) <= {"is_cuda_graph_enabled", "use_tensor_cores"}
+    for method in public:
+        assert inspect.getdoc(getattr(wrapper, method)), method
+
+
+def test_names_that_frameworks_import_from_the_modules() -> None:
+    assert callable(decode._grouped_size_compiled_for_decode_kernels)
+    assert callable(sparse.convert_bsr_mask_layout)
+    for module in (decode, flashinfer.prefill, flashinfer.cascade, sparse):
+        for name in set(module.__all__) - {"convert_bsr_mask_layout"}:
+            assert getattr(flashinfer, name) is getattr(module, name)
+
+
 @pytest.mark.skipif(not hasattr(typing, "get_overloads"), reason="overloads are kept from 3.11 on")
 def test_both_forms_of_append() -> None:
     assert [words(form) for form in typing.get_overloads(page.append_paged_kv_cache)] == APPEND
 
 
 def test_everything_public_is_exported_and_documented() -> None:
-    assert set(flashinfer.__all__) == {*SIGNATURES, "append_paged_kv_cache"}
+    assert set(flashinfer.__all__) == {*SIGNATURES, *WRAPPERS, "append_paged_kv_cache"}
     for name in flashinfer.__all__:
         assert inspect.getdoc(getattr(flashinfer, name)), name
 

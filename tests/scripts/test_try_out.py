@@ -200,6 +200,52 @@ def test_a_torch_without_its_libraries_is_refused(stage: Stage) -> None:
 # ---------------------------------------------------------------- the checks themselves
 
 
+class PagedPrefill:
+    """Causal attention over pages, by torch's own attention of every request."""
+
+    def __init__(self, workspace: torch.Tensor) -> None:
+        self.plans: list[tuple[slice, torch.Tensor, int]] = []
+
+    def plan(
+        self,
+        starts: torch.Tensor,
+        indptr: torch.Tensor,
+        indices: torch.Tensor,
+        last: torch.Tensor,
+        *heads: int,
+        causal: bool = True,
+    ) -> None:
+        page_size = heads[3]
+        for b in range(len(last)):
+            pages = indices[indptr[b] : indptr[b + 1]].long()
+            length = (len(pages) - 1) * page_size + int(last[b])
+            self.plans.append((slice(int(starts[b]), int(starts[b + 1])), pages, length))
+
+    def run(self, q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+        outs = []
+        for rows, pages, length in self.plans:
+            k, v = cache[pages].float().transpose(0, 1).flatten(1, 2)[:, :length].transpose(1, 2)
+            mine = q[rows].float().transpose(0, 1)
+            sees = torch.ones(mine.shape[1], length, dtype=torch.bool)
+            out = torch.nn.functional.scaled_dot_product_attention(
+                mine,
+                *(x.repeat_interleave(len(mine) // len(k), 0) for x in (k, v)),
+                attn_mask=sees.tril(length - mine.shape[1]),
+            )
+            outs.append(out.transpose(0, 1))
+        return torch.cat(outs).to(q.dtype)
+
+
+class PagedDecode(PagedPrefill):
+    """The same with one query for each request."""
+
+    def plan(self, indptr: torch.Tensor, *rest: Any) -> None:
+        super().plan(torch.arange(len(indptr)), indptr, *rest)
+
+    def run(self, q: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+        return super().run(q, cache)
+
+
 def reference() -> types.ModuleType:
     """A flashinfer in plain torch, in the dtype of its input."""
     module = types.ModuleType("flashinfer")
@@ -260,6 +306,8 @@ def reference() -> types.ModuleType:
         places = torch.arange(8) if order == "little" else torch.arange(7, -1, -1)
         return (padded << places).sum(-1).to(torch.uint8)
 
+    module.BatchPrefillWithPagedKVCacheWrapper = PagedPrefill  # type: ignore[attr-defined]
+    module.BatchDecodeWithPagedKVCacheWrapper = PagedDecode  # type: ignore[attr-defined]
     for function in (
         rmsnorm,
         silu_and_mul,
@@ -290,7 +338,7 @@ def test_the_checks_pass_for_right_results(
     ops: tuple[types.ModuleType, types.ModuleType],
 ) -> None:
     errors = ops[0].run("cpu")
-    assert len(errors) == 18
+    assert len(errors) == 21
     assert max(errors.values()) > 0  # it did compare rounded values
 
 
@@ -316,6 +364,16 @@ def test_one_wrong_element_is_noticed(
     setattr(module, name, _slightly_wrong(getattr(module, name)))
     with pytest.raises(SystemExit, match="error"):
         program.run("cpu")
+
+
+@pytest.mark.parametrize("name", ["PagedPrefill", "PagedDecode"])
+def test_one_wrong_attention_is_noticed(
+    ops: tuple[types.ModuleType, types.ModuleType], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = globals()[name]
+    monkeypatch.setattr(wrapper, "run", _slightly_wrong(wrapper.run))
+    with pytest.raises(SystemExit, match="paged_attention"):
+        ops[0].run("cpu")
 
 
 def test_nan_is_noticed(ops: tuple[types.ModuleType, types.ModuleType]) -> None:

@@ -1,0 +1,207 @@
+"""What all attention calls share: options, the view of a KV cache, and the call itself."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import NamedTuple, Tuple, Union
+
+import torch
+
+from flashinfer import _checks, _ops
+from flashinfer._plan import Heads, Plan
+
+# With FLASHINFER_DEBUG=1 page indices are looked at on CUDA too, which waits for the device.
+DEBUG = os.environ.get("FLASHINFER_DEBUG", "0") not in ("", "0")
+
+Attended = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
+KVCache = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
+
+_POSITIONS = ("NONE", "ROPE_LLAMA", "ALIBI")
+_DTYPES = {str(dtype).partition(".")[2]: dtype for dtype in (*_checks.FLOATS_AND_FP8, torch.uint8)}
+
+
+class Options(NamedTuple):
+    """What a run may choose anew under the same plan."""
+
+    causal: bool
+    window_left: int
+    pos_encoding: str
+    sm_scale: float
+    logits_soft_cap: float
+    rope_scale: float
+    rope_theta: float
+
+
+def options(
+    head_dim: int,
+    *,
+    causal: bool = False,
+    pos_encoding_mode: str = "NONE",
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    sm_scale: float | None = None,
+    rope_scale: float | None = None,
+    rope_theta: float | None = None,
+) -> Options:
+    """Checked options, with defaults for what is None."""
+    if pos_encoding_mode not in _POSITIONS:
+        raise ValueError(
+            f"pos_encoding_mode is {pos_encoding_mode!r}, expected 'NONE', 'ROPE_LLAMA' or 'ALIBI'"
+        )
+    scale = 1.0 if rope_scale is None else float(rope_scale)
+    theta = 1e4 if rope_theta is None else float(rope_theta)
+    if scale <= 0 or theta <= 0:
+        raise ValueError(f"rope_scale is {scale} and rope_theta {theta}, expected both above 0")
+    return Options(
+        causal=bool(causal),
+        window_left=max(int(window_left), -1),
+        pos_encoding=pos_encoding_mode,
+        sm_scale=1 / math.sqrt(head_dim) if sm_scale is None else float(sm_scale),
+        logits_soft_cap=0.0 if logits_soft_cap is None else max(float(logits_soft_cap), 0.0),
+        rope_scale=scale,
+        rope_theta=theta,
+    )
+
+
+def check_layout(kv_layout: str) -> bool:
+    """Whether the layout is HND; ValueError if it is neither that nor NHD."""
+    if kv_layout not in ("NHD", "HND"):
+        raise ValueError(f"kv_layout is {kv_layout!r}, expected 'NHD' or 'HND'")
+    return kv_layout == "HND"
+
+
+def check_dtype(name: str, value: str | torch.dtype | None) -> None:
+    """TypeError or ValueError unless this names a dtype of queries or of keys and values."""
+    if value is None:
+        return
+    if isinstance(value, str):
+        if value not in _DTYPES:
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(_DTYPES)}")
+    elif value not in _DTYPES.values():
+        raise TypeError(f"{name} is {value!r}, expected a torch.dtype or its name")
+
+
+def check_query(name: str, q: torch.Tensor, form: str) -> None:
+    """ValueError or TypeError unless ``q`` has these dimensions and a dtype of queries."""
+    _checks.dims(name, q, form)
+    _checks.floating(name, q)
+
+
+def check_keys(
+    k: torch.Tensor,
+    v: torch.Tensor,
+    q: torch.Tensor,
+    heads: Heads,
+    hnd: bool,
+    names: tuple[str, str] = ("k", "v"),
+) -> None:
+    """Compares keys and values with each other, with ``q`` and with what was planned.
+
+    They are ``[rows, heads, head_dim]``, or with pages in front; HND has the heads first.
+    """
+    _checks.shape(names[1], v, tuple(k.shape), f"the shape of {names[0]}")
+    _checks.like(names[1], v, names[0], k)
+    if k.dtype != q.dtype and k.dtype not in _checks.FLOATS_AND_FP8[-2:]:
+        raise TypeError(
+            f"{names[0]} has dtype {k.dtype}, expected {q.dtype} as q has, or an fp8 dtype"
+        )
+    _checks.same_device(names[0], k, "q", q)
+    found = k.shape[-3 if hnd else -2]
+    if found != heads.kv or k.shape[-1] != heads.dim:
+        raise ValueError(
+            f"{names[0]} has {found} heads of {k.shape[-1]} elements in layout"
+            f" {'HND' if hnd else 'NHD'}, expected {heads.kv} of {heads.dim}"
+        )
+
+
+def scaled(chosen: Options, q_scale: float | None = None, k_scale: float | None = None) -> Options:
+    """The options with the scales of quantised queries and keys in ``sm_scale``."""
+    if q_scale is None and k_scale is None:
+        return chosen
+    factor = (1.0 if q_scale is None else q_scale) * (1.0 if k_scale is None else k_scale)
+    # Not _replace, which torch.compile of torch 2.4 does not trace.
+    return Options(
+        chosen.causal,
+        chosen.window_left,
+        chosen.pos_encoding,
+        chosen.sm_scale * float(factor),
+        chosen.logits_soft_cap,
+        chosen.rope_scale,
+        chosen.rope_theta,
+    )
+
+
+def rows(q: torch.Tensor) -> torch.Tensor:
+    """``q``, or a copy where its heads do not begin at multiples of 16 bytes or have gaps."""
+    if q.stride(-1) == 1:
+        if not q.is_cuda:
+            return q
+        step = 16 // q.element_size()
+        begins = torch.compiler.is_compiling() or q.storage_offset() % step == 0
+        if begins and all(stride % step == 0 for stride in q.stride()[:-1]):
+            return q
+    return q.contiguous()
+
+
+def allocate(q: torch.Tensor, return_lse: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The output and, where it is asked for, the log-sum-exps."""
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if not return_lse:
+        return out, None
+    return out, torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+
+
+def launch(
+    plan: Plan,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_indices: torch.Tensor | None,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    mask_indptr: torch.Tensor | None,
+    hnd: bool,
+    chosen: Options,
+    v_scale: float | None,
+) -> None:
+    """Runs a plan; everything has been checked."""
+    size = plan.capacity
+    _ops.attention(
+        q,
+        k,
+        v,
+        kv_indices,
+        out,
+        lse,
+        plan.words,
+        plan.workspace,
+        mask,
+        mask_indptr,
+        None,
+        size.tile_rows,
+        size.items,
+        size.merges,
+        size.slots,
+        hnd,
+        chosen.causal,
+        chosen.window_left,
+        chosen.pos_encoding,
+        chosen.sm_scale,
+        chosen.logits_soft_cap,
+        1.0 if v_scale is None else float(v_scale),
+        chosen.rope_scale,
+        chosen.rope_theta,
+    )
+
+
+def check_pages(kv_indices: torch.Tensor, used: int, pages: int) -> None:
+    """ValueError if a page in use is not in the cache. Waits for the device."""
+    if used == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(kv_indices[:used]))
+    if low < 0 or high >= pages:
+        raise ValueError(
+            f"the page indices are from {low} to {high}, expected pages in 0..{pages - 1}"
+        )

@@ -1,0 +1,345 @@
+"""The base of the attention wrappers: a workspace, a plan, and runs of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from flashinfer import _attention, _checks, _plan
+from flashinfer._attention import Attended, KVCache, Options
+from flashinfer._masks import NO_MASKS, HostMask, Masks
+from flashinfer.page import _unpack
+
+
+class Buffer(NamedTuple):
+    """A tensor of the caller whose address a CUDA graph has captured, and its name."""
+
+    name: str
+    tensor: torch.Tensor | None
+
+    def present(self) -> torch.Tensor:
+        """The tensor; ValueError where there is none."""
+        if self.tensor is None:
+            raise ValueError(f"{self.name} is None, expected a tensor where CUDA graphs are used")
+        return self.tensor
+
+    def room(self, size: int) -> torch.Tensor:
+        """The tensor; ValueError where it has fewer elements."""
+        buffer = self.present()
+        if size > buffer.shape[0]:
+            raise ValueError(f"{self.name} has room for {buffer.shape[0]}, expected {size} or more")
+        return buffer
+
+    def write(self, source: torch.Tensor) -> torch.Tensor:
+        """Copies ``source`` to its beginning without waiting; returns the whole buffer."""
+        buffer = self.room(source.shape[0])
+        _plan.write(buffer, source)
+        return buffer
+
+
+class Wrapper:
+    """Common part of the wrappers. Not for use by itself.
+
+    Partial states of requests that are split live in the float workspace. One that is too small
+    is no error: requests are then split less, or not at all, and run on less of the device.
+    """
+
+    def __init__(
+        self,
+        float_workspace_buffer: torch.Tensor,
+        kv_layout: str = "NHD",
+        use_cuda_graph: bool = False,
+    ) -> None:
+        self._hnd = _attention.check_layout(kv_layout)
+        self._kv_layout = kv_layout
+        self._use_cuda_graph = use_cuda_graph
+        self._set_workspace(float_workspace_buffer)
+        self._planned: _plan.Plan | None = None
+        self._options = _attention.options(1)
+        self._kv_indices: torch.Tensor | None = None
+        self._used_indices = 0
+        self._page_size = 0
+        self._mask: torch.Tensor | None = None
+        self._mask_indptr: torch.Tensor | None = None
+        self._fixed_queries = False  # every plan has as many query tokens for each request
+        # In graph mode, of the first plan.
+        self._capacity: _plan.Capacity | None = None
+        self._max_tokens = 0
+        self._words: torch.Tensor | None = None
+
+    def _set_workspace(self, buffer: torch.Tensor) -> None:
+        _checks.tensor("float_workspace_buffer", buffer)
+        if not buffer.is_contiguous():
+            raise ValueError("float_workspace_buffer has gaps, expected a contiguous tensor")
+        self._float_workspace_buffer = buffer
+        self.device = buffer.device
+        data = buffer.view(-1).view(torch.uint8)
+        # Rows of partial states are read 16 bytes at a time.
+        start = min(-data.data_ptr() % 16, data.shape[0])
+        size = (data.shape[0] - start) // 4
+        self._workspace = data[start : start + 4 * size].view(torch.float32)
+
+    @property
+    def is_cuda_graph_enabled(self) -> bool:
+        """Whether the wrapper keeps its buffers and sizes, so that a graph can capture run."""
+        return self._use_cuda_graph
+
+    def reset_workspace_buffer(
+        self, float_workspace_buffer: torch.Tensor, int_workspace_buffer: torch.Tensor
+    ) -> None:
+        """Takes another workspace, before a plan; a captured graph still uses the old one.
+
+        Args:
+            float_workspace_buffer: as in the constructor.
+            int_workspace_buffer: not used: plans have a buffer of their own.
+        """
+        self._set_workspace(float_workspace_buffer)
+        self._int_workspace_buffer = int_workspace_buffer
+        self._planned = None
+        self._capacity = None
+        self._words = None
+
+    def end_forward(self) -> None:
+        """Does nothing; of the FlashInfer API before ``plan`` and ``run``."""
+
+    def _make_plan(
+        self,
+        requests: _plan.Requests,
+        heads: _plan.Heads,
+        chosen: Options,
+        *,
+        kv_indices: torch.Tensor | None = None,
+        used_indices: int = 0,
+        page_size: int = 0,
+        masks: Masks = NO_MASKS,
+        indices_buffer: Buffer | None = None,
+        mask_buffers: tuple[Buffer, Buffer] | None = None,
+    ) -> None:
+        """Plans, uploads, and packs the mask. Nothing changes in a call that fails its checks."""
+        heads.check(self.device)
+        mask = HostMask(masks, requests, self.device) if masks else None
+        if self._use_cuda_graph:
+            if kv_indices is not None and indices_buffer is not None:
+                indices_buffer.room(kv_indices.shape[0])
+            if mask is not None and mask_buffers is not None:
+                mask_buffers[0].room(mask.size)
+                mask_buffers[1].room(mask.indptrs[0].shape[0])
+        capacity = self._choose_capacity(requests, heads)
+        words = _plan.fill(requests, heads, self.device, capacity)
+
+        parts = [] if self._use_cuda_graph else [words]
+        if kv_indices is not None and indices_buffer is not None and self._use_cuda_graph:
+            kv_indices = indices_buffer.write(kv_indices)
+        elif kv_indices is not None and kv_indices.device.type == "cpu":
+            parts.append(kv_indices)
+        if mask is not None:
+            parts += mask.indptrs
+        uploaded = _plan.upload(parts, self.device)
+        if self._use_cuda_graph:
+            if self._words is None:
+                self._words = torch.empty_like(words, device=self.device)
+            _plan.write(self._words, words)
+            words = self._words
+        else:
+            words = uploaded[0]
+            if kv_indices is not None and kv_indices.device.type == "cpu":
+                kv_indices = uploaded[1]
+        self._mask = self._mask_indptr = None
+        if mask is not None:
+            packed, indptr = mask.pack(uploaded[-len(mask.indptrs) :])
+            if self._use_cuda_graph and mask_buffers is not None:
+                packed, indptr = mask_buffers[0].write(packed), mask_buffers[1].write(indptr)
+            self._mask, self._mask_indptr = packed, indptr
+        self._kv_indices = kv_indices
+        self._used_indices = used_indices
+        self._page_size = page_size
+        self._options = chosen
+        self._planned = _plan.Plan(words, self._workspace, capacity, heads, requests.tokens)
+
+    def _choose_capacity(self, requests: _plan.Requests, heads: _plan.Heads) -> _plan.Capacity:
+        floats = self._workspace.shape[0]
+        if not self._use_cuda_graph:
+            return _plan.exact_capacity(requests, heads, self.device, floats)
+        if self._capacity is None:
+            self._capacity = _plan.graph_capacity(
+                requests, heads, self.device, floats, self._fixed_queries
+            )
+            self._max_tokens = requests.tokens
+            self._heads = heads
+        elif heads != self._heads:
+            raise ValueError(f"{heads} came, expected {self._heads} of the first plan, for graphs")
+        elif requests.tokens > self._max_tokens:
+            raise ValueError(
+                f"qo_indptr[-1] is {requests.tokens}, expected at most {self._max_tokens}, as in"
+                " the first plan, whose size the CUDA graphs have"
+            )
+        return self._capacity
+
+    def _override(
+        self,
+        pos_encoding_mode: str,
+        window_left: int,
+        logits_soft_cap: float | None,
+        sm_scale: float | None,
+        rope_scale: float | None,
+        rope_theta: float | None,
+        causal: bool = False,
+    ) -> Options:
+        """The options of ``forward``."""
+        return _attention.options(
+            self._planned.heads.dim if self._planned is not None else 1,
+            causal=causal,
+            pos_encoding_mode=pos_encoding_mode,
+            window_left=window_left,
+            logits_soft_cap=logits_soft_cap,
+            sm_scale=sm_scale,
+            rope_scale=rope_scale,
+            rope_theta=rope_theta,
+        )
+
+    def _ready(self, q: torch.Tensor, exact: bool) -> _plan.Plan:
+        """The plan, and ``q`` compared with it."""
+        plan = self._planned
+        if plan is None:
+            raise RuntimeError(f"run of {type(self).__name__} came before plan")
+        _attention.check_query("q", q, "[nnz, num_qo_heads, head_dim]")
+        if q.device != self.device:
+            raise ValueError(f"q is on {q.device}, expected {self.device} as the workspace is")
+        if q.shape[1] != plan.heads.qo or q.shape[2] != plan.heads.dim:
+            raise ValueError(
+                f"q has {q.shape[1]} heads of {q.shape[2]} elements, expected {plan.heads.qo} of"
+                f" {plan.heads.dim} as planned"
+            )
+        if q.shape[0] < plan.tokens or (exact and q.shape[0] != plan.tokens):
+            raise ValueError(f"q has shape {list(q.shape)}, expected {plan.tokens} rows as planned")
+        return plan
+
+    def _attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        chosen: Options,
+        v_scale: float | None,
+        return_lse: bool,
+        *,
+        hnd: bool,
+        exact: bool = False,
+        names: tuple[str, str] = ("k", "v"),
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        plan = self._ready(q, exact)
+        _attention.check_keys(k, v, q, plan.heads, hnd, names)
+        if _attention.DEBUG and self._kv_indices is not None and not torch.compiler.is_compiling():
+            _attention.check_pages(self._kv_indices, self._used_indices, k.shape[0])
+        q = _attention.rows(q)
+        out, lse = _attention.allocate(q, return_lse)
+        _attention.launch(
+            plan,
+            q,
+            k,
+            v,
+            self._kv_indices,
+            out,
+            lse,
+            self._mask,
+            self._mask_indptr,
+            hnd,
+            chosen,
+            v_scale,
+        )
+        return out, lse
+
+    def _attend_paged(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        chosen: Options,
+        v_scale: float | None,
+        return_lse: bool,
+        exact: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self._page_size == 1:
+            paged_kv_cache = _with_slots(paged_kv_cache, self._hnd)
+        k, v = _unpack(paged_kv_cache, self._kv_layout)
+        page = k.shape[2 if self._hnd else 1]
+        if self._planned is not None and page != self._page_size:
+            raise ValueError(
+                f"paged_kv_cache has pages of {page} entries in layout {self._kv_layout}, expected"
+                f" {self._page_size} as planned"
+            )
+        names = ("paged_kv_cache", "paged_kv_cache[1]")
+        return self._attend(
+            q, k, v, chosen, v_scale, return_lse, hnd=self._hnd, exact=exact, names=names
+        )
+
+
+def _with_slots(paged_kv_cache: KVCache, hnd: bool) -> KVCache:
+    """A cache with pages of one entry may come without the dimension of the entries."""
+    slots = -2 if hnd else -3
+    if isinstance(paged_kv_cache, torch.Tensor):
+        return paged_kv_cache.unsqueeze(slots) if paged_kv_cache.ndim == 4 else paged_kv_cache
+    if len(paged_kv_cache) == 2 and all(
+        isinstance(half, torch.Tensor) and half.ndim == 3 for half in paged_kv_cache
+    ):
+        k, v = paged_kv_cache
+        return k.unsqueeze(slots), v.unsqueeze(slots)
+    return paged_kv_cache
+
+
+class BatchPrefillWrapper(Wrapper):
+    """What the paged and the ragged prefill wrapper share: the buffers of CUDA graphs."""
+
+    def _prepare(
+        self,
+        float_workspace_buffer: torch.Tensor,
+        index_buffers: tuple[Buffer, ...],
+        mask_buffers: tuple[Buffer, Buffer],
+    ) -> None:
+        self._index_buffers = index_buffers
+        self._mask_buffers = mask_buffers
+        self._fixed_batch_size: int | None = None
+        if not self._use_cuda_graph:
+            return
+        for buffer in index_buffers:
+            _checks.index(buffer.name, buffer.present(), float_workspace_buffer, "[n]")
+        self._fixed_batch_size = index_buffers[0].present().shape[0] - 1
+        for buffer in index_buffers[1:]:
+            entries = {
+                "kv_indptr_buf": self._fixed_batch_size + 1,
+                "paged_kv_indptr_buf": self._fixed_batch_size + 1,
+                "paged_kv_last_page_len_buf": self._fixed_batch_size,
+            }.get(buffer.name)
+            if entries is not None:
+                form = "as many requests as qo_indptr_buf has"
+                _checks.shape(buffer.name, buffer.present(), (entries,), form)
+
+    def _check_masks(
+        self, custom_mask: torch.Tensor | None, packed_custom_mask: torch.Tensor | None
+    ) -> Masks:
+        masks = Masks(custom_mask, packed_custom_mask)
+        if masks and self._use_cuda_graph:
+            for buffer in self._mask_buffers:
+                buffer.present()
+        return masks
+
+    def _write_buffers(self, *sources: torch.Tensor | None) -> None:
+        if self._use_cuda_graph:
+            for buffer, source in zip(self._index_buffers, sources):
+                if source is not None:
+                    buffer.write(source)
+
+
+def result(pair: tuple[torch.Tensor, torch.Tensor | None]) -> Attended:
+    """The output alone, or with its log-sum-exps where they were asked for."""
+    out, lse = pair
+    return out if lse is None else (out, lse)
+
+
+def state(
+    pair: tuple[torch.Tensor, torch.Tensor | None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output with its log-sum-exps, which were asked for."""
+    out, lse = pair
+    assert lse is not None
+    return out, lse

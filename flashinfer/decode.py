@@ -1,0 +1,430 @@
+"""Decode attention: one query token for each request, over contiguous or paged keys and values.
+
+Common to all attention functions of this package:
+
+* Queries are float16, bfloat16, or float32 on the CPU; keys and values have their dtype, or
+  float8_e4m3fn or float8_e5m2. The output has the dtype of the queries; sums are in fp32.
+* ``num_qo_heads`` is a multiple of ``num_kv_heads``; query head h uses KV head
+  ``h // (num_qo_heads // num_kv_heads)``. ``head_dim`` is 64, 128 or 256 on CUDA.
+* The last dimension of every tensor is contiguous, others may have any stride (of queries, a copy
+  is made where that is not so).
+* A log-sum-exp is fp32, to base 2: ``log2(sum_j exp(x_j))`` of the scores x, ``-inf`` where no key
+  is seen; the output is then 0.
+* ``sm_scale``: factor of the scores, ``1 / sqrt(head_dim)`` where None. ``logits_soft_cap``: c > 0
+  turns a score x into ``c * tanh(x / c)``. ``window_left``: a query at position p sees keys from
+  ``p - window_left`` on; -1 is no window.
+* ``pos_encoding_mode``: ``"NONE"``; ``"ROPE_LLAMA"``, which rotates queries and keys on the fly,
+  with ``rope_scale`` (None: 1) and ``rope_theta`` (None: 1e4) as in :mod:`flashinfer.rope`; or
+  ``"ALIBI"``. A query stands at the end of its request: the last one at position ``kv_len - 1``.
+* ``q_scale``, ``k_scale``: what quantised queries and keys are to be multiplied by; they join
+  ``sm_scale``. ``v_scale`` multiplies the output.
+* ``use_tensor_cores``, ``backend``, ``allow_fp16_qk_reduction``, ``non_blocking``: accepted and
+  ignored. There is one kernel for all group sizes, scores are always summed in fp32, and copies
+  never wait.
+* ``q_data_type``, ``kv_data_type``, ``data_type``: dtypes or their names. A plan does not depend on
+  them, so they are not compared with the tensors that come to ``run``.
+* ``FLASHINFER_DEBUG=1`` in the environment at import compares page indices with the cache in every
+  run, also on CUDA, where that waits for the device; on the CPU they are always compared.
+* ValueError names a wrong shape, number, layout or device; TypeError a wrong dtype or an argument
+  that is no tensor; RuntimeError a run before its plan.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+
+from flashinfer import _attention, _checks, _plan, _single
+from flashinfer._attention import Attended, KVCache, Options
+from flashinfer._wrapper import Buffer, Wrapper, result, state
+
+__all__ = [
+    "BatchDecodeWithPagedKVCacheWrapper",
+    "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
+    "single_decode_with_kv_cache",
+]
+
+
+def _grouped_size_compiled_for_decode_kernels(num_qo_heads: int, num_kv_heads: int) -> bool:
+    """Whether decode has a kernel for the group size: for any. SGLang asks."""
+    return num_kv_heads > 0 and num_qo_heads % num_kv_heads == 0
+
+
+def single_decode_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_layout: str = "NHD",
+    pos_encoding_mode: str = "NONE",
+    use_tensor_cores: bool = False,
+    q_scale: float | None = None,
+    k_scale: float | None = None,
+    v_scale: float | None = None,
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    sm_scale: float | None = None,
+    rope_scale: float | None = None,
+    rope_theta: float | None = None,
+) -> torch.Tensor:
+    """Attention of one query token over the keys and values of one request.
+
+    Its plan depends on shapes alone and is kept, so a repeated call costs no planning.
+
+    Args:
+        q: ``[num_qo_heads, head_dim]``.
+        k: ``[kv_len, num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_len, head_dim]`` (HND).
+        v: like ``k``.
+        kv_layout: ``"NHD"`` or ``"HND"``.
+        pos_encoding_mode: see the module, as for all that follow.
+        use_tensor_cores: ignored.
+        q_scale: see the module.
+        k_scale: see the module.
+        v_scale: see the module.
+        window_left: see the module.
+        logits_soft_cap: see the module.
+        sm_scale: see the module.
+        rope_scale: see the module.
+        rope_theta: see the module.
+
+    Returns:
+        ``[num_qo_heads, head_dim]``, like ``q``.
+
+    Raises:
+        ValueError: a shape, a device, a layout or an option is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _attention.check_query("q", q, "[num_qo_heads, head_dim]")
+    chosen = _attention.options(
+        q.shape[1],
+        pos_encoding_mode=pos_encoding_mode,
+        window_left=window_left,
+        logits_soft_cap=logits_soft_cap,
+        sm_scale=sm_scale,
+        rope_scale=rope_scale,
+        rope_theta=rope_theta,
+    )
+    chosen = _attention.scaled(chosen, q_scale, k_scale)
+    hnd = _attention.check_layout(kv_layout)
+    return _single.attend(q[None], k, v, hnd, chosen, v_scale=v_scale)[0][0]
+
+
+class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
+    """Decode attention of a batch over a paged KV cache: ``plan`` once a step, ``run`` per layer.
+
+    Example:
+        >>> workspace = torch.empty(128 << 20, dtype=torch.uint8, device="cuda")
+        >>> wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "NHD")
+        >>> wrapper.plan(indptr, indices, last_page_len, 32, 8, 128, page_size=16)
+        >>> for layer in layers:
+        ...     out = wrapper.run(layer.q, layer.kv_cache)
+
+    Args:
+        float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
+            Wrappers that run on one stream may share it.
+        kv_layout: ``"NHD"`` or ``"HND"``.
+        use_cuda_graph: keep all addresses and sizes, so that a graph that captured ``run`` can be
+            replayed after another ``plan``. The batch size is then fixed, by the buffers.
+        use_tensor_cores: ignored.
+        paged_kv_indptr_buffer: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
+        paged_kv_indices_buffer: for graphs: int32, room for all pages that a plan may have.
+        paged_kv_last_page_len_buffer: for graphs: int32 ``[batch_size]``.
+    """
+
+    def __init__(
+        self,
+        float_workspace_buffer: torch.Tensor,
+        kv_layout: str = "NHD",
+        use_cuda_graph: bool = False,
+        use_tensor_cores: bool = False,
+        paged_kv_indptr_buffer: torch.Tensor | None = None,
+        paged_kv_indices_buffer: torch.Tensor | None = None,
+        paged_kv_last_page_len_buffer: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph)
+        self._use_tensor_cores = use_tensor_cores
+        self._paged_kv_indptr_buf = paged_kv_indptr_buffer
+        self._paged_kv_indices_buf = paged_kv_indices_buffer
+        self._paged_kv_last_page_len_buf = paged_kv_last_page_len_buffer
+        self._buffers = (
+            Buffer("paged_kv_indptr_buffer", paged_kv_indptr_buffer),
+            Buffer("paged_kv_indices_buffer", paged_kv_indices_buffer),
+            Buffer("paged_kv_last_page_len_buffer", paged_kv_last_page_len_buffer),
+        )
+        self._fixed_queries = True
+        self._fixed_batch_size: int | None = None
+        if use_cuda_graph:
+            for buffer in self._buffers:
+                _checks.index(buffer.name, buffer.present(), float_workspace_buffer, "[n]")
+            self._fixed_batch_size = self._buffers[2].present().shape[0]
+            _checks.shape(
+                self._buffers[0].name,
+                self._buffers[0].present(),
+                (self._fixed_batch_size + 1,),
+                "batch_size + 1, of paged_kv_last_page_len_buffer",
+            )
+
+    @property
+    def use_tensor_cores(self) -> bool:
+        """As given; it makes no difference."""
+        return self._use_tensor_cores
+
+    def plan(
+        self,
+        indptr: torch.Tensor,
+        indices: torch.Tensor,
+        last_page_len: torch.Tensor,
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+        pos_encoding_mode: str = "NONE",
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        q_data_type: str | torch.dtype | None = "float16",
+        kv_data_type: str | torch.dtype | None = None,
+        data_type: str | torch.dtype | None = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+        non_blocking: bool = False,
+    ) -> None:
+        """Plans for a batch; ``begin_forward`` is the same.
+
+        Index tensors are int32 (int64 is converted), on the host or on a device; on the host they
+        cost nothing, on a device the host waits for them. A call of FlashInfer 0.1.6, with the
+        dtypes ``data_type, q_data_type`` in 11th and 12th place and ``sm_scale`` after them, works.
+
+        Args:
+            indptr: ``[batch_size + 1]``, where each request begins in ``indices``.
+            indices: ``[indptr[-1]]``, the pages of all requests, one request after another.
+            last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
+            num_qo_heads: heads of the queries.
+            num_kv_heads: heads of the cache.
+            head_dim: elements of a head.
+            page_size: entries of a page.
+            pos_encoding_mode: see the module, as for all that follow.
+            window_left: see the module.
+            logits_soft_cap: see the module.
+            q_data_type: see the module.
+            kv_data_type: see the module.
+            data_type: see the module.
+            sm_scale: see the module.
+            rope_scale: see the module.
+            rope_theta: see the module.
+            non_blocking: ignored.
+
+        Raises:
+            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
+                small.
+            TypeError: a dtype is wrong, or an argument is not a tensor.
+        """
+        if isinstance(data_type, (int, float)) and not isinstance(data_type, bool):
+            # 0.1.6, which has sm_scale, rope_scale, rope_theta one place earlier.
+            data_type, sm_scale, rope_scale, rope_theta = None, data_type, sm_scale, rope_scale
+        for name, dtype in (
+            ("q_data_type", q_data_type),
+            ("kv_data_type", kv_data_type),
+            ("data_type", data_type),
+        ):
+            _attention.check_dtype(name, dtype)
+        chosen = _attention.options(
+            head_dim,
+            pos_encoding_mode=pos_encoding_mode,
+            window_left=window_left,
+            logits_soft_cap=logits_soft_cap,
+            sm_scale=sm_scale,
+            rope_scale=rope_scale,
+            rope_theta=rope_theta,
+        )
+        host = _plan.host_indptr("indptr", indptr, self._fixed_batch_size, first=None)
+        lengths = _plan.paged_lengths(
+            host,
+            _plan.host_index("last_page_len", last_page_len, "[batch_size]"),
+            page_size,
+            ("indptr", "last_page_len"),
+        )
+        pages = _plan.page_indices("indices", indices, int(host[-1]), self.device)
+        batch_size = lengths.shape[0]
+        self._make_plan(
+            _plan.Requests(torch.arange(batch_size + 1, dtype=torch.int32), host[:-1], lengths),
+            _plan.Heads(num_qo_heads, num_kv_heads, head_dim),
+            chosen,
+            kv_indices=pages,
+            used_indices=int(host[-1]),
+            page_size=page_size,
+            indices_buffer=self._buffers[1],
+        )
+        if self._use_cuda_graph:
+            self._buffers[0].write(indptr)
+            self._buffers[2].write(last_page_len)
+
+    begin_forward = plan
+
+    @overload
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        q_scale: float | None = ...,
+        k_scale: float | None = ...,
+        v_scale: float | None = ...,
+        return_lse: Literal[False] = ...,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        q_scale: float | None = ...,
+        k_scale: float | None = ...,
+        v_scale: float | None = ...,
+        *,
+        return_lse: Literal[True],
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @overload
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        q_scale: float | None = ...,
+        k_scale: float | None = ...,
+        v_scale: float | None = ...,
+        return_lse: bool = ...,
+    ) -> Attended: ...
+
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        q_scale: float | None = None,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        return_lse: bool = False,
+    ) -> Attended:
+        """Attention of the batch that was planned for.
+
+        Args:
+            q: ``[batch_size, num_qo_heads, head_dim]``.
+            paged_kv_cache: one tensor ``[pages, 2, page_size, num_kv_heads, head_dim]`` (NHD) or
+                ``[pages, 2, num_kv_heads, page_size, head_dim]`` (HND), or a tuple of keys and
+                values, each without the dimension of 2. With a page size of 1, the dimension of the
+                pages' entries may be missing.
+            q_scale: see the module.
+            k_scale: see the module.
+            v_scale: see the module.
+            return_lse: return ``(out, lse)``.
+
+        Returns:
+            ``[batch_size, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
+            ``[batch_size, num_qo_heads]``.
+
+        Raises:
+            ValueError: a shape or a device is not as planned; on the CPU also a page that is not in
+                the cache.
+            TypeError: a dtype is wrong, or an argument is not a tensor.
+            RuntimeError: there is no plan.
+        """
+        return result(
+            self._decode(q, paged_kv_cache, self._options, q_scale, k_scale, v_scale, return_lse)
+        )
+
+    def run_return_lse(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        q_scale: float | None = None,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`run` with ``return_lse``."""
+        return state(
+            self._decode(q, paged_kv_cache, self._options, q_scale, k_scale, v_scale, True)
+        )
+
+    def _decode(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        chosen: Options,
+        q_scale: float | None,
+        k_scale: float | None,
+        v_scale: float | None,
+        return_lse: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        chosen = _attention.scaled(chosen, q_scale, k_scale)
+        return self._attend_paged(q, paged_kv_cache, chosen, v_scale, return_lse, exact=True)
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        pos_encoding_mode: str = "NONE",
+        q_scale: float | None = None,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+    ) -> torch.Tensor:
+        """:meth:`run` with these options in place of the planned ones, defaults included."""
+        chosen = self._override(
+            pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta
+        )
+        return self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, False)[0]
+
+    def forward_return_lse(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        pos_encoding_mode: str = "NONE",
+        q_scale: float | None = None,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`forward`, which returns ``(out, lse)``."""
+        chosen = self._override(
+            pos_encoding_mode, window_left, logits_soft_cap, sm_scale, rope_scale, rope_theta
+        )
+        return state(self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, True))
+
+
+class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWrapper):
+    """:class:`BatchDecodeWithPagedKVCacheWrapper` with ``use_cuda_graph`` and its buffers.
+
+    Args:
+        workspace_buffer: as ``float_workspace_buffer`` there.
+        indptr_buffer: as ``paged_kv_indptr_buffer`` there.
+        indices_buffer: as ``paged_kv_indices_buffer`` there.
+        last_page_len_buffer: as ``paged_kv_last_page_len_buffer`` there.
+        kv_layout: ``"NHD"`` or ``"HND"``.
+        use_tensor_cores: ignored.
+    """
+
+    def __init__(
+        self,
+        workspace_buffer: torch.Tensor,
+        indptr_buffer: torch.Tensor,
+        indices_buffer: torch.Tensor,
+        last_page_len_buffer: torch.Tensor,
+        kv_layout: str = "NHD",
+        use_tensor_cores: bool = False,
+    ) -> None:
+        super().__init__(
+            workspace_buffer,
+            kv_layout,
+            use_cuda_graph=True,
+            use_tensor_cores=use_tensor_cores,
+            paged_kv_indptr_buffer=indptr_buffer,
+            paged_kv_indices_buffer=indices_buffer,
+            paged_kv_last_page_len_buffer=last_page_len_buffer,
+        )

@@ -1,0 +1,451 @@
+"""Prefill and append attention: many query tokens for each request.
+
+:mod:`flashinfer.decode` says what all attention functions have in common. Here also:
+
+* ``causal``: the queries of a request are its last tokens, so query i of ``qo_len`` sees keys up to
+  ``kv_len - qo_len + i``.
+* A custom mask takes the place of ``causal``; a window still applies. ``custom_mask`` has a bool
+  for each query and key, row after row, request after request, in one dimension.
+  ``packed_custom_mask`` has the same as bits, as :func:`flashinfer.segment_packbits` packs them
+  with ``bitorder="little"``: every request from a fresh byte. It is used where both are given.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal, overload
+
+import torch
+
+from flashinfer import _attention, _plan, _single
+from flashinfer._attention import Attended, KVCache
+from flashinfer._prefill_ragged import BatchPrefillWithRaggedKVCacheWrapper
+from flashinfer._wrapper import BatchPrefillWrapper, Buffer, result, state
+
+__all__ = [
+    "BatchPrefillWithPagedKVCacheWrapper",
+    "BatchPrefillWithRaggedKVCacheWrapper",
+    "single_prefill_with_kv_cache",
+    "single_prefill_with_kv_cache_return_lse",
+]
+
+
+@overload
+def single_prefill_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    custom_mask: torch.Tensor | None = ...,
+    packed_custom_mask: torch.Tensor | None = ...,
+    causal: bool = ...,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    allow_fp16_qk_reduction: bool = ...,
+    sm_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    return_lse: Literal[False] = ...,
+    backend: str = ...,
+) -> torch.Tensor: ...
+
+
+@overload
+def single_prefill_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    custom_mask: torch.Tensor | None = ...,
+    packed_custom_mask: torch.Tensor | None = ...,
+    causal: bool = ...,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    allow_fp16_qk_reduction: bool = ...,
+    sm_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    *,
+    return_lse: Literal[True],
+    backend: str = ...,
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@overload
+def single_prefill_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    custom_mask: torch.Tensor | None = ...,
+    packed_custom_mask: torch.Tensor | None = ...,
+    causal: bool = ...,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    allow_fp16_qk_reduction: bool = ...,
+    sm_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    return_lse: bool = ...,
+    backend: str = ...,
+) -> Attended: ...
+
+
+def single_prefill_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    custom_mask: torch.Tensor | None = None,
+    packed_custom_mask: torch.Tensor | None = None,
+    causal: bool = False,
+    kv_layout: str = "NHD",
+    pos_encoding_mode: str = "NONE",
+    allow_fp16_qk_reduction: bool = False,
+    sm_scale: float | None = None,
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    rope_scale: float | None = None,
+    rope_theta: float | None = None,
+    return_lse: bool = False,
+    backend: str = "auto",
+) -> Attended:
+    """Attention of the last tokens of one request over its keys and values.
+
+    Args:
+        q: ``[qo_len, num_qo_heads, head_dim]``.
+        k: ``[kv_len, num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_len, head_dim]`` (HND).
+        v: like ``k``.
+        custom_mask: ``[qo_len, kv_len]``, or the same in one dimension.
+        packed_custom_mask: uint8 ``[ceil(qo_len * kv_len / 8)]``.
+        causal: see the module, as for all that follow; needs ``kv_len >= qo_len``.
+        kv_layout: ``"NHD"`` or ``"HND"``.
+        pos_encoding_mode: see :mod:`flashinfer.decode`.
+        allow_fp16_qk_reduction: ignored.
+        sm_scale: see :mod:`flashinfer.decode`.
+        window_left: see :mod:`flashinfer.decode`.
+        logits_soft_cap: see :mod:`flashinfer.decode`.
+        rope_scale: see :mod:`flashinfer.decode`.
+        rope_theta: see :mod:`flashinfer.decode`.
+        return_lse: return ``(out, lse)``.
+        backend: ignored.
+
+    Returns:
+        ``[qo_len, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
+        ``[qo_len, num_qo_heads]``.
+
+    Raises:
+        ValueError: a shape, a device, a layout or an option is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _attention.check_query("q", q, "[qo_len, num_qo_heads, head_dim]")
+    chosen = _attention.options(
+        q.shape[2],
+        causal=causal,
+        pos_encoding_mode=pos_encoding_mode,
+        window_left=window_left,
+        logits_soft_cap=logits_soft_cap,
+        sm_scale=sm_scale,
+        rope_scale=rope_scale,
+        rope_theta=rope_theta,
+    )
+    return result(
+        _single.attend(
+            q,
+            k,
+            v,
+            _attention.check_layout(kv_layout),
+            chosen,
+            custom_mask=custom_mask,
+            packed_custom_mask=packed_custom_mask,
+            return_lse=return_lse,
+        )
+    )
+
+
+single_prefill_with_kv_cache_return_lse = functools.partial(
+    single_prefill_with_kv_cache, return_lse=True
+)
+
+
+class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
+    """Prefill and append attention of a batch over a paged KV cache.
+
+    Example:
+        >>> workspace = torch.empty(128 << 20, dtype=torch.uint8, device="cuda")
+        >>> wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD")
+        >>> wrapper.plan(qo_indptr, kv_indptr, indices, last_page_len, 32, 8, 128, 16, causal=True)
+        >>> for layer in layers:
+        ...     out = wrapper.run(layer.q, layer.kv_cache)
+
+    Args:
+        float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
+            Wrappers that run on one stream may share it.
+        kv_layout: ``"NHD"`` or ``"HND"``.
+        use_cuda_graph: keep all addresses and sizes, so that a graph that captured ``run`` can be
+            replayed after another ``plan``. The batch size is then that of the buffers, and later
+            plans have at most as many query tokens as the first one.
+        qo_indptr_buf: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
+        paged_kv_indptr_buf: for graphs: int32 ``[batch_size + 1]``.
+        paged_kv_indices_buf: for graphs: int32, room for all pages that a plan may have.
+        paged_kv_last_page_len_buf: for graphs: int32 ``[batch_size]``.
+        custom_mask_buf: for graphs with a custom mask: uint8, room for the packed mask.
+        qk_indptr_buf: for graphs with a custom mask: int32 ``[batch_size + 1]``.
+        backend: ignored.
+    """
+
+    def __init__(
+        self,
+        float_workspace_buffer: torch.Tensor,
+        kv_layout: str = "NHD",
+        use_cuda_graph: bool = False,
+        qo_indptr_buf: torch.Tensor | None = None,
+        paged_kv_indptr_buf: torch.Tensor | None = None,
+        paged_kv_indices_buf: torch.Tensor | None = None,
+        paged_kv_last_page_len_buf: torch.Tensor | None = None,
+        custom_mask_buf: torch.Tensor | None = None,
+        qk_indptr_buf: torch.Tensor | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph)
+        self._qo_indptr_buf = qo_indptr_buf
+        self._paged_kv_indptr_buf = paged_kv_indptr_buf
+        self._paged_kv_indices_buf = paged_kv_indices_buf
+        self._paged_kv_last_page_len_buf = paged_kv_last_page_len_buf
+        self._prepare(
+            float_workspace_buffer,
+            (
+                Buffer("qo_indptr_buf", qo_indptr_buf),
+                Buffer("paged_kv_indptr_buf", paged_kv_indptr_buf),
+                Buffer("paged_kv_last_page_len_buf", paged_kv_last_page_len_buf),
+                Buffer("paged_kv_indices_buf", paged_kv_indices_buf),
+            ),
+            (Buffer("custom_mask_buf", custom_mask_buf), Buffer("qk_indptr_buf", qk_indptr_buf)),
+        )
+
+    def plan(
+        self,
+        qo_indptr: torch.Tensor,
+        paged_kv_indptr: torch.Tensor,
+        paged_kv_indices: torch.Tensor,
+        paged_kv_last_page_len: torch.Tensor,
+        num_qo_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        page_size: int,
+        custom_mask: torch.Tensor | None = None,
+        packed_custom_mask: torch.Tensor | None = None,
+        causal: bool = False,
+        pos_encoding_mode: str = "NONE",
+        allow_fp16_qk_reduction: bool = False,
+        sm_scale: float | None = None,
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+        q_data_type: str | torch.dtype | None = "float16",
+        kv_data_type: str | torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> None:
+        """Plans for a batch; ``begin_forward`` is the same.
+
+        Index tensors are int32 (int64 is converted), on the host or on a device; on the host they
+        cost nothing, on a device the host waits for them.
+
+        Args:
+            qo_indptr: ``[batch_size + 1]``, where the query tokens of each request begin.
+            paged_kv_indptr: ``[batch_size + 1]``, where its pages begin in ``paged_kv_indices``.
+            paged_kv_indices: ``[paged_kv_indptr[-1]]``, the pages of all requests.
+            paged_kv_last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
+            num_qo_heads: heads of the queries.
+            num_kv_heads: heads of the cache.
+            head_dim: elements of a head.
+            page_size: entries of a page.
+            custom_mask: ``[sum(qo_len * kv_len)]``, see the module, as for all that follow.
+            packed_custom_mask: uint8.
+            causal: see the module.
+            pos_encoding_mode: see :mod:`flashinfer.decode`.
+            allow_fp16_qk_reduction: ignored.
+            sm_scale: see :mod:`flashinfer.decode`.
+            window_left: see :mod:`flashinfer.decode`.
+            logits_soft_cap: see :mod:`flashinfer.decode`.
+            rope_scale: see :mod:`flashinfer.decode`.
+            rope_theta: see :mod:`flashinfer.decode`.
+            q_data_type: see :mod:`flashinfer.decode`.
+            kv_data_type: see :mod:`flashinfer.decode`.
+            non_blocking: ignored.
+
+        Raises:
+            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
+                small.
+            TypeError: a dtype is wrong, or an argument is not a tensor.
+        """
+        _attention.check_dtype("q_data_type", q_data_type)
+        _attention.check_dtype("kv_data_type", kv_data_type)
+        chosen = _attention.options(
+            head_dim,
+            causal=causal,
+            pos_encoding_mode=pos_encoding_mode,
+            window_left=window_left,
+            logits_soft_cap=logits_soft_cap,
+            sm_scale=sm_scale,
+            rope_scale=rope_scale,
+            rope_theta=rope_theta,
+        )
+        masks = self._check_masks(custom_mask, packed_custom_mask)
+        qo = _plan.host_indptr("qo_indptr", qo_indptr, self._fixed_batch_size)
+        kv = _plan.host_indptr("paged_kv_indptr", paged_kv_indptr, qo.shape[0] - 1, first=None)
+        last = _plan.host_index("paged_kv_last_page_len", paged_kv_last_page_len, "[batch_size]")
+        lengths = _plan.paged_lengths(
+            kv, last, page_size, ("paged_kv_indptr", "paged_kv_last_page_len")
+        )
+        used = int(kv[-1])
+        self._make_plan(
+            _plan.Requests(qo, kv[:-1], lengths),
+            _plan.Heads(num_qo_heads, num_kv_heads, head_dim),
+            chosen,
+            kv_indices=_plan.page_indices("paged_kv_indices", paged_kv_indices, used, self.device),
+            used_indices=used,
+            page_size=page_size,
+            masks=masks,
+            indices_buffer=self._index_buffers[3],
+            mask_buffers=self._mask_buffers,
+        )
+        self._write_buffers(qo_indptr, paged_kv_indptr, paged_kv_last_page_len)
+
+    begin_forward = plan
+
+    @overload
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        k_scale: float | None = ...,
+        v_scale: float | None = ...,
+        return_lse: Literal[False] = ...,
+    ) -> torch.Tensor: ...
+
+    @overload
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        k_scale: float | None = ...,
+        v_scale: float | None = ...,
+        *,
+        return_lse: Literal[True],
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    @overload
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        k_scale: float | None = ...,
+        v_scale: float | None = ...,
+        return_lse: bool = ...,
+    ) -> Attended: ...
+
+    def run(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        return_lse: bool = False,
+    ) -> Attended:
+        """Attention of the batch that was planned for.
+
+        Args:
+            q: ``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of
+                which the results are not written.
+            paged_kv_cache: one tensor ``[pages, 2, page_size, num_kv_heads, head_dim]`` (NHD) or
+                ``[pages, 2, num_kv_heads, page_size, head_dim]`` (HND), or a tuple of keys and
+                values, each without the dimension of 2. With a page size of 1, the dimension of the
+                pages' entries may be missing.
+            k_scale: see :mod:`flashinfer.decode`.
+            v_scale: see :mod:`flashinfer.decode`.
+            return_lse: return ``(out, lse)``.
+
+        Returns:
+            Like ``q``; with ``return_lse`` also fp32 ``[rows of q, num_qo_heads]``.
+
+        Raises:
+            ValueError: a shape or a device is not as planned; on the CPU also a page that is not in
+                the cache.
+            TypeError: a dtype is wrong, or an argument is not a tensor.
+            RuntimeError: there is no plan.
+        """
+        chosen = _attention.scaled(self._options, None, k_scale)
+        return result(self._attend_paged(q, paged_kv_cache, chosen, v_scale, return_lse))
+
+    def run_return_lse(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`run` with ``return_lse``."""
+        return self.run(q, paged_kv_cache, k_scale, v_scale, return_lse=True)
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        causal: bool = False,
+        pos_encoding_mode: str = "NONE",
+        allow_fp16_qk_reduction: bool = False,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+    ) -> torch.Tensor:
+        """:meth:`run` with these options in place of the planned ones, defaults included.
+
+        ``causal`` is False by default, as in FlashInfer 0.2.0; it was True in 0.1.6.
+        """
+        chosen = self._override(
+            pos_encoding_mode,
+            window_left,
+            logits_soft_cap,
+            sm_scale,
+            rope_scale,
+            rope_theta,
+            causal,
+        )
+        chosen = _attention.scaled(chosen, None, k_scale)
+        return self._attend_paged(q, paged_kv_cache, chosen, v_scale, False)[0]
+
+    def forward_return_lse(
+        self,
+        q: torch.Tensor,
+        paged_kv_cache: KVCache,
+        causal: bool = False,
+        pos_encoding_mode: str = "NONE",
+        allow_fp16_qk_reduction: bool = False,
+        k_scale: float | None = None,
+        v_scale: float | None = None,
+        window_left: int = -1,
+        logits_soft_cap: float | None = None,
+        sm_scale: float | None = None,
+        rope_scale: float | None = None,
+        rope_theta: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`forward`, which returns ``(out, lse)``."""
+        chosen = self._override(
+            pos_encoding_mode,
+            window_left,
+            logits_soft_cap,
+            sm_scale,
+            rope_scale,
+            rope_theta,
+            causal,
+        )
+        chosen = _attention.scaled(chosen, None, k_scale)
+        return state(self._attend_paged(q, paged_kv_cache, chosen, v_scale, True))
