@@ -32,8 +32,8 @@ ROOT = bootstrap.project_root()
 DIST = ROOT / "build" / "test" / "dist"
 # The default variant and the CPU's: together they take every path of the recipe and the kernels.
 VARIANTS = ("cu130_torch213", "cpu_torch213")
-_PYTHON = ("scripts", "flashinfer", "recipe", "tests", "benchmarks", "setup.py")
-_TYPED = ("scripts", "flashinfer", "benchmarks")
+_PYTHON = ("scripts", "flashinfer", "recipe", "tests", "benchmarks", "examples", "setup.py")
+_TYPED = ("scripts", "flashinfer", "benchmarks", "examples")
 
 
 def _run(command: Sequence[str], **environ: str) -> None:
