@@ -1,7 +1,7 @@
 """What compiling costs: CPU seconds, peak memory and object size of every translation unit.
 
-The limits for sm_80 and sm_90a together: 10 CPU-minutes and 10 MB for attention, 6 CPU-minutes for the
-other kernels. The binding, which repeats for every torch, may take 15 CPU-seconds.
+The limits for sm_80 and sm_90a together: 10 CPU-minutes and 10 MB for attention, 6 CPU-minutes for
+the other kernels. The binding, which repeats for every torch, may take 15 CPU-seconds.
 
 Example:
     python benchmarks/compile_cost.py     # with nvcc and torch in the environment
