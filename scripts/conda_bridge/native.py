@@ -124,7 +124,9 @@ def build_library(
     """
     csrc = root / "csrc"
     units = [_Unit(source, "cxx") for source in sorted(csrc.glob("cpu/*.cpp"))]
-    units += [_Unit(csrc / name, "cxx") for name in ("api.cpp", "attention_plan.cpp")]
+    # build_info.cpp is for builds without nvcc, where no .cu file can say what compiled it.
+    shared = (source for source in sorted(csrc.glob("*.cpp")) if source.stem != "build_info")
+    units += [_Unit(source, "cxx") for source in shared]
     archs = ""
     defines = [f"-DFLASHINFER_VERSION={_quoted(version)}"]
     libraries: list[str] = []
