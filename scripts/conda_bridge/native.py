@@ -349,8 +349,8 @@ def _run_ninja(
         "  description = link $out",
     ]
     objects = []
-    # The slowest first: with the big ones last, one core would finish alone.
-    for unit in sorted(units, key=lambda unit: -unit.source.stat().st_size):
+    # CUDA first, then by size: with a slow one at the end, one core would finish alone.
+    for unit in sorted(units, key=lambda unit: (unit.rule != "cuda", -unit.source.stat().st_size)):
         name = f"{unit.source.parent.name}-{unit.source.name}.o"
         objects.append(name)
         lines.append(f"build {name}: {unit.rule} {unit.source}")
