@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from capi import HEADER, Guarded, Library, struct_fields
+from api_header import struct_fields
+from capi import Guarded, Library
 
 MASKS = {"none": 0, "causal": 1, "custom": 2}
 ENCODINGS = {"none": 0, "rope": 1, "alibi": 2}
-ITEM = [name for name, _ in struct_fields(HEADER.read_text(), "fi_attention_item")]
-MERGE = [name for name, _ in struct_fields(HEADER.read_text(), "fi_attention_merge")]
+ITEM = [name for name, _ in struct_fields("fi_attention_item")]
+MERGE = [name for name, _ in struct_fields("fi_attention_merge")]
 PLAN_HEADER = 4
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,28 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-HEADER = Path(__file__).resolve().parents[2] / "csrc" / "include" / "flashinfer" / "api.h"
+from api_header import DTYPES, struct_fields
 
 OK, INVALID_ARGUMENT, UNSUPPORTED = 0, 1, 2
-DTYPES = {
-    torch.float16: 0,
-    torch.bfloat16: 1,
-    torch.float32: 2,
-    torch.float8_e4m3fn: 3,
-    torch.float8_e5m2: 4,
-}
 ISA_VARIABLE = "FLASHINFER_CPU_ISA"
 
-_SCALARS: dict[str, Any] = {
-    "int64_t": ctypes.c_int64,
-    "int32_t": ctypes.c_int32,
-    "float": ctypes.c_float,
-    "fi_dtype": ctypes.c_int32,
-    "fi_activation": ctypes.c_int32,
-    "fi_mask_mode": ctypes.c_int32,
-    "fi_pos_encoding": ctypes.c_int32,
-}
 BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, BODY, ctypes.c_void_p)
 
@@ -50,22 +32,6 @@ class Exec(ctypes.Structure):
         ("stream", ctypes.c_void_p),
         ("parallel_for", PARALLEL_FOR),
     ]
-
-
-def struct_fields(source: str, name: str) -> list[tuple[str, Any]]:
-    """The fields of ``typedef struct <name> {...}`` in a C header of plain scalars and pointers."""
-    match = re.search(rf"typedef struct {name} {{(.*?)}} {name};", source, re.DOTALL)
-    assert match, f"no struct {name} in {HEADER.name}"
-    fields: list[tuple[str, Any]] = []
-    for declaration in re.sub(r"//[^\n]*", "", match[1]).split(";"):
-        words = declaration.replace("const ", "").split(None, 1)
-        if not words:
-            continue
-        kind, names = words
-        for field in names.split(","):
-            pointer = "*" in kind or "*" in field
-            fields.append((field.strip(" *\n"), ctypes.c_void_p if pointer else _SCALARS[kind]))
-    return fields
 
 
 class Failed(Exception):
@@ -110,7 +76,7 @@ class Library:
     def __call__(self, op: str, **values: Any) -> None:
         """Call fi_<op>; fields that are not given are 0 or NULL, tensors become their pointers."""
         if op not in self._structs:
-            fields = struct_fields(HEADER.read_text(), f"fi_{op}_args")
+            fields = struct_fields(f"fi_{op}_args")
             self._structs[op] = type(op, (ctypes.Structure,), {"_fields_": fields})
         converted = {
             name: value.data_ptr()

@@ -14,28 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from api_header import DTYPES, struct_fields
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, CUDA_ERROR = 0, 1, 2, 3
-DTYPES = {
-    torch.float16: 0,
-    torch.bfloat16: 1,
-    torch.float32: 2,
-    torch.float8_e4m3fn: 3,
-    torch.float8_e5m2: 4,
-}
-_SCALARS: dict[str, Any] = {
-    "int64_t": ctypes.c_int64,
-    "int32_t": ctypes.c_int32,
-    "float": ctypes.c_float,
-    "fi_dtype": ctypes.c_int32,
-    "fi_activation": ctypes.c_int32,
-    "fi_mask_mode": ctypes.c_int32,
-    "fi_pos_encoding": ctypes.c_int32,
-}
 
 # What compiles a kernel for the host: the hooks of memory.cpp are what the sanitizers' calls reach,
 # and no sanitizer library is linked. No vectorisation, no contraction: the code as it is written.
@@ -153,22 +138,6 @@ class _Exec(ctypes.Structure):
         ("stream", ctypes.c_void_p),
         ("parallel_for", ctypes.c_void_p),
     ]
-
-
-def struct_fields(name: str) -> list[tuple[str, Any]]:
-    """The fields of ``typedef struct <name>`` in api.h, so that they cannot drift from it."""
-    source = (CSRC / "include" / "flashinfer" / "api.h").read_text()
-    match = re.search(rf"typedef struct {name} {{(.*?)}} {name};", source, re.DOTALL)
-    assert match, f"no struct {name} in api.h"
-    fields: list[tuple[str, Any]] = []
-    for declaration in re.sub(r"//[^\n]*", "", match[1]).split(";"):
-        words = declaration.replace("const ", "").split(None, 1)
-        if not words:
-            continue
-        for field in words[1].split(","):
-            pointer = "*" in words[0] or "*" in field
-            fields.append((field.strip(" *\n"), ctypes.c_void_p if pointer else _SCALARS[words[0]]))
-    return fields
 
 
 class Emulator:

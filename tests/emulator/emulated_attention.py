@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from emulated import Emulator, struct_fields
+from api_header import struct_fields
+from emulated import Emulator
 
 MASKS = {"none": 0, "causal": 1, "custom": 2}
 POSITIONS = {"none": 0, "rope": 1, "alibi": 2}
