@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -41,6 +40,7 @@ from benchmarks.cpu_ops import (
     cpu_model,
     measure,
     random,
+    report,
     seconds,
     size,
 )
@@ -231,12 +231,7 @@ def main() -> int:
     if min(options.threads) < 1:
         parser.error("--threads must be 1 or more")
     result = run(options)
-    text = json.dumps(result, indent=2)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text + "\n")
-    if options.json:
-        print(text)
+    report(result, options)
     return 0
 
 

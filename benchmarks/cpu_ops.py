@@ -356,6 +356,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def report(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Writes the result where ``--output`` and ``--json`` say."""
+    text = json.dumps(result, indent=2)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(text + "\n")
+    if options.json:
+        print(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -374,12 +384,7 @@ def main() -> int:
     if options.cpu_time and options.threads != [1]:
         parser.error("--cpu-time is the sum over threads: use it with --threads 1")
     result = run(options)
-    text = json.dumps(result, indent=2)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text + "\n")
-    if options.json:
-        print(text)
+    report(result, options)
     return 0
 
 

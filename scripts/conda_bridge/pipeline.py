@@ -22,15 +22,12 @@ from .progress import Progress
 from .stages import Log, Outcome, Stage, StageFailed, run_stages
 from .variants import DEFAULT_VARIANT, VariantSpec, load, select
 
-__all__ = ["BuildResult", "Pipeline", "Settings"]
+__all__ = ["BuildResult", "Pipeline", "Settings", "kernel_sources"]
 
 _PACKAGE = "scripts/conda_bridge"
-# What the bytes of libflashinfer, and of the binding over it, come from.
+# What the bytes of libflashinfer, and of the binding over it, come from, beside csrc.
 _KERNEL_SOURCES = (
-    *("csrc/api.cpp", "csrc/attention_plan.cpp", "csrc/attention_plan.h", "csrc/backend.h"),
-    *("csrc/build_info.cpp", "csrc/build_info.inc"),
-    *("csrc/cpu", "csrc/cuda", "csrc/include", "recipe", "version.txt", "LICENSE"),
-    *("conda_build_config.yaml", "scripts/native.py"),
+    *("recipe", "version.txt", "LICENSE", "conda_build_config.yaml", "scripts/native.py"),
     *(f"{_PACKAGE}/{name}.py" for name in ("build_worker", "builder", "conda_writer", "label")),
     *(f"{_PACKAGE}/{name}.py" for name in ("measure", "native", "project")),
 )
@@ -48,6 +45,16 @@ _VERIFY_CODE = (
     *("elf.py", "fatbin.py", "wheel_reader.py"),
 )
 _INDEX_CODE = ("index.py", "channel_index.py", "wheel_index.py")
+
+
+def kernel_sources(root: Path) -> list[str]:
+    """What libflashinfer is compiled from, below `root`: all of csrc but the binding.
+
+    Not a list of names: :mod:`.native` compiles what lies there, and a file that no list has would
+    change without a new build.
+    """
+    own = [f"csrc/{path.name}" for path in (root / "csrc").iterdir() if path.name != "torch"]
+    return [*own, *_KERNEL_SOURCES]
 
 
 @dataclass(frozen=True)
@@ -338,7 +345,7 @@ class _Job:
             return None
         return digest(
             {
-                "sources": tree_digest(self.settings.root, _KERNEL_SOURCES),
+                "sources": tree_digest(self.settings.root, kernel_sources(self.settings.root)),
                 "inputs": self._inputs("compiler"),
                 "archs": self.spec.cuda_arch_list,
                 "label": self.label.lib_conda_file,
@@ -381,7 +388,9 @@ class _Job:
             return None
         return digest(
             {
-                "sources": tree_digest(self.settings.root, (*_KERNEL_SOURCES, *_BINDING_SOURCES)),
+                "sources": tree_digest(
+                    self.settings.root, [*kernel_sources(self.settings.root), *_BINDING_SOURCES]
+                ),
                 "inputs": self._inputs("all"),
                 "library": file_digest(self.library),
                 "label": self.label.conda_file,

@@ -97,10 +97,7 @@ def build(
     info = ['-DFLASHINFER_VERSION="0"', '-DFLASHINFER_ARCH_LIST="emulated"']
     host = sorted((HERE / "src").glob("*.cpp"))
     if interface:
-        host += [
-            HERE / "no_cpu.cpp",
-            *(csrc / f"{name}.cpp" for name in ("api", "attention_plan", "build_info")),
-        ]
+        host += [HERE / "no_cpu.cpp", *sorted(csrc.glob("*.cpp"))]
     host_flags = [*HOST_FLAGS, "-DFLASHINFER_WITH_CUDA", *info]
     jobs = [(source, host_flags, folders) for source in host]
     jobs += [(source, KERNEL_FLAGS, folders) for source in kernels]

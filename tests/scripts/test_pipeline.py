@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from conda_bridge.errors import BuildFailed, ConfigError
-from conda_bridge.pipeline import BuildResult, Pipeline, Settings
+from conda_bridge.ledger import tree_digest
+from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
 from conda_bridge.progress import Progress
 from conda_bridge.stages import Log, Outcome, Stage, StageFailed
 
@@ -92,6 +93,25 @@ def test_a_checkout_with_a_space_in_its_path_is_refused_before_anything_is_made(
     with pytest.raises(ConfigError, match="has a space in it"):
         pipeline.run(pipeline.select(None), Progress(0, quiet=True))
     assert [path.name for path in odd.iterdir()] == ["conda_build_config.yaml"]
+
+
+def test_every_source_of_the_library_counts_and_the_binding_does_not(tmp_path: Path) -> None:
+    for name in ("csrc/api.cpp", "csrc/cpu/norm.cpp", "csrc/torch/norm.cpp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("int x;\n")
+
+    def key() -> str:
+        there = [name for name in kernel_sources(tmp_path) if name.startswith("csrc/")]
+        return tree_digest(tmp_path, there)
+
+    before = key()
+    (tmp_path / "csrc/torch/norm.cpp").write_text("int y;\n")
+    assert key() == before
+    (tmp_path / "csrc/planner.cpp").write_text("int z;\n")
+    added = key()
+    assert added != before
+    (tmp_path / "csrc/cpu/norm.cpp").write_text("int y;\n")
+    assert key() not in (before, added)
 
 
 def test_the_default_is_one_variant_and_repeats_are_one(root: Path, tmp_path: Path) -> None:
