@@ -51,7 +51,7 @@ def build(
     recipe: Path,
     spec: VariantSpec,
     output: str,
-    channels: Sequence[Path],
+    channels: Sequence[str],
     into: Path,
     *,
     variant_keys: Mapping[str, str],
@@ -67,7 +67,7 @@ def build(
         recipe: the ``recipe.yaml``.
         spec: the variant.
         output: the name of the package, ``libflashinfer`` or ``flashinfer``.
-        channels: folders with everything it needs, the first wins.
+        channels: URLs of channels with everything it needs, the first wins.
         into: the channel to put it into; its repodata is brought up to date.
         variant_keys: keys of the variant that the toolchain decides.
         environ: the environment variables that the recipe reads.
@@ -88,7 +88,6 @@ def build(
         folder.mkdir(parents=True)
         cuda = ".".join(map(str, spec.variant.cuda)) if spec.variant.cuda else None
         whole = {**subprocess_environ(cache, cuda=cuda), **environ}
-        urls = [path.resolve().as_uri() for path in channels if (path / "linux-64").is_dir()]
         answer = _work(
             {
                 "do": "build",
@@ -96,7 +95,7 @@ def build(
                 "keys": {**spec.as_mapping(), **variant_keys},
                 "output": output,
                 "output_dir": str(folder / "output"),
-                "channels": urls,
+                "channels": list(channels),
             },
             folder,
             whole,
@@ -110,7 +109,7 @@ def build(
         conda_writer.normalise(made, final)
         report(f"normalised in {time.monotonic() - started:.1f} s: {final.name}")
         if test:
-            _test(final, urls, folder, whole, report, spec)
+            _test(final, channels, folder, whole, report, spec)
         target = into / "linux-64" / final.name
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic.copy(final, target)

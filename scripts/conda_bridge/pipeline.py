@@ -153,6 +153,7 @@ class Pipeline:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.specs = load(settings.root / "conda_build_config.yaml")
+        self.providers = toolchain.providers(settings.cache)
 
     def select(self, ids: Sequence[str] | None) -> list[VariantSpec]:
         """The variants with these ids; the default one for none."""
@@ -161,9 +162,7 @@ class Pipeline:
     def available(self) -> list[VariantSpec]:
         """The variants that a provider supplies on this machine."""
         return [
-            spec
-            for spec in self.specs
-            if toolchain.supplies(spec.variant, self.settings.cache).provider
+            spec for spec in self.specs if toolchain.supply(_request(spec), self.providers).provider
         ]
 
     def label(self, variant: Variant) -> Label:
@@ -182,7 +181,7 @@ class Pipeline:
         rows = []
         for spec in self.specs:
             label = self.label(spec.variant)
-            supply = toolchain.supplies(spec.variant, self.settings.cache)
+            supply = toolchain.supply(_request(spec), self.providers)
             rows.append(
                 {
                     "variant": spec.variant.id,
@@ -211,31 +210,42 @@ class Pipeline:
                 expected="a path that compilers and conda's tools take unquoted",
                 fix="move the checkout",
             )
-        jobs = [_Job(settings, spec, self.label(spec.variant)) for spec in specs]
+        jobs = [_Job(settings, spec, self.label(spec.variant), self.providers) for spec in specs]
         stages = {job.name: job.stages() for job in jobs}
         progress.total = sum(map(len, stages.values()))
         result = BuildResult(settings.output_dir, dry_run, {}, {}, {})
         ledger = Ledger(settings.build_dir / "ledger")
         logs = settings.build_dir / "logs"
-        with atomic.lock(settings.build_dir / "lock"):
-            for job in jobs:
-                progress.note(f"{job.label.variant.id}  flashinfer {job.label.wheel_version}")
-                result.files[job.name] = job.published
-                outcomes: list[Outcome] = []
-                result.variants[job.name] = outcomes
-                try:
-                    for stage in stages[job.name]:
-                        outcomes += run_stages([stage], ledger, logs, progress, dry_run=dry_run)
-                except StageFailed as error:
-                    result.failures[job.name] = error
+        for job in jobs:
+            progress.note(f"{job.label.variant.id}  flashinfer {job.label.wheel_version}")
+            result.files[job.name] = job.published
+            outcomes: list[Outcome] = []
+            result.variants[job.name] = outcomes
+            try:
+                for stage in stages[job.name]:
+                    outcomes += run_stages([stage], ledger, logs, progress, dry_run=dry_run)
+            except StageFailed as error:
+                result.failures[job.name] = error
         return result
+
+
+def _request(spec: VariantSpec) -> toolchain.Request:
+    """What the toolchain of a variant has to have."""
+    return toolchain.Request(spec.variant, gxx_below=int(spec.gxx_below), importable=True)
 
 
 class _Job:
     """One variant's way from the toolchain to the published files."""
 
-    def __init__(self, settings: Settings, spec: VariantSpec, label: Label) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spec: VariantSpec,
+        label: Label,
+        providers: Sequence[toolchain.Provider],
+    ) -> None:
         self.settings = settings
+        self.providers = providers
         self.label = label
         self.name = label.variant.id
         arch_list = settings.arch_list if settings.arch_list and label.variant.cuda else None
@@ -268,28 +278,60 @@ class _Job:
         accelerator = self.label.variant.accelerator + self.settings.arch_suffix
         target = digest({"output": str(self.settings.output_dir)})[:8]
         return [
-            Stage(f"{name}/toolchain", "toolchain", self._key_toolchain, self._run_toolchain),
             Stage(
+                "toolchain",
+                f"{name}/toolchain",
+                "toolchain",
+                name,
+                self._key_toolchain,
+                self._run_toolchain,
+            ),
+            Stage(
+                "library",
                 f"{accelerator}/library",
                 "libflashinfer (kernels)",
+                accelerator,
                 self._key_library,
                 self._run_library,
             ),
             Stage(
+                "binding",
                 f"{name}/binding",
                 "flashinfer (torch binding)",
+                name,
                 self._key_binding,
                 self._run_binding,
             ),
-            Stage(f"{name}/wheel", "bridge to the wheel", self._key_wheel, self._run_wheel),
-            Stage(f"{name}/verify", "verify", self._key_verify, self._run_verify),
             Stage(
-                f"{name}/try-conda", "install and run: conda", self._key_try, self._run_try_conda
+                "wheel",
+                f"{name}/wheel",
+                "bridge to the wheel",
+                name,
+                self._key_wheel,
+                self._run_wheel,
             ),
-            Stage(f"{name}/try-pip", "install and run: pip", self._key_try, self._run_try_pip),
+            Stage("verify", f"{name}/verify", "verify", name, self._key_verify, self._run_verify),
             Stage(
+                "try-conda",
+                f"{name}/try-conda",
+                "install and run: conda",
+                name,
+                self._key_try,
+                self._run_try_conda,
+            ),
+            Stage(
+                "try-pip",
+                f"{name}/try-pip",
+                "install and run: pip",
+                name,
+                self._key_try,
+                self._run_try_pip,
+            ),
+            Stage(
+                "publish",
                 f"{name}/publish-{target}",
                 "channel and index",
+                name,
                 self._key_publish,
                 self._run_publish,
             ),
@@ -314,7 +356,7 @@ class _Job:
     def _tools(self, log: Log) -> toolchain.Toolchain:
         if self._toolchain is None:
             self._toolchain = toolchain.provide(
-                self.label.variant, self.settings.cache, importable=True, report=log.line
+                _request(self.spec), self.providers, report=log.line
             )
         return self._toolchain
 
@@ -326,8 +368,7 @@ class _Job:
         lists = {"all": tools.inputs, "compiler": tools.compiler_inputs}
         atomic.write_text(inputs, json.dumps(lists, indent=1))
         summary = f"{tools.provider}, torch {tools.torch_version}"
-        repodata = tools.channel / "linux-64" / "repodata.json"
-        return [inputs, repodata], {"summary": summary, "provider": tools.provider}
+        return [inputs], {"summary": summary, "provider": tools.provider}
 
     @property
     def _inputs_file(self) -> Path:
@@ -369,7 +410,7 @@ class _Job:
             self.settings.root / "recipe" / "recipe.yaml",
             self.spec,
             output,
-            [*channels, tools.channel],
+            [*(path.resolve().as_uri() for path in channels), *tools.channels],
             into,
             variant_keys=tools.variant_keys,
             environ=self._build_environ(),

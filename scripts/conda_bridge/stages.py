@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from . import atomic
 from .errors import BridgeError, BuildFailed
 from .ledger import Entry, Ledger
 from .progress import Progress
@@ -38,14 +39,18 @@ class Stage:
     """One step from an input to an output.
 
     Attributes:
+        kind: what a person names it by, e.g. ``wheel``.
         name: of its ledger entry and its log, e.g. ``cu130_torch213/wheel``.
         title: what a person reads.
+        lock: what it works on; of the stages with one lock, in all processes, one runs at a time.
         key: a digest of everything that goes in; None when an input is not there yet.
         run: does the work and returns the files it made and facts for the summary.
     """
 
+    kind: str
     name: str
     title: str
+    lock: str
     key: Callable[[], str | None]
     run: Callable[[Log], tuple[Sequence[Path], Mapping[str, object]]]
 
@@ -100,21 +105,25 @@ def run_stages(
     Raises:
         StageFailed: the first stage that failed; what came before it stays done.
     """
-    outcomes = []
-    for stage in stages:
-        progress.start(stage.title)
+    return [_run_stage(stage, ledger, logs, progress, dry_run) for stage in stages]
+
+
+def _run_stage(
+    stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
+) -> Outcome:
+    progress.start(stage.title)
+    # Two builds in one folder: the second waits, and finds the stage done.
+    with atomic.lock(ledger.folder.parent / "locks" / f"{stage.lock}.lock"):
         key = stage.key()
         entry = ledger.lookup(stage.name, key) if key is not None else None
         log_path = logs / f"{stage.name}.log"
         shown = os.path.relpath(log_path)
         if entry is not None:
             progress.end("kept", _facts(entry))
-            outcomes.append(Outcome(stage.name, stage.title, "kept", 0.0, entry.facts, shown))
-            continue
+            return Outcome(stage.name, stage.title, "kept", 0.0, entry.facts, shown)
         if dry_run:
             progress.finished += 1
-            outcomes.append(Outcome(stage.name, stage.title, "due", 0.0, {}, shown))
-            continue
+            return Outcome(stage.name, stage.title, "due", 0.0, {}, shown)
         started = time.monotonic()
         try:
             with _open_log(log_path, progress) as log:
@@ -133,5 +142,4 @@ def run_stages(
         # The key again: a stage may be what makes its own inputs (downloads) complete.
         recorded = ledger.record(stage.name, stage.key() or "", made, seconds, facts)
         progress.end("done", _facts(recorded))
-        outcomes.append(Outcome(stage.name, stage.title, "done", seconds, facts, shown))
-    return outcomes
+        return Outcome(stage.name, stage.title, "done", seconds, facts, shown)

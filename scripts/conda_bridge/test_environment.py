@@ -37,7 +37,8 @@ def make(variant: Variant, dist: Path, work: Path, *, torch_of: Variant | None =
         TestsFailed: pip does not install the wheel.
     """
     torch_variant = torch_of or variant
-    tools = toolchain.provide(torch_variant, bootstrap.cache_dir(), importable=True)
+    request = toolchain.Request(torch_variant, importable=True)
+    tools = toolchain.provide(request, toolchain.providers(bootstrap.cache_dir()))
     folder = work / f"environment-{variant.id}-{torch_variant.id}"
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=False, symlinks=True)

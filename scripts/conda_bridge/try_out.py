@@ -84,7 +84,7 @@ def in_conda(
         prefix = folder / "env"
         spec = f"flashinfer =={label.conda_version} {label.conda_build}"
         request = {
-            "channels": [path.resolve().as_uri() for path in (channel, tools.channel)],
+            "channels": [channel.resolve().as_uri(), *tools.channels],
             "specs": [spec, "python", "pip"],
             "prefix": str(prefix),
         }

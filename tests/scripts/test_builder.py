@@ -94,7 +94,8 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     specs: list[PackageSpec] = [
         system.python_package(),
-        *system.compiler_packages(system.find_compiler()),
+        system.sysroot_package(),
+        *system.compiler_packages(system.find_compiler(), system.sysroot_package()),
     ]
     return make_channel([make(spec, cache) for spec in specs], cache)
 
@@ -124,7 +125,7 @@ def build(channel: Path, tmp_path: Path) -> Build:
             write_recipe(tmp_path / "recipe", script, test),
             CPU,
             output,
-            [tmp_path / into, channel],
+            [at.as_uri() for at in (tmp_path / into, channel) if at.is_dir()],
             tmp_path / into,
             variant_keys={
                 "c_stdlib_version": system.glibc_version(),
@@ -248,7 +249,7 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         from conda_bridge.variants import VariantSpec
         spec = VariantSpec(Variant(None, (2, 13)), "None", "2.13", "None", "16", {CPU.common!r})
         builder.build(
-            Path({str(recipe)!r}), spec, "libtoy", [Path({str(channel)!r})],
+            Path({str(recipe)!r}), spec, "libtoy", [{channel.as_uri()!r}],
             Path({str(tmp_path / "channel")!r}),
             variant_keys={{"c_stdlib_version": "{system.glibc_version()}"}}, environ={{}},
             cache=Path({str(tmp_path / "cache")!r}), work=Path({str(tmp_path / "work")!r}),

@@ -128,7 +128,7 @@ def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
     def nothing(_log: Log) -> tuple[list[Path], dict[str, object]]:
         return [], {}
 
-    stage = Stage("a/b", "b", lambda: "k", nothing)
+    stage = Stage("b", "a/b", "b", "a", lambda: "k", nothing)
     failure = StageFailed(stage, Path("b.log"), BuildFailed("no"))
     kept = Outcome("a/b", "b", "kept", 0.0)
     bad = BuildResult(tmp_path, False, {"a": [], "c": [kept]}, {}, {"a": failure})

@@ -38,7 +38,7 @@ def _chain(folder: Path, ran: list[str]) -> list[Stage]:
             atomic.write_text(output, (before.read_text() if before else "") + name)
             return [output], {"summary": name}
 
-        return Stage(name, name, key, run)
+        return Stage("x", name, name, "x", key, run)
 
     return [stage("a", None), stage("b", folder / "a"), stage("c", folder / "b")]
 
@@ -92,7 +92,7 @@ def test_a_failure_names_stage_cause_and_log_and_keeps_what_was_done(
 
     ran: list[str] = []
     first, _second, third = _chain(tmp_path, ran)
-    broken = Stage("b", "the kernels", lambda: "k", fail)
+    broken = Stage("b", "b", "the kernels", "b", lambda: "k", fail)
     with pytest.raises(StageFailed) as caught:
         run([first, broken, third])
     assert "the kernels failed: x.cu: it does not compile" in str(caught.value)
@@ -110,7 +110,7 @@ def test_an_unexpected_exception_has_its_traceback_in_the_log(
         raise ZeroDivisionError("oh")
 
     with pytest.raises(StageFailed, match="ZeroDivisionError: oh"):
-        run([Stage("x", "x", lambda: "k", crash)])
+        run([Stage("x", "x", "x", "x", lambda: "k", crash)])
     assert "Traceback" in (tmp_path / "logs" / "x.log").read_text()
 
 
@@ -153,7 +153,7 @@ def stage(number):
         tick()
         atomic.write_text(output, text)
         return [output], {}
-    return Stage(str(number), str(number), key, run)
+    return Stage("x", str(number), str(number), "x", key, run)
 
 run_stages([stage(n) for n in range(4)], Ledger(folder / "ledger"), folder / "logs",
            Progress(4, quiet=True))

@@ -257,7 +257,8 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     numpy, _ = package_of(tmp_path, "numpy", "2.0")
     specs = [
         system.python_package(),
-        *system.compiler_packages(system.find_compiler()),
+        system.sysroot_package(),
+        *system.compiler_packages(system.find_compiler(), system.sysroot_package()),
         linked_torch_package(wheel, tree, ()),
         toy,
         numpy,
@@ -318,7 +319,9 @@ def test_compiler_runs_under_its_conda_name(prefix: Path, tmp_path: Path) -> Non
 
 def test_what_a_compiler_package_exports(tmp_path: Path) -> None:
     compiler = system.find_compiler()
-    by_name = {spec.name: spec for spec in system.compiler_packages(compiler)}
+    sysroot = system.sysroot_package()
+    specs = [sysroot, *system.compiler_packages(compiler, sysroot)]
+    by_name = {spec.name: spec for spec in specs}
     exported = {
         name: json.loads(by_name[name].info_files["info/run_exports.json"])["strong"]
         for name in ("gcc_linux-64", "gxx_linux-64", "sysroot_linux-64")

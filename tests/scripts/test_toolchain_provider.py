@@ -13,7 +13,8 @@ from wheel_factory import make_wheel
 from conda_bridge import toolchain
 from conda_bridge.errors import ToolchainError
 from conda_bridge.label import Variant
-from conda_bridge.toolchain import pypi
+from conda_bridge.toolchain import Request, Toolchain, pypi
+from conda_bridge.toolchain.assembled import Assembled
 from conda_bridge.toolchain.lock import LOCK_FILE, Lock, LockedWheel
 from conda_bridge.toolchain.pypi import PyPI
 
@@ -56,8 +57,9 @@ class Index:
         self.wheels[wheel.filename] = wheel.sha256
         return wheel
 
-    def provider(self, cache: Path) -> PyPI:
-        return PyPI(cache, Lock(json.loads(json.dumps(self.data)), "toy lock"))
+    def provider(self, cache: Path) -> Assembled:
+        source = PyPI(cache, Lock(json.loads(json.dumps(self.data)), "toy lock"))
+        return Assembled("toy", source, source, cache=cache)
 
 
 @pytest.fixture
@@ -73,8 +75,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
 def quiet(_line: str) -> None: ...
 
 
-def names_in(channel: Path) -> set[str]:
+def names_in(made: Toolchain) -> set[str]:
     names = set()
+    channel = Path(made.channels[0].removeprefix("file://"))
     for subdir in ("linux-64", "noarch"):
         repodata = json.loads((channel / subdir / "repodata.json").read_text())
         names |= {record["name"] for record in repodata["packages.conda"].values()}
@@ -83,22 +86,22 @@ def names_in(channel: Path) -> set[str]:
 
 def test_a_cuda_toolchain_has_what_the_recipe_asks_for(index: Index, tmp_path: Path) -> None:
     made = index.provider(tmp_path / "cache").provide(
-        Variant((13, 0), (2, 13)), importable=True, report=quiet
+        Request(Variant((13, 0), (2, 13)), importable=True), report=quiet
     )
     assert made.torch_version == "2.13.0+cpu"
     assert made.torch_importable
     wanted = {"python", "pytorch", "numpy", "sympy", "pip", "gxx_linux-64", "sysroot_linux-64"}
     wanted |= {"cuda-nvcc", "cuda-version", "cuda-cudart-dev", "cuda-cudart-static", "cuda-cccl"}
-    assert wanted <= names_in(made.channel)
+    assert wanted <= names_in(made)
     assert f"{index.cpu_torch.filename} {index.cpu_torch.sha256}" in made.inputs
     assert made.variant_keys["cxx_compiler_version"].isdecimal()
 
 
 def test_a_cpu_toolchain_has_no_cuda(index: Index, tmp_path: Path) -> None:
     made = index.provider(tmp_path / "cache").provide(
-        Variant(None, (2, 13)), importable=True, report=quiet
+        Request(Variant(None, (2, 13)), importable=True), report=quiet
     )
-    assert not any(name.startswith("cuda") for name in names_in(made.channel))
+    assert not any(name.startswith("cuda") for name in names_in(made))
     assert not any("nvidia" in line for line in made.inputs)
 
 
@@ -106,10 +109,12 @@ def test_the_second_time_nothing_is_downloaded(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider = index.provider(tmp_path / "cache")
-    first = provider.provide(Variant((13, 0), (2, 13)), importable=True, report=quiet)
+    first = provider.provide(Request(Variant((13, 0), (2, 13)), importable=True), report=quiet)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
     said: list[str] = []
-    again = provider.provide(Variant((13, 0), (2, 13)), importable=True, report=said.append)
+    again = provider.provide(
+        Request(Variant((13, 0), (2, 13)), importable=True), report=said.append
+    )
     assert again == first
     assert not any("pip" in line for line in said)
 
@@ -120,18 +125,18 @@ def test_a_cuda_torch_gets_its_libraries_only_to_be_imported(index: Index, tmp_p
     hidden = library.rename(tmp_path / "hidden")
     provider = index.provider(tmp_path / "cache")
     variant = Variant((13, 0), (2, 13))
-    light = provider.provide(variant, importable=False, report=quiet)
+    light = provider.provide(Request(variant, importable=False), report=quiet)
     assert light.torch_version == "2.13.0"
     assert not light.torch_importable
     with pytest.raises(ToolchainError, match="nvidia"):
-        provider.provide(variant, importable=True, report=quiet)
+        provider.provide(Request(variant, importable=True), report=quiet)
     hidden.rename(library)
-    whole = provider.provide(variant, importable=True, report=quiet)
+    whole = provider.provide(Request(variant, importable=True), report=quiet)
     assert whole.torch_importable
     # In one folder, so that torch's $ORIGIN/../../nvidia leads to them.
     assert (whole.trees[0] / "site/torch.py").is_file()
     assert (whole.trees[0] / "site/nvidia/cu13/lib/libcublas.so.13").is_file()
-    assert light.channel != whole.channel
+    assert light.channels != whole.channels
     # The kernels do not see torch: what they are built from is the same for both.
     assert light.compiler_inputs == whole.compiler_inputs
     assert any(line.startswith("nvidia_cuda_nvcc") for line in light.compiler_inputs)
@@ -141,26 +146,26 @@ def test_a_cuda_torch_gets_its_libraries_only_to_be_imported(index: Index, tmp_p
 
 def test_what_is_not_locked_is_refused_and_downloads_nothing(index: Index, tmp_path: Path) -> None:
     provider = index.provider(tmp_path / "cache")
-    assert provider.missing(Variant((13, 0), (2, 13))) == ""
-    assert "CUDA 12.4 has no compiler" in provider.missing(Variant((12, 4), (2, 13)))
-    assert "torch 2.4 is not locked" in provider.missing(Variant((13, 0), (2, 4)))
+    assert provider.missing(Request(Variant((13, 0), (2, 13)))) == ""
+    assert "CUDA 12.4 has no compiler" in provider.missing(Request(Variant((12, 4), (2, 13))))
+    assert "torch 2.4 is not locked" in provider.missing(Request(Variant((13, 0), (2, 4))))
     index.data["torch"]["2.13"]["cuda"] = "12.8"
     provider = index.provider(tmp_path / "cache")
-    assert "built with CUDA 12.8" in provider.missing(Variant((13, 0), (2, 13)))
-    assert provider.missing(Variant(None, (2, 13))) == ""
+    assert "built with CUDA 12.8" in provider.missing(Request(Variant((13, 0), (2, 13))))
+    assert provider.missing(Request(Variant(None, (2, 13)))) == ""
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("name", ["cu130_torch213", "cu130_torch211", "cpu_torch213"])
 def test_the_shipped_lock_supplies(name: str) -> None:
-    assert toolchain.supplies(Variant.parse(name)).provider == "pypi"
+    assert toolchain.supply(Request(Variant.parse(name)), toolchain.providers()).provider == "pypi"
 
 
 @pytest.mark.parametrize("name", ["cu124_torch24", "cu128_torch28", "cu132_torch215"])
 def test_the_shipped_lock_says_what_it_lacks(name: str, tmp_path: Path) -> None:
-    supply = toolchain.supplies(Variant.parse(name))
+    supply = toolchain.supply(Request(Variant.parse(name)), toolchain.providers())
     assert supply.provider is None
     assert supply.missing.startswith("pypi: ")
     with pytest.raises(ToolchainError, match=f"no provider has a toolchain for {name}"):
-        toolchain.provide(Variant.parse(name), tmp_path)
+        toolchain.provide(Request(Variant.parse(name)), toolchain.providers(tmp_path))
     assert LOCK_FILE.is_file()

@@ -74,7 +74,9 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
     ]
     channel = make_channel([make(spec, cache) for spec in specs], cache)
     in_venv = (torch_tree, *trees.values())
-    return Toolchain(LABEL.variant, "toy", channel, {}, "2.13.0+cpu", True, in_venv, (), ())
+    return Toolchain(
+        LABEL.variant, "toy", (channel.as_uri(),), {}, "2.13.0+cpu", True, in_venv, (), ()
+    )
 
 
 class Stage:

@@ -1,13 +1,13 @@
 """Compilers and torch for a build, from providers behind one interface.
 
-A provider turns a variant into a :class:`Toolchain`: a conda channel under the names the recipe
-asks for, and unpacked wheels for virtual environments. What a provider does not truly have it
-refuses; it never passes one CUDA off as another.
+A provider answers a request with a :class:`Toolchain`: conda channels with everything under the
+names the recipe asks for, and unpacked wheels for virtual environments. What a provider does not
+truly have it refuses; it never passes one CUDA off as another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,33 @@ from typing import Protocol
 from ..errors import ToolchainError
 from ..label import Variant
 
-__all__ = ["Provider", "Supply", "Toolchain", "provide", "providers", "supplies"]
+__all__ = ["Provider", "Report", "Request", "Supply", "Toolchain", "provide", "providers", "supply"]
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a toolchain has to have.
+
+    Attributes:
+        variant: for what; its torch has no part in a toolchain for the kernels alone.
+        gxx_below: the first g++ major that this CUDA's nvcc refuses, or None.
+        torch: False for the kernels alone, which are compiled without torch.
+        importable: also bring what torch loads when it is imported.
+        glibc: the C library to link against, e.g. ``2.31``; None for the machine's own.
+    """
+
+    variant: Variant
+    gxx_below: int | None = None
+    torch: bool = True
+    importable: bool = False
+    glibc: str | None = None
+
+    @property
+    def what(self) -> str:
+        """For a person: the variant's id, or its accelerator where torch is not asked for."""
+        return self.variant.id if self.torch else self.variant.accelerator
 
 
 @dataclass(frozen=True)
@@ -25,12 +51,12 @@ class Toolchain:
     Attributes:
         variant: what it is for.
         provider: who made it.
-        channel: a conda channel on this machine.
-        variant_keys: keys of ``conda_build_config.yaml`` that the machine decides (its compiler
-            and C library), with the measured values.
-        torch_version: in full, e.g. ``2.13.0+cpu``.
-        torch_importable: whether torch and all it loads are in the channel; a CUDA torch without
-            its libraries is enough to build against.
+        channels: URLs of conda channels, the first wins.
+        variant_keys: keys of ``conda_build_config.yaml`` that the toolchain decides (the versions
+            of compiler and C library), with the measured values.
+        torch_version: in full, e.g. ``2.13.0+cpu``; empty where torch was not asked for.
+        torch_importable: whether torch and all it loads are there; a CUDA torch without its
+            libraries is enough to build against.
         trees: unpacked wheels (see :mod:`.unpacked`) of torch, its requirements and pip.
         inputs: every file that went in as ``name sha256``, and the compiler, C library and Python
             as ``name version``; what a build key is made of.
@@ -39,7 +65,7 @@ class Toolchain:
 
     variant: Variant
     provider: str
-    channel: Path
+    channels: tuple[str, ...]
     variant_keys: Mapping[str, str]
     torch_version: str
     torch_importable: bool
@@ -55,17 +81,17 @@ class Provider(Protocol):
     def name(self) -> str:
         """As it is shown to people, e.g. ``pypi``."""
 
-    def missing(self, variant: Variant) -> str:
-        """Why this provider cannot supply `variant`; empty if it can. Downloads nothing."""
+    def missing(self, request: Request) -> str:
+        """What this provider lacks for `request`; empty if nothing.
 
-    def provide(
-        self, variant: Variant, *, importable: bool, report: Callable[[str], None]
-    ) -> Toolchain:
-        """Makes the toolchain of `variant`.
+        Downloads nothing that is large: a channel's repodata at most.
+        """
+
+    def provide(self, request: Request, *, report: Report) -> Toolchain:
+        """Makes the toolchain.
 
         Args:
-            variant: for what.
-            importable: also bring what torch loads when it is imported.
+            request: what it has to have.
             report: is told what happens.
 
         Raises:
@@ -75,7 +101,7 @@ class Provider(Protocol):
 
 @dataclass(frozen=True)
 class Supply:
-    """Who supplies a variant.
+    """Who answers a request.
 
     Attributes:
         provider: its name, or None.
@@ -86,51 +112,53 @@ class Supply:
     missing: str
 
 
-def providers(cache: Path | None = None) -> list[Provider]:
-    """The providers of this machine, the preferred one first."""
+def providers(cache: Path | None = None, channels: Sequence[str] = ()) -> list[Provider]:
+    """The providers, the preferred one first.
+
+    Args:
+        cache: where downloads and packages are kept; the project's cache by default.
+        channels: conda channels to prefer.
+    """
+    from .assembled import Assembled
     from .pypi import PyPI
 
-    return [PyPI(cache=cache)]
+    index = PyPI(cache)
+    return [Assembled("pypi", index, index, cache=cache)]
 
 
-def supplies(variant: Variant, cache: Path | None = None) -> Supply:
-    """Which provider supplies `variant`, or what is missing. Downloads nothing."""
+def _first(request: Request, among: Sequence[Provider]) -> tuple[Provider | None, str]:
     reasons = []
-    for provider in providers(cache):
-        reason = provider.missing(variant)
+    for provider in among:
+        reason = provider.missing(request)
         if not reason:
-            return Supply(provider.name, "")
+            return provider, ""
         reasons.append(f"{provider.name}: {reason}")
-    return Supply(None, "; ".join(reasons))
+    return None, "; ".join(reasons)
+
+
+def supply(request: Request, among: Sequence[Provider]) -> Supply:
+    """Which provider of `among` answers `request`, or what is missing."""
+    provider, missing = _first(request, among)
+    return Supply(provider.name if provider else None, missing)
 
 
 def provide(
-    variant: Variant,
-    cache: Path | None = None,
+    request: Request,
+    among: Sequence[Provider],
     *,
-    importable: bool = False,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Report = lambda _line: None,
 ) -> Toolchain:
-    """The toolchain of `variant` from the first provider that has it.
-
-    Args:
-        variant: for what.
-        cache: where downloads and packages are kept; the project's cache by default.
-        importable: also bring what torch loads when it is imported.
-        report: is told what happens.
+    """The toolchain from the first provider of `among` that has it.
 
     Raises:
         ToolchainError: nobody has it, or a part of it cannot be had.
     """
-    reasons = []
-    for provider in providers(cache):
-        reason = provider.missing(variant)
-        if not reason:
-            return provider.provide(variant, importable=importable, report=report)
-        reasons.append(f"{provider.name}: {reason}")
-    raise ToolchainError(
-        f"no provider has a toolchain for {variant.id}: {'; '.join(reasons)}",
-        where=variant.id,
-        fix="python scripts/build.py --list shows what can be built here; the rest is built with "
-        "conda or rattler-build",
-    )
+    provider, missing = _first(request, among)
+    if provider is None:
+        raise ToolchainError(
+            f"no provider has a toolchain for {request.what}: {missing}",
+            where=request.what,
+            fix="python scripts/build.py --list shows what can be built here; --channel names "
+            "conda channels that have the rest",
+        )
+    return provider.provide(request, report=report)

@@ -1,110 +1,116 @@
-"""The toolchain from the Python index: NVIDIA's compiler wheels, torch, the build tools."""
+"""Parts from the Python index: NVIDIA's compiler wheels, torch, the build tools."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .. import bootstrap
 from ..errors import BridgeError
-from ..label import Variant
-from . import Toolchain
-from .channel import make_channel
+from . import Report
 from .cuda import cuda_packages
 from .download import fetch
 from .lock import Lock, LockedWheel, TorchBuild, TorchSet
-from .packages import make
-from .system import compiler_packages, find_compiler, glibc_version, python_package
+from .parts import CudaPart, TorchPart
 from .unpacked import join, unpack
 from .wheels import linked_torch_package, python_wheel_package
 
 __all__ = ["PyPI"]
 
 _TAG = "cp{}{}".format(*sys.version_info[:2])
+# What compiles the kernels needs of Python's packages (recipe/recipe.yaml).
+_TOOLS = ("ninja", "packaging")
 
 
 class PyPI:
-    """Supplies what the lock holds for the running CPython.
-
-    Attributes:
-        name: ``pypi``.
-    """
-
-    name = "pypi"
+    """Has what the lock holds for the running CPython: a source of CUDA and of torch."""
 
     def __init__(self, cache: Path | None = None, lock: Lock | None = None) -> None:
         self._cache = cache or bootstrap.cache_dir()
         self._lock = lock or Lock.read()
 
-    def missing(self, variant: Variant) -> str:
-        """Why `variant` cannot be had from here; empty if it can."""
+    # ---------------------------------------------------------------- CUDA
+
+    def missing_cuda(self, release: tuple[int, int]) -> str:
+        """Why there is no compiler of this CUDA release; empty if there is."""
         try:
-            torch = self._lock.torch(variant.torch, _TAG)
-            if variant.cuda:
-                self._lock.cuda(variant.cuda)
+            self._lock.cuda(release)
         except BridgeError as error:
-            return error.what
-        if variant.cuda and torch.cuda[0] != variant.cuda[0]:
+            return str(error.what)
+        return ""
+
+    def own_gxx(self, release: tuple[int, int]) -> int | None:
+        """None: the wheels bring no C++ compiler."""
+        return None
+
+    def cuda(self, release: tuple[int, int], report: Report) -> CudaPart:
+        """The compiler of a CUDA release, from NVIDIA's wheels."""
+        locked = self._lock.cuda(release)
+        trees = self._unpacked(locked.wheels, report)
+        return CudaPart(tuple(cuda_packages(locked, trees)), _lines(locked.wheels))
+
+    # ---------------------------------------------------------------- torch
+
+    def missing_torch(self, minor: tuple[int, int], cuda: tuple[int, int] | None) -> str:
+        """Why torch `minor` cannot be had for a build with `cuda`; empty if it can."""
+        try:
+            torch = self._lock.torch(minor, _TAG)
+        except BridgeError as error:
+            return str(error.what)
+        if cuda and torch.cuda[0] != cuda[0]:
             # Minor CUDA versions are compatible with each other, major ones are not.
             return (
-                f"its torch {torch.minor[0]}.{torch.minor[1]} is built with CUDA "
+                f"its torch {minor[0]}.{minor[1]} is built with CUDA "
                 f"{torch.cuda[0]}.{torch.cuda[1]}"
             )
         return ""
 
-    def provide(
-        self, variant: Variant, *, importable: bool, report: Callable[[str], None]
-    ) -> Toolchain:
-        """Downloads, unpacks and packages what `variant` needs; what is there already stays."""
-        locked = self._lock.torch(variant.torch, _TAG)
-        cuda = self._lock.cuda(variant.cuda) if variant.cuda else None
-        compiler = find_compiler()
-        others = [*locked.requires, *(cuda.wheels if cuda else ())]
-        torch_file, *files = fetch(
-            [[build.wheel for build in locked.builds], *([wheel] for wheel in others)],
-            self._cache,
-            report,
-        )
-        torch = _build_of(locked, torch_file)
-        report("unpacking")
-        trees = {
-            wheel: unpack(path, wheel, self._cache)
-            for wheel, path in zip(others, files, strict=True)
-        }
-        torch_tree = unpack(torch_file, torch.wheel, self._cache)
-        libraries = torch.libraries if importable else ()
+    def torch(self, minor: tuple[int, int], *, importable: bool, report: Report) -> TorchPart:
+        """A torch minor, with what it needs and what builds and installs packages."""
+        locked = self._lock.torch(minor, _TAG)
+        [file] = fetch([[build.wheel for build in locked.builds]], self._cache, report)
+        build = _build_of(locked, file)
+        trees = self._unpacked(locked.requires, report)
+        report(f"unpacking {build.wheel.filename}")
+        tree = unpack(file, build.wheel, self._cache)
+        libraries = build.libraries if importable else ()
         if libraries:
-            torch_tree = self._with_libraries(torch, torch_tree, report)
-        report("making conda packages")
-        specs = [
-            python_package(),
-            *compiler_packages(compiler),
-            *(python_wheel_package(wheel, trees[wheel]) for wheel in locked.requires),
-            linked_torch_package(torch.wheel, torch_tree, libraries),
-            *(cuda_packages(cuda, trees) if cuda else ()),
-        ]
-        channel = make_channel([make(spec, self._cache) for spec in specs], self._cache)
-        used = [torch.wheel, *libraries, *others]
-        machine = (f"gxx_linux-64 {compiler.version}", f"sysroot_linux-64 {glibc_version()}")
-        return Toolchain(
-            variant=variant,
-            provider=self.name,
-            channel=channel,
-            variant_keys={
-                "c_compiler_version": compiler.major,
-                "cxx_compiler_version": compiler.major,
-                "c_stdlib_version": glibc_version(),
-            },
-            torch_version=torch.wheel.version,
-            torch_importable=bool(libraries) or not torch.libraries,
-            trees=(torch_tree, *(trees[wheel] for wheel in locked.requires)),
-            inputs=(*_lines(used), *machine, f"python {sys.version}"),
-            compiler_inputs=(*_lines(cuda.wheels if cuda else ()), *machine),
+            tree = self._with_libraries(build, tree, report)
+        return TorchPart(
+            specs=(
+                *(python_wheel_package(wheel, trees[wheel]) for wheel in locked.requires),
+                linked_torch_package(build.wheel, tree, libraries),
+            ),
+            inputs=_lines([build.wheel, *libraries, *locked.requires]),
+            version=build.wheel.version,
+            importable=bool(libraries) or not build.libraries,
+            trees=(tree, *(trees[wheel] for wheel in locked.requires)),
         )
 
-    def _with_libraries(self, torch: TorchBuild, tree: Path, report: Callable[[str], None]) -> Path:
+    def tools(self, report: Report) -> TorchPart:
+        """Only what builds the kernels: ninja and Python packages, no torch."""
+        newest = self._lock.torch(self._lock.torch_minors(_TAG)[-1], _TAG)
+        wheels = [wheel for wheel in newest.requires if wheel.name in _TOOLS]
+        trees = self._unpacked(wheels, report)
+        return TorchPart(
+            specs=tuple(python_wheel_package(wheel, trees[wheel]) for wheel in wheels),
+            inputs=_lines(wheels),
+            version="",
+            importable=False,
+            trees=(),
+        )
+
+    def _unpacked(self, wheels: Sequence[LockedWheel], report: Report) -> dict[LockedWheel, Path]:
+        files = fetch([[wheel] for wheel in wheels], self._cache, report)
+        report("unpacking")
+        return {
+            wheel: unpack(path, wheel, self._cache)
+            for wheel, path in zip(wheels, files, strict=True)
+        }
+
+    def _with_libraries(self, torch: TorchBuild, tree: Path, report: Report) -> Path:
         """`tree` and the CUDA libraries that this torch loads, in one tree."""
         report("fetching the CUDA libraries that torch loads")
         files = fetch([[wheel] for wheel in torch.libraries], self._cache, report)
@@ -117,8 +123,8 @@ class PyPI:
         return join(trees, self._cache / "joined" / key[:32])
 
 
-def _lines(wheels: Iterable[LockedWheel]) -> list[str]:
-    return sorted(f"{wheel.filename} {wheel.sha256}" for wheel in wheels)
+def _lines(wheels: Iterable[LockedWheel]) -> tuple[str, ...]:
+    return tuple(sorted(f"{wheel.filename} {wheel.sha256}" for wheel in wheels))
 
 
 def _build_of(locked: TorchSet, path: Path) -> TorchBuild:

@@ -22,7 +22,14 @@ from ..conda_writer import PackageFile
 from ..errors import ToolchainError
 from .packages import PackageSpec
 
-__all__ = ["Compiler", "compiler_packages", "find_compiler", "glibc_version", "python_package"]
+__all__ = [
+    "Compiler",
+    "compiler_packages",
+    "find_compiler",
+    "glibc_version",
+    "python_package",
+    "sysroot_package",
+]
 
 _TRIPLE = "x86_64-conda-linux-gnu"
 _BINUTILS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip")
@@ -99,13 +106,30 @@ def _activation(package: str, values: Mapping[str, str]) -> list[PackageFile]:
     ]
 
 
-def compiler_packages(compiler: Compiler) -> list[PackageSpec]:
-    """conda-forge's compiler names, leading to the machine's own compiler and C library.
+def sysroot_package() -> PackageSpec:
+    """The machine's own C library, by version.
 
-    What is built with them says so in its requirements, as it does with conda-forge's: the
-    C++ runtime of that GCC, and the C library.
+    What is built with it says so in its requirements, as it does with conda-forge's.
     """
     glibc = glibc_version()
+    exports = {"strong": [f"__glibc >={glibc},<3.0.a0"]}
+    return PackageSpec(
+        "sysroot_linux-64",
+        glibc,
+        identity=[glibc],
+        info_files={"info/run_exports.json": json.dumps(exports).encode()},
+    )
+
+
+def compiler_packages(compiler: Compiler, sysroot: PackageSpec) -> list[PackageSpec]:
+    """conda-forge's compiler names, leading to `compiler`.
+
+    What is built with them requires the C++ runtime of that GCC, as it does with conda-forge's.
+
+    Args:
+        compiler: a GCC on this machine.
+        sysroot: the package of the C library that it links against.
+    """
     major = compiler.major
 
     def package(
@@ -126,19 +150,12 @@ def compiler_packages(compiler: Compiler) -> list[PackageSpec]:
     exports = {
         "gcc_linux-64": [f"libgcc >={major}"],
         "gxx_linux-64": [f"libgcc >={major}", f"libstdcxx >={major}"],
-        "sysroot_linux-64": [f"__glibc >={glibc},<3.0.a0"],
     }
 
     def run_exports(name: str) -> dict[str, bytes]:
         return {"info/run_exports.json": json.dumps({"strong": exports[name]}).encode()}
 
     return [
-        PackageSpec(
-            "sysroot_linux-64",
-            glibc,
-            identity=[glibc],
-            info_files=run_exports("sysroot_linux-64"),
-        ),
         PackageSpec("libgcc", compiler.version, identity=where),
         PackageSpec("libstdcxx", compiler.version, identity=where),
         PackageSpec(
@@ -146,7 +163,7 @@ def compiler_packages(compiler: Compiler) -> list[PackageSpec]:
             compiler.version,
             identity=where,
             files=lambda: package("gcc_linux-64", c_variables, c_programs),
-            depends=("sysroot_linux-64",),
+            depends=(f"sysroot_linux-64 {sysroot.version}.*",),
             info_files=run_exports("gcc_linux-64"),
         ),
         PackageSpec(
@@ -154,7 +171,7 @@ def compiler_packages(compiler: Compiler) -> list[PackageSpec]:
             compiler.version,
             identity=where,
             files=lambda: package("gxx_linux-64", cxx_variables, cxx_programs),
-            depends=(f"gcc_linux-64 {compiler.version}.*", "sysroot_linux-64"),
+            depends=(f"gcc_linux-64 {compiler.version}.*",),
             info_files=run_exports("gxx_linux-64"),
         ),
     ]
