@@ -72,7 +72,7 @@ def write(
     level: int = 19,
     threads: int = 0,
     timestamp: int | None = None,
-    absolute_links: bool = False,
+    outside_links: bool = False,
 ) -> None:
     """Writes the package `dst`, whole or not at all.
 
@@ -89,7 +89,7 @@ def write(
         threads: for compression; 0 for one a core. The bytes are the same for every number.
         timestamp: seconds since 1970 for every time in the package; default
             ``SOURCE_DATE_EPOCH``, else 1980-01-01.
-        absolute_links: let links lead to absolute paths, for packages that stay on this machine.
+        outside_links: let links lead out of the package, for packages that stay on this machine.
 
     Raises:
         ArtifactError: a name or a link that leaves the package, a name twice, or a file name that
@@ -108,9 +108,8 @@ def write(
         if file.path.startswith("info/"):
             raise ArtifactError("a payload file below info/", where=f"{dst.name}: {file.path}")
         if file.link_target is not None:
-            if absolute_links and file.link_target.startswith("/"):
-                continue
-            check_link(file.path, file.link_target, dst.name)
+            if not outside_links:
+                check_link(file.path, file.link_target, dst.name)
         elif file.source is None:
             raise ArtifactError("neither content nor link", where=f"{dst.name}: {file.path}")
     info = dict(info_files or {})
