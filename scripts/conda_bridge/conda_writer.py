@@ -37,6 +37,8 @@ _MAX_MEMBERS = 1_000_000
 _OF_THE_BUILD = re.compile(
     r"info/(git|recipe/(rendered_recipe\.yaml|conda_build_config\.yaml|.*\.log|(.*/)?__pycache__/.*))"
 )
+# "name ==1.0 build", as rattler-build writes an exact pin. conda-build leaves out the "==".
+_EXACT_PIN = re.compile(r"^(\S+) ==([^\s*,|<>=!~]+) ([^\s*]+)$")
 _ABOUT_THE_BUILD = frozenset({"channels", "conda_private", "env_vars", "root_pkgs"})
 
 
@@ -139,9 +141,9 @@ def normalise(
     """Writes the package `src` again as `dst`, without what tells when and where it was built.
 
     The payload and ``info/paths.json`` stay as they are; members, times, owners and permissions
-    are as :func:`write` has them; ``index.json`` gets the fixed timestamp and sorted requirements,
-    in which the order means nothing; members that builders
-    fill with prefixes, kernel versions and times are left out. `dst` may be `src`.
+    are as :func:`write` has them; ``index.json`` gets the fixed timestamp and its requirements in
+    one order and spelling, which mean nothing; members that builders fill with prefixes, kernel
+    versions and times are left out. `dst` may be `src`.
 
     Args:
         src: a ``.conda`` of any builder.
@@ -172,7 +174,7 @@ def normalise(
     index = dict(package.index)
     for key in ("depends", "constrains"):
         if isinstance(index.get(key), list):
-            index[key] = sorted(index[key])
+            index[key] = sorted(_EXACT_PIN.sub(r"\1 \2 \3", spec) for spec in index[key])
     dst.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=dst.parent) as folder:
         files = []
