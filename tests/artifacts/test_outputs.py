@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import os
 import subprocess
@@ -54,6 +56,22 @@ def test_wheel_and_conda_packages_hold_the_same_bytes(dist: Path, label: Label) 
     assert inside == conda
     assert "flashinfer/lib/libflashinfer.so" in inside
     assert "flashinfer/_C.abi3.so" in inside
+
+
+def test_the_record_of_the_conda_package_is_true(dist: Path, label: Label) -> None:
+    package = conda_package.read(dist / "channel" / "linux-64" / label.conda_file)
+    files = {
+        member.path.removeprefix("site-packages/"): member.read() for member in package.payload()
+    }
+    info = f"flashinfer-{label.wheel_version}.dist-info"
+    rows = list(csv.reader(files[f"{info}/RECORD"].decode().splitlines()))
+    assert {name for name, _, _ in rows} == set(files)
+    for name, digest, size in rows:
+        if name != f"{info}/RECORD":
+            raw = base64.urlsafe_b64encode(sha256(files[name]).digest()).rstrip(b"=").decode()
+            assert (digest, size) == (f"sha256={raw}", str(len(files[name]))), name
+    # As conda-build writes it: the packages of all builders have the same bytes.
+    assert files[f"{info}/INSTALLER"] == b"conda"
 
 
 def test_the_python_files_are_those_of_the_checkout(dist: Path, label: Label, root: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..conda_writer import PackageFile
 from ..errors import ToolchainError
-from .packages import PackageSpec
+from .packages import PackageSpec, link_out
 
 __all__ = [
     "Compiler",
@@ -191,13 +191,13 @@ def python_package() -> PackageSpec:
 
     def files() -> list[PackageFile]:
         items = [
-            PackageFile(f"bin/python{minor}", None, 0o777, str(base)),
+            link_out(f"bin/python{minor}", base),
             PackageFile("bin/python3", None, 0o777, f"python{minor}"),
             PackageFile("bin/python", None, 0o777, f"python{minor}"),
             PackageFile("pyvenv.cfg", config.encode(), 0o644, None),
         ]
         if headers.is_dir():
-            items.append(PackageFile(f"include/python{minor}", None, 0o777, str(headers)))
+            items.append(link_out(f"include/python{minor}", headers))
         return items
 
     return PackageSpec(
