@@ -165,9 +165,11 @@ class Pipeline:
 
     def available(self) -> list[VariantSpec]:
         """The variants that a provider supplies on this machine."""
-        return [
-            spec for spec in self.specs if toolchain.supply(_request(spec), self.providers).provider
-        ]
+        return [spec for spec, supply in self._supplies() if supply.provider]
+
+    def _supplies(self) -> list[tuple[VariantSpec, toolchain.Supply]]:
+        supplies = toolchain.supplies(list(map(_request, self.specs)), self.providers)
+        return list(zip(self.specs, supplies, strict=True))
 
     def label(self, variant: Variant) -> Label:
         """The label that a build of `variant` would get now."""
@@ -183,9 +185,8 @@ class Pipeline:
     def rows(self) -> list[dict[str, str]]:
         """For ``--list``: each variant, its names, and who supplies its toolchain here."""
         rows = []
-        for spec in self.specs:
+        for spec, supply in self._supplies():
             label = self.label(spec.variant)
-            supply = toolchain.supply(_request(spec), self.providers)
             rows.append(
                 {
                     "variant": spec.variant.id,

@@ -24,6 +24,7 @@ __all__ = [
     "provide",
     "providers",
     "state",
+    "supplies",
     "supply",
 ]
 
@@ -143,7 +144,7 @@ def providers(cache: Path | None = None, channels: Sequence[str] = ()) -> list[P
 
 def _first(request: Request, among: Sequence[Provider]) -> tuple[Provider | None, str]:
     """The first provider that has it, and why the ones before it do not."""
-    reasons = []
+    reasons: list[str] = []
     for provider in among:
         reason = provider.missing(request)
         if not reason:
@@ -156,6 +157,16 @@ def supply(request: Request, among: Sequence[Provider]) -> Supply:
     """Which provider of `among` answers `request`, or what is missing."""
     provider, missing = _first(request, among)
     return Supply(provider.name, "") if provider else Supply(None, missing)
+
+
+def supplies(requests: Sequence[Request], among: Sequence[Provider]) -> list[Supply]:
+    """:func:`supply` for many requests; channels are read once for all of them."""
+    from .conda import Conda
+
+    for provider in among:
+        if isinstance(provider, Conda):
+            provider.read(requests)
+    return [supply(request, among) for request in requests]
 
 
 def state(request: Request, among: Sequence[Provider]) -> str:

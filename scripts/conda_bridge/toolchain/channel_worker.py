@@ -28,7 +28,7 @@ from rattler.networking import Client
 from rattler.package import RunExportsJson
 from rattler.package_streaming import download_to_path
 from rattler.repo_data import Gateway
-from rattler.virtual_package import VirtualPackageOverrides
+from rattler.virtual_package import Override, VirtualPackageOverrides
 
 from .. import atomic
 from ..build_worker import render
@@ -122,7 +122,6 @@ class _Channels:
         self._gateway = Gateway.from_config(
             config, cache_dir=cache / "repodata", client=self.client
         )
-        self._virtual = VirtualPackage.detect(VirtualPackageOverrides.from_env())
         self._first: dict[str, list[RepoDataRecord]] = {}
 
     async def ask(self, names: Sequence[str]) -> None:
@@ -160,15 +159,16 @@ class _Channels:
         return f"no {spec}" + (f" (there is {', '.join(newest)})" if newest else "")
 
     async def solve(
-        self, what: str, specs: Sequence[str], constraints: Sequence[str]
+        self, what: str, specs: Sequence[str], constraints: Sequence[str], cuda: str
     ) -> list[RepoDataRecord]:
-        """The packages of one environment."""
+        """The packages of one environment, on a machine whose driver is for `cuda`, or none."""
+        driver = VirtualPackageOverrides(cuda=Override.string("" if cuda == "None" else cuda))
         try:
             return await solve(
                 self._channels,
                 specs,
                 gateway=self._gateway,
-                virtual_packages=self._virtual,
+                virtual_packages=VirtualPackage.detect(driver),
                 constraints=constraints,
             )
         except SolverError as error:
@@ -251,8 +251,8 @@ class _Output:
     ignored: list[str]
 
     @classmethod
-    def of(cls, request: Mapping[str, Any], name: str, keys: Mapping[str, str]) -> _Output:
-        rendered = render({"recipe": request["recipe"], "keys": keys, "output": name})
+    def of(cls, recipe: str, name: str, keys: Mapping[str, str]) -> _Output:
+        rendered = render({"recipe": recipe, "keys": keys, "output": name})
         wanted = rendered.recipe.requirements.to_dict()
         # A mapping is a pin to the other output, which no channel has yet.
         lists = {
@@ -264,15 +264,33 @@ class _Output:
         return cls(name, lists["build"], lists["host"], constraints, list(ignored))
 
 
-async def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Solves every environment of the build, and fetches the packages if that is asked for."""
+async def _answers(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One answer for each build that is asked for; the channels are read once for all."""
     cache = Path(request["cache"])
     channels = _Channels(request["channels"], cache)
-    keys = dict(request["keys"])
+    answers = []
+    for asked in request["asked"]:
+        try:
+            answers.append(await _answer(channels, request["recipe"], asked, cache))
+        except Missing as error:
+            answers.append({"missing": mask(str(error))})
+    return answers
+
+
+async def _answer(
+    channels: _Channels, recipe: str, asked: Mapping[str, Any], cache: Path
+) -> dict[str, Any]:
+    """Solves every environment of a build, and fetches the packages if that is asked for.
+
+    Raises:
+        Missing: the channels do not have what it takes.
+    """
+    keys = dict(asked["keys"])
+    cuda = keys["cuda_nvcc"]
     await channels.ask(["sysroot_linux-64", "pytorch"])
-    decided = _sysroot(channels, keys["c_stdlib_version"], request["glibc"])
+    decided = _sysroot(channels, keys["c_stdlib_version"], asked["glibc"])
     keys.update(decided)
-    outputs = [_Output.of(request, name, keys) for name in request["outputs"]]
+    outputs = [_Output.of(recipe, name, keys) for name in asked["outputs"]]
     specs = [spec for output in outputs for spec in (*output.build, *output.host)]
     await channels.ask([_name(spec) for spec in specs])
     lacking = list(dict.fromkeys(filter(None, map(channels.missing, specs))))
@@ -282,17 +300,19 @@ async def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     fitting = _fitting_torch(channels, torch, keys) if torch in specs else ""
     environments: dict[str, list[RepoDataRecord]] = {}
     for output in outputs:
-        made = await channels.solve(f"the build environment of {output.name}", output.build, [])
+        made = await channels.solve(
+            f"the build environment of {output.name}", output.build, [], cuda
+        )
         environments[f"{output.name} build"] = made
         host = [fitting if spec == torch else spec for spec in output.host]
-        if request["fetch"]:
+        if asked["fetch"]:
             host += await _strong_exports(channels, output, made, cache)
         environments[f"{output.name} host"] = await channels.solve(
-            f"the host environment of {output.name}", host, output.constraints
+            f"the host environment of {output.name}", host, output.constraints, cuda
         )
-    _check(environments, keys["cuda_nvcc"])
+    _check(environments, cuda)
     records = [record for made in environments.values() for record in made]
-    files = await channels.fetch(records, cache / "conda") if request["fetch"] else {}
+    files = await channels.fetch(records, cache / "conda") if asked["fetch"] else {}
     return {
         "variant_keys": decided,
         "torch": next(
@@ -396,9 +416,7 @@ def main(request_file: str, answer_file: str) -> NoReturn:
     code = 0
     try:
         _take_credentials()
-        answer = asyncio.run(_answer(json.loads(Path(request_file).read_text())))
-    except Missing as error:
-        answer = {"missing": mask(str(error))}
+        answer: object = asyncio.run(_answers(json.loads(Path(request_file).read_text())))
     except Unusable as error:
         answer = {"unusable": error.answer}
     except Exception as error:  # rattler raises many types, all meant to be read

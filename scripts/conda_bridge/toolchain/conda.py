@@ -29,6 +29,7 @@ __all__ = ["Conda"]
 
 _WORKER = "conda_bridge.toolchain.channel_worker"
 _SHOWN = 10
+_ANY_GXX = 1000
 
 
 class Conda:
@@ -118,23 +119,36 @@ class Conda:
             compiler_inputs=tuple(sorted(set(kernels))),
         )
 
+    def read(self, requests: Sequence[Request]) -> None:
+        """Finds out what the channels have for all of `requests`, reading them once.
+
+        Raises:
+            ToolchainError: a channel cannot be read.
+        """
+        new = [request for request in requests if (request, False) not in self._answers]
+        if new:
+            self._work(new, fetch=False, report=lambda _line: None)
+
     def _ask(
         self, request: Request, *, fetch: bool, report: Report = lambda _line: None
     ) -> dict[str, Any]:
-        """The worker's answer, asked for once.
+        if (request, fetch) not in self._answers:
+            self._work([request], fetch=fetch, report=report)
+        return self._answers[request, fetch]
+
+    def _work(self, requests: Sequence[Request], *, fetch: bool, report: Report) -> None:
+        """Has the worker answer `requests`.
 
         Raises:
             ToolchainError: a channel cannot be read, or the worker did not answer.
         """
-        if (request, fetch) in self._answers:
-            return self._answers[request, fetch]
         self._cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="channels-", dir=self._cache) as folder:
             asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
-            asked.write_text(json.dumps(self._request(request, fetch)))
+            asked.write_text(json.dumps(self._message(requests, fetch)))
             done = process.run(
                 [sys.executable, "-m", _WORKER, str(asked), str(answered)],
-                environ=self._worker_environ(request),
+                environ=self._worker_environ(),
                 report=report,
             )
             if done.code != 0 or not answered.is_file():
@@ -143,45 +157,40 @@ class Conda:
                     f"asking the channels stopped with exit status {done.code}:\n{tail}",
                     where=", ".join(self.urls),
                 )
-            answer: dict[str, Any] = json.loads(answered.read_text())
-        if "unusable" in answer:
+            answer = json.loads(answered.read_text())
+        if isinstance(answer, dict):
             raise ToolchainError(**answer["unusable"])
-        self._answers[request, fetch] = answer
-        return answer
+        for request, item in zip(requests, answer, strict=True):
+            self._answers[request, fetch] = item
 
-    def _request(self, request: Request, fetch: bool) -> dict[str, Any]:
-        variant = request.variant
-        common = dict(load(self._root / "conda_build_config.yaml")[0].common)
-        keys = {
-            **common,
-            "cuda_nvcc": "{}.{}".format(*variant.cuda) if variant.cuda else "None",
-            "pytorch": "{}.{}".format(*variant.torch),
-            # Has no part in what is asked for.
-            "cuda_arch_list": "9.0" if variant.cuda else "None",
-            "gxx_below": str(request.gxx_below or 1000),
-        }
+    def _message(self, requests: Sequence[Request], fetch: bool) -> dict[str, Any]:
+        pins = dict(load(self._root / "conda_build_config.yaml")[0].common)
         return {
             "recipe": str(self._root / "recipe" / "recipe.yaml"),
-            "keys": keys,
-            "outputs": ["libflashinfer", *(["flashinfer"] if request.torch else [])],
-            "glibc": request.glibc,
             "channels": list(self.urls),
             "cache": str(self._cache),
-            "fetch": fetch,
+            "asked": [{**_asked(request, pins), "fetch": fetch} for request in requests],
         }
 
-    def _worker_environ(self, request: Request) -> dict[str, str]:
-        """The user's own, but for what the solver takes for this machine: as in the build."""
-        environ = {
-            name: value
-            for name, value in self._environ.items()
-            if not name.startswith("CONDA_OVERRIDE_")
-        }
-        cuda = request.variant.cuda
-        # Empty: no CUDA, whatever driver the machine has.
-        environ["CONDA_OVERRIDE_CUDA"] = "{}.{}".format(*cuda) if cuda else ""
-        environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    def _worker_environ(self) -> dict[str, str]:
+        """The user's own: rattler finds login, proxies and certificates there."""
+        environ = {**self._environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         environ["RATTLER_CACHE_DIR"] = str(self._cache / "rattler")
         if self._credentials:
             environ[CREDENTIALS] = json.dumps(self._credentials)
         return environ
+
+
+def _asked(request: Request, pins: Mapping[str, str]) -> dict[str, object]:
+    """What is asked of the channels: the recipe's outputs and the keys that render them."""
+    variant = request.variant
+    keys = {
+        **pins,
+        "cuda_nvcc": "{}.{}".format(*variant.cuda) if variant.cuda else "None",
+        "pytorch": "{}.{}".format(*variant.torch),
+        # Has no part in what is asked for.
+        "cuda_arch_list": "9.0" if variant.cuda else "None",
+        "gxx_below": str(request.gxx_below or _ANY_GXX),
+    }
+    outputs = ["libflashinfer", *(["flashinfer"] if request.torch else [])]
+    return {"keys": keys, "outputs": outputs, "glibc": request.glibc}
