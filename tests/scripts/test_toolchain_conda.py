@@ -512,7 +512,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
         given = self.headers.get("Authorization")
         basic = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
         wanted = {"basic": basic, "bearer": f"Bearer {SECRET}", "open": given}
-        token, path = f"/t/{SECRET}", self.path
+        token, path = f"/t/{SECRET}", re.sub("^http://[^/]+", "", self.path)  # as a proxy is asked
         if path.startswith(token):
             path = path.removeprefix(token)
             wanted["token"] = given
@@ -583,8 +583,16 @@ BASIC = {"127.0.0.1": {"BasicHTTP": {"username": "me", "password": SECRET}}}
             {"auth.json": json.dumps({"127.0.0.1": {"BearerToken": "other"}})},
             {"RATTLER_AUTH_FILE": "auth.json"},
         ),
+        (
+            f"http://me:{SECRET}@{{}}/basic",
+            {
+                "home/.config/rattler/config.toml": "authentication-override-file = '~/auth.json'",
+                "home/auth.json": json.dumps({"127.0.0.1": {"BearerToken": "other"}}),
+            },
+            {},
+        ),
     ],
-    ids=["open", "basic", "token", "auth-file", "home", "bearer", "netrc", "both"],
+    ids=["open", "basic", "token", "auth-file", "home", "bearer", "netrc", "both", "override"],
 )
 def test_every_way_to_log_in(
     address: str, tmp_path: Path, path: str, files: Mapping[str, str], environ: Mapping[str, str]
@@ -607,6 +615,39 @@ def test_a_mirror_of_rattlers_configuration(address: str, tmp_path: Path) -> Non
     config.write_text(f'[mirrors]\n"https://forge.example/x" = ["http://{address}/open"]\n')
     assert conda(tmp_path, "https://forge.example/x").missing(CPU) == ""
     assert provided(conda(tmp_path, "https://forge.example/x")).torch_version == "2.6.0"
+
+
+@pytest.mark.parametrize(("host", "fits"), [("forge.example", True), ("127.0.0.1", False)])
+def test_a_mirror_is_asked_with_the_login_of_the_channel(
+    address: str, tmp_path: Path, host: str, fits: bool
+) -> None:
+    """rattler's rule, which docs/conda-channels.md states."""
+    home = tmp_path / "home"
+    (home / ".config/rattler").mkdir(parents=True)
+    (home / ".config/rattler/config.toml").write_text(
+        f'[mirrors]\n"https://forge.example/x" = ["http://{address}/basic"]\n'
+    )
+    (home / ".netrc").write_text(f"machine {host}\nlogin me\npassword {SECRET}\n")
+    provider = conda(tmp_path, "https://forge.example/x")
+    if fits:
+        assert provider.missing(CPU) == ""
+    else:
+        with pytest.raises(ToolchainError, match="401"):
+            provider.missing(CPU)
+
+
+@pytest.mark.parametrize("how", ["environment", "configuration"])
+def test_a_proxy(address: str, tmp_path: Path, how: str) -> None:
+    """The server answers for any host, as a proxy does."""
+    proxy = f"http://{address}"
+    environ = {}
+    if how == "environment":
+        environ["HTTP_PROXY"] = proxy
+    else:
+        config = tmp_path / "home/.config/rattler/config.toml"
+        config.parent.mkdir(parents=True)
+        config.write_text(f'[proxy-config]\nhttp = "{proxy}"\n')
+    assert conda(tmp_path, "http://forge.example/open", **environ).missing(CPU) == ""
 
 
 @pytest.mark.parametrize("login", [f"me:wrong{SECRET}@", ""])

@@ -41,6 +41,7 @@ _CUDA_PACKAGES = ("cuda-version", "pytorch-cuda", "cudatoolkit")
 _NVCC = re.compile(r"^cuda-(nvcc|compiler)\b")
 _SUBDIRS: tuple[Literal["linux-64", "noarch"], ...] = ("linux-64", "noarch")
 _AT_ONCE = 4
+_TOOL = "rattler-build"  # whose configuration is read, beside that of all of rattler's tools
 
 
 class Missing(Exception):
@@ -116,8 +117,7 @@ class _Channels:
     def __init__(self, urls: Sequence[str], cache: Path) -> None:
         self.urls = urls
         self._channels = [Channel(url) for url in urls]
-        # Mirrors, proxies and certificates of rattler's own configuration files.
-        config = Config.load_from_default_locations("rattler-build")
+        config = _configuration()
         self.client = Client.from_config(config)
         self._gateway = Gateway.from_config(
             config, cache_dir=cache / "repodata", client=self.client
@@ -399,23 +399,43 @@ async def _strong_exports(
     return [spec for spec in specs if not spec.startswith("__")]
 
 
-def _take_credentials() -> None:
-    """Gives rattler what stood in the URLs, beside the user's own file, without writing it."""
+def _configuration() -> Config:
+    """rattler's own configuration files: mirrors, proxies, certificates.
+
+    What stood in the URLs joins the user's credentials file, in memory: it is written nowhere.
+    """
+    config = Config.load_from_default_locations(_TOOL)
     given = os.environ.pop(CREDENTIALS, "")
     if not given:
-        return
-    own = os.environ.get("RATTLER_AUTH_FILE")
-    known = json.loads(Path(own).read_text()) if own else {}
-    memory = os.memfd_create("credentials")
-    os.write(memory, json.dumps({**known, **json.loads(given)}).encode())
-    os.environ["RATTLER_AUTH_FILE"] = f"/proc/self/fd/{memory}"
+        return config
+    # The file that the configuration names wins over the one that the environment names.
+    own = config.authentication_override_file
+    environ = os.environ.get("RATTLER_AUTH_FILE")
+    known: dict[str, object] = {}
+    for path in filter(None, (environ, own)):
+        file = Path(path).expanduser()
+        if file.is_file():
+            known.update(json.loads(file.read_text()))
+    both = _in_memory(json.dumps({**known, **json.loads(given)}))
+    os.environ["RATTLER_AUTH_FILE"] = both
+    if own is None:
+        return config
+    files = [place for place in Config.config_search_paths(_TOOL) if place[0].is_file()]
+    last = _in_memory(f"authentication-override-file = {json.dumps(both)}\n")
+    return Config.load_from_locations([*files, (last, False)])
+
+
+def _in_memory(text: str) -> str:
+    """A file that has no name and ends with this process."""
+    memory = os.memfd_create("flashinfer")
+    os.write(memory, text.encode())
+    return f"/proc/self/fd/{memory}"
 
 
 def main(request_file: str, answer_file: str) -> NoReturn:
     """Does what the request says, writes the answer, and ends the process."""
     code = 0
     try:
-        _take_credentials()
         answer: object = asyncio.run(_answers(json.loads(Path(request_file).read_text())))
     except Unusable as error:
         answer = {"unusable": error.answer}
