@@ -404,7 +404,7 @@ def test_for_which_cuda_a_torch_was_built(tmp_path: Path, spec: PackageSpec, cud
     (tmp_path / "index.json").write_text(json.dumps(spec.index()))
     program = (
         "import sys, os; from rattler import PackageRecord\n"
-        "from conda_bridge.toolchain.channel_worker import built_for\n"
+        "from conda_bridge.toolchain.channel_records import built_for\n"
         "print(built_for(PackageRecord.from_index_json(sys.argv[1])), flush=True); os._exit(0)"
     )
     done = subprocess.run(
