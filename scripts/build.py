@@ -7,6 +7,7 @@ Examples:
     python scripts/build.py --variant cpu_torch213 --variant cu130_torch211
     python scripts/build.py --arch 9.0a                       # Hopper only, into dist-9.0a/
     python scripts/build.py --list
+    python scripts/build.py --channel conda-forge --variant cu126_torch26 --no-wheel
     python scripts/build.py --all --dry-run
 
 Exit status: 0 done, 1 something built is not right, 2 unusable input.
@@ -52,6 +53,16 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="where channel/, wheels/ and index/ go (default dist, with --arch dist-LIST)",
     )
+    parser.add_argument(
+        "--channel",
+        action="append",
+        metavar="NAME",
+        help="a conda channel with compilers and torch (name, URL or folder), asked before all "
+        "other sources; may be given several times, the first wins",
+    )
+    parser.add_argument(
+        "--no-wheel", action="store_true", help="the conda packages alone, without a wheel"
+    )
     parser.add_argument("--nightly", metavar="YYYYMMDD", help="a nightly of that day")
     parser.add_argument("--commit", help="the commit that joins a nightly's label")
     parser.add_argument("--build-number", type=int, metavar="N", help="of a rebuild; default 0")
@@ -80,6 +91,8 @@ def main() -> int:
             nightly=args.nightly,
             commit=args.commit,
             build_number=args.build_number,
+            channels=tuple(args.channel or ()),
+            wheel=not args.no_wheel,
             environ=dict(os.environ),
         )
         pipeline = Pipeline(settings)

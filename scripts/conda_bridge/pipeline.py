@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import atomic, bridge, builder, index, toolchain, try_out, verify
-from .errors import BridgeError, ConfigError, TestsFailed
+from .errors import BridgeError, ConfigError, TestsFailed, ToolchainError
 from .label import Label, Variant
 from .ledger import Ledger, digest, file_digest, tree_digest
 from .progress import Progress
@@ -44,6 +44,8 @@ _VERIFY_CODE = (
     *("verify.py", "verify_binary.py", "verify_conda.py", "verify_wheel.py", "findings.py"),
     *("elf.py", "fatbin.py", "wheel_reader.py"),
 )
+# The stages that a build of the conda package alone leaves out.
+_OF_THE_WHEEL = ("wheel", "try-pip")
 _INDEX_CODE = ("index.py", "channel_index.py", "wheel_index.py")
 
 
@@ -69,6 +71,8 @@ class Settings:
     nightly: str | None = None
     commit: str | None = None
     build_number: int | None = None
+    channels: tuple[str, ...] = ()
+    wheel: bool = True
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     @property
@@ -153,7 +157,7 @@ class Pipeline:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.specs = load(settings.root / "conda_build_config.yaml")
-        self.providers = toolchain.providers(settings.cache)
+        self.providers = toolchain.providers(settings.cache, settings.channels)
 
     def select(self, ids: Sequence[str] | None) -> list[VariantSpec]:
         """The variants with these ids; the default one for none."""
@@ -161,9 +165,11 @@ class Pipeline:
 
     def available(self) -> list[VariantSpec]:
         """The variants that a provider supplies on this machine."""
-        return [
-            spec for spec in self.specs if toolchain.supply(_request(spec), self.providers).provider
-        ]
+        return [spec for spec, supply in self._supplies() if supply.provider]
+
+    def _supplies(self) -> list[tuple[VariantSpec, toolchain.Supply]]:
+        supplies = toolchain.supplies(list(map(_request, self.specs)), self.providers)
+        return list(zip(self.specs, supplies, strict=True))
 
     def label(self, variant: Variant) -> Label:
         """The label that a build of `variant` would get now."""
@@ -179,9 +185,8 @@ class Pipeline:
     def rows(self) -> list[dict[str, str]]:
         """For ``--list``: each variant, its names, and who supplies its toolchain here."""
         rows = []
-        for spec in self.specs:
+        for spec, supply in self._supplies():
             label = self.label(spec.variant)
-            supply = toolchain.supply(_request(spec), self.providers)
             rows.append(
                 {
                     "variant": spec.variant.id,
@@ -265,9 +270,14 @@ class _Job:
     def published(self) -> list[Path]:
         """The files that a person is told about, under their final names."""
         output = self.settings.output_dir
-        return [
+        packages = [
             output / "channel" / "linux-64" / self.label.conda_file,
             output / "channel" / "linux-64" / self.label.lib_conda_file,
+        ]
+        if not self.settings.wheel:
+            return packages
+        return [
+            *packages,
             output / "wheels" / self.label.wheel_file,
             output / "index" / self.label.index_dir / "flashinfer" / "index.html",
         ]
@@ -277,7 +287,7 @@ class _Job:
         name = self.name + self.settings.arch_suffix
         accelerator = self.label.variant.accelerator + self.settings.arch_suffix
         target = digest({"output": str(self.settings.output_dir)})[:8]
-        return [
+        stages = [
             Stage(
                 "toolchain",
                 f"{name}/toolchain",
@@ -336,15 +346,22 @@ class _Job:
                 self._run_publish,
             ),
         ]
+        left_out = () if self.settings.wheel else _OF_THE_WHEEL
+        return [stage for stage in stages if stage.kind not in left_out]
 
     # ------------------------------------------------------------ toolchain
 
     def _code(self, *names: str) -> str:
         return tree_digest(self.settings.root, [f"{_PACKAGE}/{name}" for name in names])
 
-    def _key_toolchain(self) -> str:
+    def _key_toolchain(self) -> str | None:
+        try:
+            channels = toolchain.state(_request(self.spec), self.providers)
+        except ToolchainError:
+            return None  # the stage itself will say which channel cannot be read
         return digest(
             {
+                "channels": channels,
                 "code": self._code("toolchain", "conda_writer.py"),
                 "variant": self.name,
                 "cache": str(self.settings.cache),
@@ -466,7 +483,8 @@ class _Job:
     # ------------------------------------------------------------ proof
 
     def _artifacts(self) -> list[Path]:
-        return [self.binding, self.staged_library, self.wheel]
+        packages = [self.binding, self.staged_library]
+        return [*packages, self.wheel] if self.settings.wheel else packages
 
     def _key_of_artifacts(self, code: str) -> str | None:
         if not all(path.is_file() for path in self._artifacts()):

@@ -70,7 +70,7 @@ def print_build(result: BuildResult) -> None:
         console.print("\nTo install what was made:")
         console.print(f"  conda install -c file://$PWD/{output}/channel flashinfer")
         for name, paths in result.files.items():
-            if name in result.variants:
+            if name in result.variants and len(paths) > 2:  # not without the wheel
                 folder = os.path.relpath(paths[3].parent.parent)
                 console.print(f"  pip install flashinfer --extra-index-url file://$PWD/{folder}/")
     for name, error in result.failures.items():

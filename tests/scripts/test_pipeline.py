@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import factories
 import pytest
+import toy_artifacts as toy
 
-from conda_bridge.errors import BuildFailed, ConfigError
+from conda_bridge import atomic, verify
+from conda_bridge.errors import BuildFailed, ConfigError, LabelMismatch, ToolchainError
 from conda_bridge.ledger import tree_digest
-from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
+from conda_bridge.pipeline import BuildResult, Pipeline, Settings, _Job, kernel_sources
 from conda_bridge.progress import Progress
 from conda_bridge.stages import Log, Outcome, Stage, StageFailed
 
@@ -137,3 +140,107 @@ def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(bad.as_dict()))["variants"]["a"]["error"]["what"]
     good = BuildResult(tmp_path, False, {"c": [kept]}, {}, {})
     assert (good.exit_code, good.unchanged) == (0, True)
+
+
+# ---------------------------------------------------------------- conda packages alone
+
+
+class Packages(Pipeline):
+    """cu124_torch24 as built against a torch of the new C++ ABI: toy packages, staged."""
+
+    def __init__(self, root: Path, folder: Path, *, wheel: bool) -> None:
+        for name in ("csrc", "conda_build_config.yaml"):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(root / name)
+        version = {"FLASHINFER_BUILD_VERSION": "0.1.6"}
+        super().__init__(
+            Settings(folder, folder / "cache", output=folder / "dist", wheel=wheel, environ=version)
+        )
+        [spec] = self.select(["cu124_torch24"])
+        label = self.label(spec.variant)
+        self.job = _Job(self.settings, spec, label, self.providers)
+        made = folder / "made"
+        files = {
+            factories.BUILD_INFO: factories.build_info(label, CUDA="12.4.131", CXX11_ABI=True),
+            factories.MODULE: toy.binding(variant="cu124_torch24", torch="2.4"),
+        }
+        atomic.copy(toy.write_conda(made, label, files=files), self.job.binding)
+        library = toy.library(cuda="12.4.131", archs="8.0+PTX;9.0a", gpu="zstd")
+        packed = toy.write_conda_library(made, label, files={"lib/libflashinfer.so": library})
+        atomic.copy(packed, self.job.staged_library)
+        self.log = Log(folder / "log", (folder / "log").open("w"), Progress(0, quiet=True))
+
+    def run_stage(self, kind: str) -> list[Path]:
+        [stage] = [stage for stage in self.job.stages() if stage.kind == kind]
+        assert stage.key()
+        return list(stage.run(self.log)[0])
+
+
+def test_a_package_of_the_other_abi_gets_no_wheel_and_the_way_out_is_named(
+    root: Path, tmp_path: Path
+) -> None:
+    whole = Packages(root, tmp_path, wheel=True)
+    with pytest.raises(LabelMismatch) as caught:
+        whole.run_stage("wheel")
+    assert "the new C++ string ABI" in caught.value.what
+    assert "build cu124_torch24 against the torch 2.4 of PyPI" in caught.value.fix
+    assert "python scripts/build.py --no-wheel" in caught.value.fix
+    assert not whole.job.wheel.exists()
+
+
+def test_without_a_wheel_the_packages_are_verified_and_published_alone(
+    root: Path, tmp_path: Path
+) -> None:
+    alone = Packages(root, tmp_path, wheel=False)
+    assert [stage.kind for stage in alone.job.stages()] == [
+        *("toolchain", "library", "binding", "verify", "try-conda", "publish")
+    ]
+    assert verify.verify([alone.job.binding, alone.job.staged_library]).findings == ()
+    assert alone.run_stage("verify") == []
+    made = alone.run_stage("publish")
+    assert made == alone.job.published
+    assert [path.name for path in made] == [
+        "flashinfer-0.1.6-cu124_torch24_0.conda",
+        "libflashinfer-0.1.6-cu124_0.conda",
+    ]
+    assert all(path.is_file() for path in made)
+    output = tmp_path / "dist"
+    assert not list(output.rglob("*.whl"))
+    records = json.loads((output / "channel/linux-64/repodata.json").read_text())
+    assert set(records["packages.conda"]) == {path.name for path in made}
+
+
+# ---------------------------------------------------------------- conda channels
+
+
+def test_the_state_of_the_channels_is_part_of_the_key(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    [spec] = pipeline.select(["cpu_torch213"])
+    job = _Job(pipeline.settings, spec, pipeline.label(spec.variant), pipeline.providers)
+    channels = ["one"]
+    monkeypatch.setattr(
+        "conda_bridge.pipeline.toolchain.state", lambda _request, _among: channels[0]
+    )
+
+    def key() -> str | None:
+        [stage] = [stage for stage in job.stages() if stage.kind == "toolchain"]
+        return stage.key()
+
+    before = key()
+    assert before == key()
+    channels[0] = "two"
+    assert key() not in (before, None)
+
+    def unreadable(*_args: object) -> str:
+        raise ToolchainError("the channel cannot be read")
+
+    monkeypatch.setattr("conda_bridge.pipeline.toolchain.state", unreadable)
+    assert key() is None  # so the stage runs, and says so itself
+
+
+def test_a_name_that_is_no_channel_ends_the_program(root: Path) -> None:
+    done = _build(root, "--list", "--channel", "defaults")
+    assert done.returncode == 2
+    assert "conda config --show default_channels" in done.stderr

@@ -30,15 +30,15 @@ def make_channel(packages: Iterable[Built], cache: Path) -> Path:
         for subdir in ("linux-64", "noarch"):
             folder = fresh / subdir
             folder.mkdir()
-            records = {}
+            records: dict[str, dict[str, dict[str, object]]] = {".conda": {}, ".bz2": {}}
             for built in wanted:
                 if built.record["subdir"] == subdir:
                     _link(built.path, folder / built.path.name)
-                    records[built.path.name] = dict(built.record)
+                    records[built.path.suffix][built.path.name] = dict(built.record)
             repodata = {
                 "info": {"subdir": subdir},
-                "packages": {},
-                "packages.conda": records,
+                "packages": records[".bz2"],
+                "packages.conda": records[".conda"],
                 "removed": [],
                 "repodata_version": 1,
             }
