@@ -132,13 +132,15 @@ def main() -> None:
         "-o", "--output", type=Path, default=ROOT / "benchmarks/results/variants_cost.json"
     )
     args = parser.parse_args()
+    project = Project.measure()
+    facts = {"nvcc": project.nvcc.version if project.nvcc else "", "archs": project.arch_list}
     costs = measure(args.torch)
     print(machine.describe())
     print(table(costs))
     result = {
         "machine": machine.describe(),
         "load_average": os.getloadavg(),
-        "nvcc": str(getattr(find_nvcc(), "version", "")),
+        **facts,
         "binding_limit_s": BINDING_LIMIT_S,
         "variants": [asdict(cost) for cost in costs],
     }
