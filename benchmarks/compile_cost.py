@@ -48,8 +48,7 @@ def _measure(part: str, command: str, folder: Path) -> Unit:
     if process.returncode != 0:
         raise SystemExit(f"{part}: a compiler ended with {process.returncode}")
     output = folder / words[words.index("-o") + 1]
-    # The build folder has a link to the checkout, src.
-    name = words[words.index("-c") + 1].removeprefix("src/") if "-c" in words else output.name
+    name = words[words.index("-c") + 1] if "-c" in words else output.name
     return Unit(
         "attention" if "attention" in Path(name).name and part == "kernels" else part,
         name,

@@ -30,6 +30,7 @@ VARIABLE = "FLASHINFER_COMPILER_CACHE"
 VARIABLES = (VARIABLE, "CCACHE_DIR", "SCCACHE_DIR")
 
 _KINDS = ("ccache", "sccache")
+_PIECE = 1 << 20
 _START_S = 20.0
 _IDLE_S = "600"  # after which a server whose build was killed ends by itself
 
@@ -311,5 +312,8 @@ def _identity_of_nvcc(nvcc: Nvcc) -> str:
 
 
 def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -3,9 +3,9 @@
 A ninja file is written and run; setup.py, the recipes and ``scripts/native.py`` all come here, so
 that every way to build uses the same flags and gives the same bytes.
 
-The compilers see no absolute path: the build folder holds links to the checkout, the compilers and
-torch, and all names go through those. So objects do not depend on where anything lies, and a
-compiler cache finds in one folder what it learned in another.
+The compilers see no absolute path: the build folder holds links to csrc/, the compilers and torch,
+and all names go through those. So objects do not depend on where anything lies, and a compiler
+cache finds in one folder what it learned in another.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BINDING_JOB_MEMORY = _GIB
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _CXX = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
 # A system header keeps the name it was found by; otherwise GCC writes its real path if shorter.
-_NAMES = ["-fno-canonical-system-headers", "-ffile-prefix-map=src=flashinfer"]
+_NAMES = ["-fno-canonical-system-headers", "-ffile-prefix-map=csrc=flashinfer/csrc"]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,6 @@ def build_library(
     """
     csrc = root / "csrc"
     folders = _Folders(build_dir)
-    src = folders.link("src", root)
     units = [_Unit(source, "cxx") for source in sorted(csrc.glob("cpu/*.cpp"))]
     # What compiled the library and for what: build_info.cu with nvcc, build_info.cpp without.
     about = [f"-DFLASHINFER_VERSION={_quoted(version)}"]
@@ -174,7 +173,7 @@ def build_library(
         libraries = [*_runtime_flags(nvcc, environ), "-lrt", "-lpthread", "-ldl"]
     else:
         units.append(_Unit(csrc / "build_info.cpp", "cxx", tuple(about)))
-    include = [f"-I{src}/csrc", f"-I{src}/csrc/include"]
+    include = ["-Icsrc", "-Icsrc/include"]
     flags = [*_CXX, *_WARNINGS, *_NAMES, *defines, *include]
     output = build_dir / LIBRARY_NAME
     link = [*_LINK, "-Wl,-soname," + LIBRARY_NAME, "-Wl,--no-undefined", "-Wl,--exclude-libs,ALL"]
@@ -220,7 +219,7 @@ def build_binding(
         BuildFailed: a compiler or the linker failed.
     """
     folders = _Folders(build_dir)
-    src, headers = folders.link("src", root), folders.link("torch", torch.root) + "/include"
+    headers = f"{folders.link('torch', torch.root)}/include"
     about = (
         f"-DFLASHINFER_VERSION={_quoted(version)}",
         f"-DFLASHINFER_VARIANT={_quoted(variant)}",
@@ -240,8 +239,8 @@ def build_binding(
         *_WARNINGS,
         *_NAMES,
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.cxx11_abi)}",
-        f"-I{src}/csrc",
-        f"-I{src}/csrc/include",
+        "-Icsrc",
+        "-Icsrc/include",
         f"-isystem {headers}",
         f"-isystem {headers}/torch/csrc/api/include",
     ]
@@ -379,6 +378,7 @@ def _run_ninja(
     environ: Mapping[str, str],
 ) -> None:
     build_dir = output.parent
+    folders.link("csrc", root / "csrc")
     compiler, arguments = _compiler(environ)
     cxx = shlex.join([f"{folders.link('cxx', compiler.parent)}/{compiler.name}", *arguments])
     # nvcc would resolve the name that it is given; the last one wins.
@@ -388,7 +388,7 @@ def _run_ninja(
     for unit in sorted(units, key=lambda unit: (unit.rule != "cuda", -unit.source.stat().st_size)):
         name = unit.source.relative_to(root)
         objects.append(f"{name.parent.name}-{name.name}.o")
-        builds.append(f"build {objects[-1]}: {unit.rule} src/{name}")
+        builds.append(f"build {objects[-1]}: {unit.rule} {name}")
         builds += [f"  name = flashinfer/{name}", f"  defines = {' '.join(unit.defines)}"]
     jobs = job_count(memory_per_job, environ)
     # LD_RUN_PATH would add the builder's prefix to the RUNPATH.
