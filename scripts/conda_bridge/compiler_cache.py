@@ -234,6 +234,8 @@ def _sccache(
             yield Launchers(f"{buster}={cxx} {program}", f"{buster}={cuda} {program}", own)
             _print(_sccache_statistics(_ask(program, own)))
         finally:
+            # Asked first: had it been killed, the next compiler call would have started another one.
+            subprocess.run([str(program), "--stop-server"], env=own, capture_output=True)
             server.terminate()
             server.wait()
 

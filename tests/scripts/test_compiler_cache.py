@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -245,16 +247,18 @@ def test_a_change_that_one_architecture_sees_is_compiled(
     assert cached == plain
 
 
-def _alive(program: Path) -> bool:
-    """Whether a process of `program` runs."""
+def _alive(program: Path) -> list[int]:
+    """The processes of `program` that run."""
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
+            state = path.with_name("stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if words[0].decode(errors="replace") == str(program):
-            return True
-    return False
+        if words[0].decode(errors="replace") == str(program) and state != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def test_no_server_is_left_and_the_users_own_is_left_alone(
@@ -274,12 +278,34 @@ def test_no_server_is_left_and_the_users_own_is_left_alone(
     subprocess.run([real, "--start-server"], env=theirs, check=True, capture_output=True)
     try:
         _objects(project, tmp_path / "w", cache=str(program), store=tmp_path)
-        assert not _alive(program)
+        assert _alive(program) == []
         command = [real, "--show-stats", "--stats-format=json"]
         shown = subprocess.run(command, env=theirs, check=True, capture_output=True, text=True)
         assert json.loads(shown.stdout)["stats"]["compile_requests"] == 0
     finally:
         subprocess.run([real, "--stop-server"], env=theirs, check=True, capture_output=True)
+
+
+def test_a_server_that_took_the_place_of_a_killed_one_is_ended_too(tmp_path: Path) -> None:
+    program = tmp_path / "sccache"
+    shutil.copy(PROGRAMS["sccache"] or "", program)
+    environ = {
+        **os.environ,
+        compiler_cache.VARIABLE: str(program),
+        "SCCACHE_DIR": str(tmp_path / "store"),
+    }
+    (tmp_path / "a.cpp").write_text("int f() { return 1; }\n")
+    with compiler_cache.session(["g++"], None, tmp_path, jobs=1, environ=environ) as used:
+        (pid,) = _alive(program)
+        os.kill(pid, signal.SIGKILL)
+        command = f"{used.cxx} g++ -c a.cpp -o a.o"
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=dict(used.environ))
+        assert pid not in _alive(program)
+        assert _alive(program)
+    end = time.monotonic() + 20
+    while _alive(program) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert _alive(program) == []
 
 
 def test_a_server_that_does_not_start_is_said(project: Path, tmp_path: Path) -> None:
