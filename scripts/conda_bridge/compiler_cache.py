@@ -234,7 +234,7 @@ def _sccache(
             yield Launchers(f"{buster}={cxx} {program}", f"{buster}={cuda} {program}", own)
             _print(_sccache_statistics(_ask(program, own)))
         finally:
-            # Asked first: had it been killed, the next compiler call would have started another one.
+            # Asked first: had it been killed, the next compiler call would have started another.
             subprocess.run([str(program), "--stop-server"], env=own, capture_output=True)
             server.terminate()
             server.wait()
