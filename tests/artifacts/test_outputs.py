@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from conda_bridge import conda_package
-from conda_bridge.bridge import wheel_path
+from conda_bridge.bridge import bridge, wheel_path
 from conda_bridge.label import Label
 
 
@@ -127,3 +127,18 @@ def test_published_bytes_are_never_replaced_silently(
     assert name in done.stderr
     assert taken.read_bytes() == b"somebody else's"
     assert not (tmp_path / "dist" / "wheels" / label.wheel_file).exists()
+
+
+def test_auditwheel_agrees_with_the_platform_tag(dist: Path, label: Label, tmp_path: Path) -> None:
+    """The wheel that is made with ``--platform-tag auto``, judged by auditwheel on its own."""
+    package = dist / "channel" / "linux-64" / label.conda_file
+    wheel = bridge(package, tmp_path, platform_tag="auto").path
+    tag = wheel.stem.rpartition("-")[2]
+    assert tag.startswith("manylinux_2_")
+    command = [sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = json.loads(done.stdout)
+    assert shown["sym_tag"] == tag
+    assert not shown["unsupported_isa"]
+    # All that is not in the policy is torch's, which the wheel requires.
+    assert set(shown["external_libs"]) == {"libc10.so", "libtorch_cpu.so"}
