@@ -28,7 +28,7 @@ def main() -> int:
         # fmt: off
         command = [
             str(Path(sys.executable).parent / "uv"), "pip", "compile", "--quiet", "--universal",
-            "--generate-hashes", "--python-version", "3.10", "--no-header", source.name,
+            "--generate-hashes", "--python-version", "3.11", "--no-header", source.name,
             "--output-file", source.with_suffix(".txt").name,
         ]
         # fmt: on

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import atomic
+from .usage import Cost
 
 __all__ = ["Entry", "Ledger", "digest", "file_digest", "tree_digest"]
 
@@ -48,11 +49,18 @@ def tree_digest(root: Path, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage: its key, what it made, what it took, and facts for the summary."""
+    """A finished stage.
+
+    Attributes:
+        key: the digest of what went in.
+        outputs: the files it made, with their sha256.
+        cost: what it took.
+        facts: for the summary.
+    """
 
     key: str
     outputs: dict[str, str]
-    seconds: float
+    cost: Cost
     facts: dict[str, object]
 
 
@@ -69,7 +77,7 @@ class Ledger:
         """The entry of `stage` if it was made from `key` and its outputs are untouched."""
         try:
             raw = json.loads(self._file(stage).read_text())
-            entry = Entry(raw["key"], raw["outputs"], raw["seconds"], raw["facts"])
+            entry = Entry(raw["key"], raw["outputs"], Cost(**raw["cost"]), raw["facts"])
         except (OSError, ValueError, KeyError, TypeError):
             return None  # never made, or an entry of another version of this file: make it again
         if entry.key != key:
@@ -85,13 +93,14 @@ class Ledger:
         stage: str,
         key: str,
         outputs: Iterable[Path],
-        seconds: float,
+        cost: Cost,
         facts: Mapping[str, object] | None = None,
     ) -> Entry:
-        """Writes that `stage` made `outputs` from `key` in `seconds`."""
+        """Writes that `stage` made `outputs` from `key` at this `cost`."""
         made = {str(path): file_digest(path) for path in outputs}
-        entry = Entry(key, made, seconds, dict(facts or {}))
-        atomic.write_text(self._file(stage), json.dumps(vars(entry), indent=1, sort_keys=True))
+        entry = Entry(key, made, cost, dict(facts or {}))
+        text = json.dumps({**vars(entry), "cost": cost.as_dict()}, indent=1, sort_keys=True)
+        atomic.write_text(self._file(stage), text)
         return entry
 
     def forget(self, stage: str) -> None:

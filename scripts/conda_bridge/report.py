@@ -58,19 +58,21 @@ def print_build(result: BuildResult) -> None:
         if result.dry_run:
             for outcome in outcomes:
                 console.print(f"{name}: {outcome.title}: {outcome.outcome}")
-        elif name not in result.failures:
+        elif name not in result.failures and not result.partial:
             for path in result.files[name]:
                 console.print(f"{os.path.relpath(path)}")
     if result.dry_run:
         return
     if result.unchanged:
         console.print("Nothing has changed; nothing was done.")
-    elif not result.failures:
+    elif not result.failures and not result.partial:
         output = os.path.relpath(result.output)
         console.print("\nTo install what was made:")
-        console.print(f"  conda install -c file://$PWD/{output}/channel flashinfer")
-        for name, paths in result.files.items():
-            if name in result.variants:
+        with_torch = any(len(paths) > 1 for paths in result.files.values())
+        name = "flashinfer" if with_torch else "libflashinfer"
+        console.print(f"  conda install -c file://$PWD/{output}/channel {name}")
+        for paths in result.files.values():
+            if len(paths) > 3:  # a variant; a library has no page for pip
                 folder = os.path.relpath(paths[3].parent.parent)
                 console.print(f"  pip install flashinfer --extra-index-url file://$PWD/{folder}/")
     for name, error in result.failures.items():

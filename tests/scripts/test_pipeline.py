@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conda_bridge.build_jobs import STAGES, Job, VariantJob
 from conda_bridge.errors import BuildFailed, ConfigError
 from conda_bridge.ledger import tree_digest
 from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
@@ -55,6 +56,10 @@ def test_nightly_and_build_number_reach_every_name(root: Path) -> None:
         (["--variant", "cu124_torch24"], {}, "cu124_torch24"),
         (["--list"], {"FLASHINFER_BUILD_VERSION": "0.1.6+abc"}, "FLASHINFER_BUILD_VERSION=0.1.6"),
         (["--all", "--variant", "cpu_torch213"], {}, "exclude each other"),
+        (["--library", "cpu", "--variant", "cpu_torch213"], {}, "excludes"),
+        (["--library", "cu999"], {}, "cpu, cu118"),
+        (["--library", "cpu", "--stage", "wheel"], {}, "compiler, library, verify, publish"),
+        (["--stage", "wheels"], {}, "try-conda"),
     ],
 )
 def test_unusable_input_says_what_to_do_with_status_2(
@@ -76,9 +81,11 @@ def test_errors_as_json(root: Path) -> None:
 def test_chosen_architectures_get_a_folder_of_their_own(root: Path, tmp_path: Path) -> None:
     plain = Settings(root, tmp_path)
     hopper = Settings(root, tmp_path, arch_list="9.0a")
+    old = Settings(root, tmp_path, arch_list="9.0a", glibc="2.31")
     both = Settings(root, tmp_path, arch_list="8.0+PTX;9.0a")
     assert plain.output_dir.name == "dist"
     assert hopper.output_dir.name == "dist-9.0a"
+    assert old.output_dir.name == "dist-9.0a-glibc2.31"
     assert both.output_dir.name == "dist-8.0+PTX_9.0a"
     assert Settings(root, tmp_path, output=tmp_path / "x", arch_list="9.0a").output_dir.name == "x"
 
@@ -122,6 +129,63 @@ def test_the_default_is_one_variant_and_repeats_are_one(root: Path, tmp_path: Pa
     available = {spec.id for spec in pipeline.available()}
     assert {"cpu_torch213", "cu130_torch211", "cu130_torch213"} <= available
     assert "cu124_torch24" not in available
+
+
+def test_kernels_are_the_same_job_whatever_the_torch(root: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    jobs = [pipeline.job(spec) for spec in pipeline.select(["cu130_torch211", "cu130_torch213"])]
+    alone = pipeline.library("cu130")
+    for job in jobs:
+        assert job.kernels.library == alone.library
+        assert job.kernels.spec == alone.spec
+        shared = {stage.name for stage in job.stages()} & {stage.name for stage in alone.stages()}
+        assert shared == {"cu130/compiler", "cu130/library"}
+    own = [{stage.lock for stage in job.stages()} for job in jobs]
+    assert own[0] & own[1] == {"cu130/compiler", "cu130"}
+
+
+def test_the_wheel_is_what_lies_there_when_its_platform_is_measured(
+    root: Path, tmp_path: Path
+) -> None:
+    def job(tag: str) -> VariantJob:
+        pipeline = Pipeline(Settings(tmp_path, tmp_path, platform_tag=tag))
+        return pipeline.job(pipeline.select(["cpu_torch213"])[0])
+
+    for name in ("conda_build_config.yaml", "version.txt"):
+        (tmp_path / name).write_text((root / name).read_text())
+    usual = job("linux_x86_64").wheel
+    assert job("auto").wheel == usual
+    measured = usual.with_name(usual.name.replace("linux_x86_64", "manylinux_2_31_x86_64"))
+    measured.parent.mkdir(parents=True)
+    measured.touch()
+    assert job("auto").wheel == measured
+    assert measured.name in [path.name for path in job("auto").published]
+    assert job("linux_x86_64").wheel == usual
+
+
+def test_every_stage_needs_only_what_comes_before_it(root: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    jobs: list[Job] = [pipeline.library("cpu"), *map(pipeline.job, pipeline.select(None))]
+    for job in jobs:
+        before: set[str] = set()
+        for stage in job.stages():
+            assert set(stage.needs) <= before, stage.name
+            before.add(stage.kind)
+        assert before <= set(STAGES)
+        proofs = {kind for kind in before if kind.startswith(("verify", "try"))}
+        assert set(job.stages()[-1].needs) == proofs
+
+
+def test_a_stage_alone_without_its_input_names_what_to_run_first(
+    root: Path, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path, glibc="1.0"))  # a folder that nobody has
+    specs = pipeline.select(["cpu_torch213"])
+    result = pipeline.run(specs, Progress(0, quiet=True), stage="wheel")
+    assert result.exit_code == 2
+    said = str(result.failures["cpu_torch213"])
+    assert "'toolchain' is not done" in said
+    assert "python scripts/build.py --variant cpu_torch213 --stage toolchain" in said
 
 
 def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
