@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -26,11 +25,10 @@ from conda_bridge import bootstrap
 
 bootstrap.ensure(__file__)
 
-from conda_bridge import atomic, report
+from conda_bridge import atomic, build_options, report
 from conda_bridge.build_jobs import STAGES
-from conda_bridge.build_settings import DEFAULT_PLATFORM
 from conda_bridge.errors import BridgeError
-from conda_bridge.pipeline import Pipeline, Settings
+from conda_bridge.pipeline import Pipeline
 from conda_bridge.progress import Progress
 from conda_bridge.variants import DEFAULT_VARIANT
 
@@ -61,28 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--list", action="store_true", help="the variants, their names, their source"
     )
-    parser.add_argument("--arch", metavar="LIST", help="GPU architectures, e.g. '8.0+PTX;9.0a'")
-    parser.add_argument("--glibc", metavar="X.Y", help="link against this older C library")
-    parser.add_argument(
-        "--platform-tag",
-        default=DEFAULT_PLATFORM,
-        metavar="TAG",
-        help="of the wheel: a manylinux tag, which is proved, or auto (default %(default)s)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        help="where channel/, wheels/ and index/ go (default dist; with --arch or --glibc dist-X)",
-    )
-    parser.add_argument("--nightly", metavar="YYYYMMDD", help="a nightly of that day")
-    parser.add_argument("--commit", help="the commit that joins a nightly's label")
-    parser.add_argument("--build-number", type=int, metavar="N", help="of a rebuild; default 0")
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="drop packages of the same name in the output that have other bytes",
-    )
+    build_options.add(parser)
     parser.add_argument("--dry-run", action="store_true", help="say which steps are due")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
@@ -99,20 +76,7 @@ def main() -> int:
     if args.library and (args.all or args.variant):
         parser.error("--library excludes --all and --variant")
     try:
-        settings = Settings(
-            root=bootstrap.project_root(),
-            cache=bootstrap.cache_dir(),
-            output=args.output,
-            arch_list=args.arch,
-            glibc=args.glibc,
-            platform_tag=args.platform_tag,
-            replace=args.replace,
-            nightly=args.nightly,
-            commit=args.commit,
-            build_number=args.build_number,
-            environ=dict(os.environ),
-        )
-        pipeline = Pipeline(settings)
+        pipeline = Pipeline(build_options.settings(args))
         if args.list:
             rows = pipeline.rows()
             print(json.dumps(rows, indent=2) if args.json else report.variants_table(rows), end="")

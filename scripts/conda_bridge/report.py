@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .errors import BridgeError
 
 if TYPE_CHECKING:
+    from .matrix_report import MatrixReport
     from .pipeline import BuildResult
 
-__all__ = ["failure", "print_build", "variants_table"]
+__all__ = ["failure", "matrix_table", "print_build", "variants_table"]
 
+_STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _WIDE = 160  # a table that goes to a file or a pipe is not cut to a terminal's width
 
 
@@ -48,6 +51,51 @@ def variants_table(rows: Sequence[Mapping[str, str]]) -> str:
         )
     with console.capture() as capture:
         console.print(table)
+    return capture.get()
+
+
+def matrix_table(made: MatrixReport) -> str:
+    """The end of a matrix: outcome, cost and log of each stage; what failed; what is missing."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant", no_wrap=True)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("CPU s", justify="right", no_wrap=True)
+    table.add_column("peak MB", justify="right", no_wrap=True)
+    table.add_column("log", overflow="fold")
+    failed: list[str] = []
+    for name, stages in made.stages.items():
+        shown = name
+        for stage in stages:
+            cost = stage.cost
+            numbers = (
+                (f"{cost.seconds:.1f}", f"{cost.cpu_seconds:.1f}", f"{cost.peak_memory / 1e6:.0f}")
+                if cost.peak_memory
+                else ("-", "-", "-")
+            )
+            style = _STYLES[stage.outcome]
+            outcome = f"[{style}]{stage.outcome}[/{style}]"
+            table.add_row(shown, stage.kind, outcome, *numbers, escape(stage.log))
+            shown = ""
+            if stage.error:
+                failed.append(f"{name}: {stage.kind}: {stage.error}")
+    with console.capture() as capture:
+        console.print(table)
+        console.print()
+        for name in made.stages:
+            for path in made.files[name] if made.built(name) else ():
+                console.print(os.path.relpath(path), soft_wrap=True)
+        for line in failed:
+            console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
+        for item in made.plan.missing:
+            line = f"{item.name}: {item.reason}"
+            console.print(f"[yellow]not built[/yellow] {escape(line)}", soft_wrap=True)
+        built = sum(map(made.built, made.stages))
+        console.print(
+            f"{built} of {len(made.stages)} built, {len(made.plan.missing)} without a toolchain"
+        )
     return capture.get()
 
 

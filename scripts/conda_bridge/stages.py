@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from . import atomic
 from .errors import BridgeError, BuildFailed, ConfigError
@@ -106,6 +106,10 @@ class StageFailed(BridgeError):
         self.cost = cost
         self.code = cause.exit_code
         super().__init__(f"{stage.title} failed: {cause}", fix=f"the whole log: {log}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``, with what it cost."""
+        return {**super().as_dict(), "log": self.log, "cost": self.cost.as_dict()}
 
 
 @contextlib.contextmanager

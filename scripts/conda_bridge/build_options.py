@@ -1,0 +1,71 @@
+"""The options that say what a build is, shared by the programs that build and that start builds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from . import bootstrap
+from .build_settings import DEFAULT_PLATFORM, Settings
+
+__all__ = ["add", "settings", "words"]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the options to `parser`."""
+    parser.add_argument("--arch", metavar="LIST", help="GPU architectures, e.g. '8.0+PTX;9.0a'")
+    parser.add_argument("--glibc", metavar="X.Y", help="link against this older C library")
+    parser.add_argument(
+        "--platform-tag",
+        default=DEFAULT_PLATFORM,
+        metavar="TAG",
+        help="of the wheel: a manylinux tag, which is proved, or auto (default %(default)s)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="where channel/, wheels/ and index/ go (default dist; with --arch or --glibc dist-X)",
+    )
+    parser.add_argument("--nightly", metavar="YYYYMMDD", help="a nightly of that day")
+    parser.add_argument("--commit", help="the commit that joins a nightly's label")
+    parser.add_argument("--build-number", type=int, metavar="N", help="of a rebuild; default 0")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="drop packages of the same name in the output that have other bytes",
+    )
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """What the parsed options ask for."""
+    return Settings(
+        root=bootstrap.project_root(),
+        cache=bootstrap.cache_dir(),
+        output=args.output,
+        arch_list=args.arch,
+        glibc=args.glibc,
+        platform_tag=args.platform_tag,
+        replace=args.replace,
+        nightly=args.nightly,
+        commit=args.commit,
+        build_number=args.build_number,
+        environ=dict(os.environ),
+    )
+
+
+def words(chosen: Settings) -> list[str]:
+    """The options that ask another program for the same."""
+    pairs = {
+        "--arch": chosen.arch_list,
+        "--glibc": chosen.glibc,
+        "--output": chosen.output and str(chosen.output_dir),
+        "--nightly": chosen.nightly,
+        "--commit": chosen.commit,
+        "--build-number": None if chosen.build_number is None else str(chosen.build_number),
+    }
+    if chosen.platform_tag != DEFAULT_PLATFORM:
+        pairs["--platform-tag"] = chosen.platform_tag
+    given = [word for name, value in pairs.items() if value for word in (name, value)]
+    return [*given, *(["--replace"] if chosen.replace else [])]

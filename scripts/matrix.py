@@ -1,0 +1,114 @@
+"""The matrix of builds: runs it on Snakemake, here or on a cluster, and says what CI fans out.
+
+Examples:
+    python scripts/matrix.py run -j 2 --variant cpu_torch213 --accelerator cu130
+    python scripts/matrix.py run --all --dry-run
+    python scripts/matrix.py run --all -j 40 --executor slurm -- --default-resources slurm_account=x
+    python scripts/matrix.py report --all
+    python scripts/matrix.py list --format table
+
+A run continues where the last one stopped, and builds the kernels once per CUDA. Exit status: 0 all
+built, 1 something is not built that was asked for by name or that can be built here, 2 unusable
+input. docs/matrix.md says more.
+"""
+
+from __future__ import annotations
+
+from conda_bridge import bootstrap
+
+bootstrap.ensure(__file__)
+
+import argparse
+import json
+import os
+import sys
+
+from conda_bridge import build_options, matrix_plan, matrix_run, report
+from conda_bridge.errors import BridgeError
+from conda_bridge.pipeline import Pipeline
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    what = argparse.ArgumentParser(add_help=False)
+    what.add_argument("--all", action="store_true", help="the whole matrix (the default)")
+    what.add_argument("--variant", action="append", default=[], metavar="ID")
+    what.add_argument(
+        "--accelerator",
+        action="append",
+        default=[],
+        metavar="CU",
+        help="all variants of this CUDA, e.g. cu130, or of the cpu",
+    )
+    what.add_argument(
+        "--library",
+        action="append",
+        default=[],
+        metavar="CU",
+        help="the kernels alone for this CUDA, without any torch",
+    )
+    what.add_argument("--json", action="store_true", help="print the report as JSON")
+    build_options.add(what)
+    run = commands.add_parser("run", parents=[what], help="build what is due")
+    run.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processors to use here, or jobs at once on a cluster (default: the processors here)",
+    )
+    run.add_argument(
+        "--threads", type=int, metavar="N", help="compilers at once in one job (default: what fits)"
+    )
+    run.add_argument("--executor", metavar="NAME", help="a Snakemake executor plugin, e.g. slurm")
+    run.add_argument("--dry-run", action="store_true", help="say what would run")
+    run.add_argument("snakemake", nargs="*", help="further options for Snakemake, after --")
+    commands.add_parser("report", parents=[what], help="what is built, without building")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    pipeline = Pipeline(build_options.settings(args))
+    plan = matrix_plan.plan(
+        pipeline, variants=args.variant, accelerators=args.accelerator, libraries=args.library
+    )
+    if args.command == "report":
+        made = matrix_run.state(plan, pipeline.settings, pipeline.ledger)
+    else:
+        where = matrix_run.Where(args.jobs, args.threads, args.executor, tuple(args.snakemake))
+        made = matrix_run.run(
+            plan,
+            pipeline.settings,
+            pipeline.ledger,
+            where,
+            dry_run=args.dry_run,
+            report=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        if args.dry_run:
+            return 0
+    if args.json:
+        print(json.dumps(made.as_dict(), indent=2))
+    else:
+        print(report.matrix_table(made), end="")
+    return made.exit_code
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    try:
+        if args.all and (args.variant or args.accelerator or args.library):
+            _parser().error("--all excludes --variant, --accelerator and --library")
+        return _run(args)
+    except BridgeError as error:
+        return report.failure(error, as_json=args.json)
+    except KeyboardInterrupt:
+        print("interrupted; the next call continues here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
