@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--list", action="store_true", help="the variants, their names, their source"
     )
+    parser.add_argument(
+        "--no-kernels",
+        action="store_true",
+        help="fail rather than compile kernels: another machine has built them",
+    )
     build_options.add(parser)
     parser.add_argument("--dry-run", action="store_true", help="say which steps are due")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -92,6 +97,7 @@ def main() -> int:
                 progress,
                 libraries=args.library or (),
                 stage=args.stage,
+                kernels=not args.no_kernels,
                 dry_run=args.dry_run,
             )
         if args.record:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 from pathlib import Path
 
 from . import bootstrap
 from .build_settings import DEFAULT_PLATFORM, Settings
+from .errors import ConfigError
 
 __all__ = ["add", "settings", "words"]
 
@@ -28,7 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="where channel/, wheels/ and index/ go (default dist; with --arch or --glibc dist-X)",
     )
-    parser.add_argument("--nightly", metavar="YYYYMMDD", help="a nightly of that day")
+    parser.add_argument(
+        "--nightly",
+        metavar="YYYYMMDD",
+        help="a nightly of that day; 'commit' takes day and commit from the checkout's newest one",
+    )
     parser.add_argument("--commit", help="the commit that joins a nightly's label")
     parser.add_argument("--build-number", type=int, metavar="N", help="of a rebuild; default 0")
     parser.add_argument(
@@ -39,20 +45,47 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    """What the parsed options ask for."""
+    """What the parsed options ask for.
+
+    Raises:
+        ConfigError: the commit is asked for, and the checkout has none.
+    """
+    root = bootstrap.project_root()
+    nightly, commit = args.nightly, args.commit
+    if nightly == "commit":
+        nightly, commit = _newest_commit(root)
     return Settings(
-        root=bootstrap.project_root(),
+        root=root,
         cache=bootstrap.cache_dir(),
         output=args.output,
         arch_list=args.arch,
         glibc=args.glibc,
         platform_tag=args.platform_tag,
         replace=args.replace,
-        nightly=args.nightly,
-        commit=args.commit,
+        nightly=nightly,
+        commit=commit,
         build_number=args.build_number,
         environ=dict(os.environ),
     )
+
+
+def _newest_commit(root: Path) -> tuple[str, str]:
+    """The day of the newest commit, in UTC, and its hash: the same on every machine."""
+    command = ["git", "-C", str(root), "show", "--no-patch", "--format=%cd %h", "--abbrev=7"]
+    command += ["--date=format-local:%Y%m%d", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, "TZ": "UTC"}, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(
+            f"git names no commit: {getattr(error, 'stderr', '') or error}".strip(),
+            where=str(root),
+            expected="a checkout with its history",
+            fix="give --nightly the day, as YYYYMMDD, and --commit",
+        ) from None
+    day, _, commit = done.stdout.strip().partition(" ")
+    return day, commit[:7]
 
 
 def words(chosen: Settings) -> list[str]:

@@ -53,7 +53,8 @@ class Entry:
 
     Attributes:
         key: the digest of what went in.
-        outputs: the files it made, with their sha256.
+        outputs: the files it made, with their sha256; relative to the folder that holds
+            the ledger where they lie in it, so that it may be moved as a whole.
         cost: what it took.
         facts: for the summary.
     """
@@ -70,6 +71,15 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def _base(self) -> Path:
+        return self.folder.parent.absolute()
+
+    def _name(self, path: Path) -> str:
+        whole = path.absolute()
+        inside = whole.is_relative_to(self._base)
+        return str(whole.relative_to(self._base) if inside else whole)
+
     def _file(self, stage: str) -> Path:
         return self.folder / f"{stage}.json"
 
@@ -83,7 +93,7 @@ class Ledger:
         if entry.key != key:
             return None
         for name, recorded in entry.outputs.items():
-            path = Path(name)
+            path = self._base / name
             if not path.is_file() or file_digest(path) != recorded:
                 return None
         return entry
@@ -97,7 +107,7 @@ class Ledger:
         facts: Mapping[str, object] | None = None,
     ) -> Entry:
         """Writes that `stage` made `outputs` from `key` at this `cost`."""
-        made = {str(path): file_digest(path) for path in outputs}
+        made = {self._name(path): file_digest(path) for path in outputs}
         entry = Entry(key, made, cost, dict(facts or {}))
         text = json.dumps({**vars(entry), "cost": cost.as_dict()}, indent=1, sort_keys=True)
         atomic.write_text(self._file(stage), text)

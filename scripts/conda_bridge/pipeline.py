@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import toolchain
@@ -19,7 +19,7 @@ from .errors import BridgeError, ConfigError
 from .label import Label, Variant
 from .ledger import Ledger, file_digest
 from .progress import Progress
-from .stages import Outcome, StageFailed, first_missing, run_stages
+from .stages import Outcome, Stage, StageFailed, first_missing, run_stages
 from .variants import DEFAULT_VARIANT, VariantSpec, load, select
 
 __all__ = ["BuildResult", "Pipeline", "Settings", "kernel_sources"]
@@ -96,9 +96,20 @@ class Pipeline:
         """The variants with these ids; the default one for none."""
         return list(select(self.specs, list(dict.fromkeys(ids or [DEFAULT_VARIANT]))))
 
-    def supply(self, spec: VariantSpec, *, torch: bool = True) -> toolchain.Supply:
-        """Who supplies the toolchain of a variant, or of its kernels alone, on this machine."""
-        return toolchain.supply(request(spec, self.settings, torch=torch), self.providers)
+    def supply(
+        self, spec: VariantSpec, *, torch: bool = True, any_compiler: bool = False
+    ) -> toolchain.Supply:
+        """Who supplies the toolchain of a variant on this machine.
+
+        Args:
+            spec: the variant.
+            torch: False for its kernels alone.
+            any_compiler: leave it to the machine that builds whether its C++ compiler is too new.
+        """
+        wanted = request(spec, self.settings, torch=torch)
+        if any_compiler:
+            wanted = replace(wanted, gxx_below=None)
+        return toolchain.supply(wanted, self.providers)
 
     def available(self) -> list[VariantSpec]:
         """The variants that a provider supplies on this machine."""
@@ -180,6 +191,7 @@ class Pipeline:
         *,
         libraries: Iterable[str] = (),
         stage: str | None = None,
+        kernels: bool = True,
         dry_run: bool = False,
     ) -> BuildResult:
         """Builds one thing after the other; one that fails does not stop the others.
@@ -189,6 +201,7 @@ class Pipeline:
             progress: is told what happens.
             libraries: accelerators to build libflashinfer for, without any torch.
             stage: the kind of the only stage to run of each; all it needs has to be done.
+            kernels: False to fail rather than compile kernels, which another machine has built.
             dry_run: only say what is due.
 
         Raises:
@@ -217,6 +230,8 @@ class Pipeline:
                         continue
                     if stage:
                         _check_needs(job, stage, self.ledger)
+                    if one.kind == "library" and not kernels:
+                        _check_built(one, self.ledger)
                     outcomes += run_stages([one], self.ledger, logs, progress, dry_run=dry_run)
                 if stage and not outcomes:
                     first_missing(job.stages(), stage, self.ledger)  # says which there are
@@ -237,3 +252,15 @@ def _check_needs(job: Job, kind: str, ledger: Ledger) -> None:
         where=f"stage {kind}",
         fix=f"python scripts/build.py {option} {job.name} --stage {missing.kind}",
     )
+
+
+def _check_built(library: Stage, ledger: Ledger) -> None:
+    """Raises ConfigError unless the kernels are there, made of what is here."""
+    key = library.key()
+    if key is None or ledger.lookup(library.name, key) is None:
+        raise ConfigError(
+            "the kernels are not built, or were built with another compiler or other sources",
+            where=library.name,
+            expected="the packages/, inputs/ and ledger/ that the machine has which built them",
+            fix="build them on a machine with the same compiler, or allow it here",
+        )

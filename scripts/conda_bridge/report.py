@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["failure", "matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
+_BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
 _WIDE = 160  # a table that goes to a file or a pipe is not cut to a terminal's width
 
 
@@ -38,19 +39,34 @@ def failure(error: BridgeError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def variants_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The table of ``build.py --list``."""
-    console = _console()
+def variants_table(rows: Sequence[Mapping[str, str]], *, width: int | None = None) -> str:
+    """The table of ``build.py --list``.
+
+    Args:
+        rows: the variants.
+        width: columns; those of the terminal by default.
+    """
+    console = Console(highlight=False, width=width) if width else _console()
+    # The names of both sides fit beside the rest, or go below it; they are never broken.
+    names = max((len(row[key]) for row in rows for key in ("conda_file", "wheel_file")), default=0)
+    beside = console.width >= names + _BESIDE_NAMES
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("variant", "conda package", "wheel", "archs", "toolchain here"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        supply = row["provider"] or f"[dim]missing: {row['missing']}[/dim]"
-        table.add_row(
-            row["variant"], row["conda_file"], row["wheel_file"], row["arch_list"] or "-", supply
-        )
+    table.add_column("variant", no_wrap=True)
+    table.add_column("conda package and wheel", no_wrap=True)
+    table.add_column("archs", no_wrap=True)
+    table.add_column("toolchain here")
     with console.capture() as capture:
-        console.print(table)
+        for row in rows:
+            variant, conda, wheel = row["variant"], row["conda_file"], row["wheel_file"]
+            supply = row["provider"] or f"[dim]missing: {escape(row['missing'])}[/dim]"
+            archs = row["arch_list"] if row["arch_list"] != "None" else "-"
+            if beside:
+                table.add_row(variant, f"{conda}\n{wheel}", archs, supply)
+            else:
+                console.print(f"[bold]{variant}[/bold]  {archs}  {supply}")
+                console.print(f"  {conda}\n  {wheel}", soft_wrap=True)
+        if beside:
+            console.print(table)
     return capture.get()
 
 
