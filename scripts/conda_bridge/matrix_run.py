@@ -22,11 +22,17 @@ from .ledger import Ledger
 from .matrix_plan import Plan
 from .native import CUDA_JOB_MEMORY, available_memory
 
-__all__ = ["Where", "run", "state", "work_folder"]
+__all__ = ["SNAKEMAKE", "Where", "run", "set_stamps", "state", "work_folder"]
 
 Report = Callable[[str], None]
 _MB = 1 << 20
 _REPORT = "report.json"
+# What every run is given: failures do not stop the rest, what was cut off runs again, and only the
+# order of stamps says what is due.
+SNAKEMAKE = (
+    *("--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock"),
+    *("--scheduler", "greedy", "--latency-wait", "30"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def run(
     # One run at a time in a folder. Snakemake ends with this process (process.run), so that its
     # own lock, which a killed run would leave behind, has nothing to add.
     with atomic.lock(folder / "lock"), _place(folder, dry_run) as place:
-        kept = _set_stamps(plan, ledger, place)
+        kept = set_stamps(plan, ledger, place)
         build = [sys.executable, str(settings.root / "scripts" / "build.py")]
         config = plan.as_config(build, words(settings), where.compilers())
         atomic.write_text(place / "plan.json", json.dumps(config, indent=1) + "\n")
@@ -108,9 +114,7 @@ def run(
             str(snakemake), "-m", "snakemake",
             "--snakefile", str(settings.root / "scripts" / "matrix.smk"),
             "--directory", str(place), "--configfile", str(place / "plan.json"),
-            "--keep-going", "--rerun-incomplete", "--rerun-triggers", "mtime", "--nolock",
-            "--scheduler", "greedy", "--latency-wait", "30",
-            "--quiet", *(["host"] if dry_run else ["host", "reason", "rules"]),
+            *SNAKEMAKE, "--quiet", *(["host"] if dry_run else ["host", "reason", "rules"]),
             *(["--dry-run"] if dry_run else []),
             *where.options(),
         ]
@@ -138,7 +142,7 @@ def _place(folder: Path, dry_run: bool) -> Iterator[Path]:
         yield Path(name)
 
 
-def _set_stamps(plan: Plan, ledger: Ledger, folder: Path) -> set[str]:
+def set_stamps(plan: Plan, ledger: Ledger, folder: Path) -> set[str]:
     """Makes Snakemake's stamps say what the ledger says.
 
     Returns:

@@ -100,9 +100,9 @@ def matrix_table(made: MatrixReport) -> str:
     with console.capture() as capture:
         console.print(table)
         console.print()
-        for name in made.stages:
-            for path in made.files[name] if made.built(name) else ():
-                console.print(os.path.relpath(path), soft_wrap=True)
+        files = [path for name in made.stages if made.built(name) for path in made.files[name]]
+        for path in dict.fromkeys(files):
+            console.print(os.path.relpath(path), soft_wrap=True)
         for line in failed:
             console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
         for item in made.plan.missing:
