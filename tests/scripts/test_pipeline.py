@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from conda_bridge import report
 from conda_bridge.build_jobs import STAGES, Job, VariantJob
 from conda_bridge.errors import BuildFailed, ConfigError
 from conda_bridge.ledger import tree_digest
-from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
+from conda_bridge.pipeline import BuildResult, Pipeline, Settings, check_built, kernel_sources
 from conda_bridge.progress import Progress
 from conda_bridge.stages import Log, Outcome, Stage, StageFailed
 
@@ -36,6 +38,31 @@ def test_list_names_both_sides_and_the_supplier_or_what_is_missing(root: Path) -
     assert all(bool(row["provider"]) != bool(row["missing"]) for row in rows.values())
     table = _build(root, "--list").stdout
     assert all(variant in table for variant in rows)
+
+
+@pytest.mark.parametrize("width", [100, 160])
+def test_the_list_fits_with_every_name_whole(root: Path, tmp_path: Path, width: int) -> None:
+    rows = Pipeline(Settings(root, tmp_path)).rows()
+    lines = report.variants_table(rows, width=width).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    text = "\n".join(lines)
+    for row in rows:
+        assert row["conda_file"] in text
+        assert row["wheel_file"] in text
+        [line] = [line for line in lines if line.startswith(row["variant"] + " ")]
+        reason = row["missing"].split(":")[0]
+        assert (row["provider"] or reason) in line
+        assert row["arch_list"].replace("None", "-") in line
+
+
+def test_a_nightly_of_the_commit_is_the_same_on_every_machine(root: Path) -> None:
+    command = ["git", "-C", str(root), "log", "-1", "--format=%H %ct"]
+    commit, seconds = subprocess.check_output(command, text=True).split()
+    day = datetime.fromtimestamp(int(seconds), tz=UTC).strftime("%Y%m%d")
+    rows = json.loads(
+        _build(root, "--list", "--json", "--nightly", "commit", TZ="Asia/Tokyo").stdout
+    )
+    assert f".dev{day}-cpu_torch24_g{commit[:7]}_0." in rows[0]["conda_file"]
 
 
 def test_nightly_and_build_number_reach_every_name(root: Path) -> None:
@@ -186,6 +213,22 @@ def test_a_stage_alone_without_its_input_names_what_to_run_first(
     said = str(result.failures["cpu_torch213"])
     assert "'toolchain' is not done" in said
     assert "python scripts/build.py --variant cpu_torch213 --stage toolchain" in said
+
+
+def test_kernels_of_another_machine_are_taken_or_refused_but_never_compiled_again(
+    root: Path, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path, glibc="1.1"))  # a folder that nobody has
+    job = pipeline.library("cpu")
+    [compiler, library] = job.compile_stages()
+    result = pipeline.run([], Progress(0, quiet=True), libraries=["cpu"], kernels=False)
+    assert result.exit_code == 2
+    [failure] = result.failures.values()
+    # The compiler of glibc 1.1 cannot be had, which comes first; so ask the check itself.
+    assert "no C library 1.1" in str(failure)
+    with pytest.raises(ConfigError, match="the kernels are not built"):
+        check_built(library, pipeline.ledger)
+    assert compiler.needs == ()
 
 
 def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
