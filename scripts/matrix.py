@@ -23,6 +23,7 @@ bootstrap.ensure(__file__)
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from conda_bridge.errors import BridgeError
 from conda_bridge.fan_out import EVENTS
 from conda_bridge.pipeline import Pipeline
 
+_NOISE = re.compile(r"Select jobs|Execute \d+ jobs|Finished jobid|\[\w{3} \w{3} .*\d{4}\]$")
 GOLDEN = "tests/matrix/golden"
 _EVENT_HELP = "what CI builds for: newest torch of each CUDA on a pull request, else everything"
 
@@ -126,6 +128,12 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
+def _show(line: str) -> None:
+    """What Snakemake says, without what says nothing."""
+    if line.strip() and not _NOISE.match(line):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _run(args: argparse.Namespace) -> int:
     pipeline = Pipeline(build_options.settings(args))
     plan = matrix_plan.plan(
@@ -141,7 +149,7 @@ def _run(args: argparse.Namespace) -> int:
             pipeline.ledger,
             where,
             dry_run=args.dry_run,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
+            report=_show,
         )
         if args.dry_run:
             return 0
