@@ -65,6 +65,7 @@ for stage in config["stages"]:
         retries: stage["retries"]
         resources:
             mem_mb=memory(stage["memory_mb"]),
+            runtime=stage["minutes"],
         # What the program prints goes to the log; its record has what the stage cost.
         shell:
             "MAX_JOBS={threads} {params.call:q} {params.target:q} {params.words:q}"

@@ -18,9 +18,12 @@ from .stages import Stage
 __all__ = ["Missing", "Plan", "plan"]
 
 _MB = 1 << 20
-# Of a stage that compiles nothing; peaks of real runs are in docs/matrix.md.
-_MEMORY_MB = {"toolchain": 2048, "compiler": 1024, "try-conda": 1024, "try-pip": 1024}
+# Of a stage that compiles nothing; docs/matrix.md has the peaks of real runs.
+_MEMORY_MB = {"try-conda": 1024, "try-pip": 1024}
 _OTHER_MEMORY_MB = 512
+# Time limits on a cluster, ten times and more what real runs took (docs/matrix.md).
+_MINUTES = {"library": 120, "toolchain": 60, "compiler": 60}
+_OTHER_MINUTES = 30
 _DOWNLOADS = ("compiler", "toolchain")
 _RETRIES = 2
 
@@ -113,6 +116,7 @@ def _rule(stage: Stage, wildcard: str, of_library: set[str], threads: int) -> di
         "memory_mb": (
             compiles[kind] // _MB if kind in compiles else _MEMORY_MB.get(kind, _OTHER_MEMORY_MB)
         ),
+        "minutes": _MINUTES.get(kind, _OTHER_MINUTES),
         "retries": _RETRIES if kind in _DOWNLOADS else 0,
     }
 

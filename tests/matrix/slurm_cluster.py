@@ -104,7 +104,9 @@ def _configure(folder: Path, nodes: int) -> list[str]:
             f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port}"
             f" CPUs=1 RealMemory={memory} State=UNKNOWN\n"
         )
-    lines.append(f"PartitionName=all Nodes={','.join(names)} Default=YES MaxTime=60 State=UP\n")
+    lines.append(
+        f"PartitionName=all Nodes={','.join(names)} Default=YES MaxTime=INFINITE State=UP\n"
+    )
     conf = folder / "etc"
     conf.mkdir()
     (conf / "slurm.conf").write_text("".join(lines))
