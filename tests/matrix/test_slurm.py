@@ -45,7 +45,19 @@ def _run(root: Path, cluster: Path, output: Path) -> subprocess.CompletedProcess
     )
 
 
+def _machine() -> tuple[set[str], list[str]]:
+    """The cluster's kind of daemons that run, and SLURM's configuration."""
+    said = subprocess.run(["ps", "-eo", "pid,comm"], capture_output=True, text=True).stdout
+    daemons = {
+        line.strip()
+        for line in said.splitlines()
+        if line.split()[-1].startswith(("slurmctld", "slurmd", "munged"))
+    }
+    return daemons, sorted(str(path) for path in Path("/etc/slurm").rglob("*"))
+
+
 def test_a_matrix_over_two_nodes(root: Path, dist: Path, tmp_path: Path) -> None:
+    before = _machine()
     ledger = Ledger(root / "build" / "ledger")
     for variant in VARIANTS:
         for stage in _AGAIN:
@@ -77,11 +89,7 @@ def test_a_matrix_over_two_nodes(root: Path, dist: Path, tmp_path: Path) -> None
                 [row] = csv.DictReader(stream, delimiter="\t")
             assert float(row["s"]) > 0
     assert re.search(r"cu130_torch213 +toolchain +kept", done.stdout), done.stdout
-
-
-def test_the_machine_is_left_as_it_was() -> None:
-    running = subprocess.run(["ps", "-eo", "comm"], capture_output=True, text=True).stdout.split()
-    assert not {"slurmctld", "slurmd", "munged"} & set(running)
+    assert _machine() == before
 
 
 def test_a_cluster_that_is_not_ready_says_so(tmp_path: Path) -> None:
