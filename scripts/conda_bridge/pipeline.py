@@ -22,7 +22,7 @@ from .progress import Progress
 from .stages import Outcome, Stage, StageFailed, first_missing, run_stages
 from .variants import DEFAULT_VARIANT, VariantSpec, load, select
 
-__all__ = ["BuildResult", "Pipeline", "Settings", "check_built", "kernel_sources"]
+__all__ = ["BuildResult", "Pipeline", "Settings", "kernel_sources"]
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Pipeline:
                     if stage:
                         _check_needs(job, stage, self.ledger)
                     if one.kind == "library" and not kernels:
-                        check_built(one, self.ledger)
+                        _check_built(one, self.ledger)
                     outcomes += run_stages([one], self.ledger, logs, progress, dry_run=dry_run)
                 if stage and not outcomes:
                     first_missing(job.stages(), stage, self.ledger)  # says which there are
@@ -254,7 +254,7 @@ def _check_needs(job: Job, kind: str, ledger: Ledger) -> None:
     )
 
 
-def check_built(library: Stage, ledger: Ledger) -> None:
+def _check_built(library: Stage, ledger: Ledger) -> None:
     """Raises ConfigError unless the kernels are there, made of what is here."""
     key = library.key()
     if key is None or ledger.lookup(library.name, key) is None:

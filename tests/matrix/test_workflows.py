@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,15 @@ def _parser(root: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> Argume
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     parser: ArgumentParser = module._parser()
+    for one in (parser, *_below(parser)):
+        one.allow_abbrev = False  # an option that is misspelt at its end is no option
     return parser
+
+
+def _below(parser: ArgumentParser) -> Iterator[ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            yield from action.choices.values()
 
 
 def test_the_workflows_are_there() -> None:

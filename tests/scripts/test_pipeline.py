@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from conda_bridge import report
-from conda_bridge.build_jobs import STAGES, Job, VariantJob
+from conda_bridge.build_jobs import STAGES, Job, LibraryJob, VariantJob
 from conda_bridge.errors import BuildFailed, ConfigError
 from conda_bridge.ledger import tree_digest
-from conda_bridge.pipeline import BuildResult, Pipeline, Settings, check_built, kernel_sources
+from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
 from conda_bridge.progress import Progress
 from conda_bridge.stages import Log, Outcome, Stage, StageFailed
+from conda_bridge.usage import Cost
 
 
 def _build(root: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -215,20 +216,24 @@ def test_a_stage_alone_without_its_input_names_what_to_run_first(
     assert "python scripts/build.py --variant cpu_torch213 --stage toolchain" in said
 
 
-def test_kernels_of_another_machine_are_taken_or_refused_but_never_compiled_again(
-    root: Path, tmp_path: Path
+def test_kernels_that_are_not_there_are_not_compiled_where_that_is_ruled_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = Pipeline(Settings(root, tmp_path, glibc="1.1"))  # a folder that nobody has
+    for name in ("conda_build_config.yaml", "version.txt"):
+        (tmp_path / name).write_text((root / name).read_text())
+    for name in ("scripts", "csrc", "recipe", "LICENSE"):
+        (tmp_path / name).symlink_to(root / name)
+    pipeline = Pipeline(Settings(tmp_path, tmp_path / "cache"))
     job = pipeline.library("cpu")
-    [compiler, library] = job.compile_stages()
+    compiler = job.stages()[0]
+    pipeline.ledger.record(compiler.name, compiler.key() or "", [], Cost())
+    compiled: list[str] = []
+    monkeypatch.setattr(LibraryJob, "_run_library", lambda self, log: compiled.append("kernels"))
     result = pipeline.run([], Progress(0, quiet=True), libraries=["cpu"], kernels=False)
+    assert compiled == []
     assert result.exit_code == 2
-    [failure] = result.failures.values()
-    # The compiler of glibc 1.1 cannot be had, which comes first; so ask the check itself.
-    assert "no C library 1.1" in str(failure)
-    with pytest.raises(ConfigError, match="the kernels are not built"):
-        check_built(library, pipeline.ledger)
-    assert compiler.needs == ()
+    assert "the kernels are not built" in str(result.failures["cpu"])
+    assert [outcome.outcome for outcome in result.variants["cpu"]] == ["kept"]
 
 
 def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
