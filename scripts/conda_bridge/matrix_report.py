@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import atomic
 from .build_jobs import Job
@@ -116,18 +117,26 @@ def make(plan: Plan, ledger: Ledger, folder: Path, kept: set[str]) -> MatrixRepo
 def _stage(job: Job, stage: Stage, ledger: Ledger, folder: Path, kept: set[str]) -> StageReport:
     log = job.settings.build_dir / "logs" / f"{stage.name}.log"
     shown = os.path.relpath(log) if log.is_file() else ""
+    record = _record(folder / job.name / f"{stage.kind}.json", job.name)
     key = stage.key()
     entry = ledger.lookup(stage.name, key) if key is not None else None
     if entry is not None:
-        outcome = "kept" if stage.name in kept else "done"
+        # What was called may have found that nothing had changed.
+        called = [one["outcome"] for one in record.get("stages", ())]
+        outcome = "kept" if stage.name in kept or called == ["kept"] else "done"
         summary = str(entry.facts.get("summary", ""))
         return StageReport(stage.kind, outcome, entry.cost, shown, summary, "")
-    try:
-        failure = json.loads((folder / job.name / f"{stage.kind}.json").read_text())
-        failure = failure["variants"][job.name]["error"]
-    except (OSError, ValueError, KeyError):
-        failure = None
+    failure = record.get("error")
     if not failure:
         return StageReport(stage.kind, "not run", NO_COST, "", "", "")
     cost = Cost(**failure.get("cost", {}))
     return StageReport(stage.kind, "failed", cost, shown, "", failure["what"])
+
+
+def _record(path: Path, name: str) -> dict[str, Any]:
+    """What the program said of the stage in this run; empty where it was not called."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())["variants"][name]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return record

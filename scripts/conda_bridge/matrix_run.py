@@ -145,15 +145,21 @@ def _place(folder: Path, dry_run: bool) -> Iterator[Path]:
 def set_stamps(plan: Plan, ledger: Ledger, folder: Path) -> set[str]:
     """Makes Snakemake's stamps say what the ledger says.
 
+    A stage whose input is due is due as well: Snakemake looks at the last stamp first, and would
+    not make one in the middle for its own sake.
+
     Returns:
         The names of the stages that are done.
     """
-    done = set()
+    done: set[str] = set()
     for job in plan.jobs:
+        # By kind; a variant's needs may be stages of its library, which has come before.
+        names = {stage.kind: stage.name for stage in job.stages()}
         for stage in plan.stages_of(job):
             stamp = folder / job.name / f"{stage.kind}.done"
             key = stage.key()
-            if key is not None and ledger.lookup(stage.name, key) is not None:
+            ready = all(names[kind] in done for kind in stage.needs)
+            if ready and key is not None and ledger.lookup(stage.name, key) is not None:
                 done.add(stage.name)
                 stamp.parent.mkdir(parents=True, exist_ok=True)
                 stamp.touch()

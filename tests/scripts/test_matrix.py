@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_the_report_tells_done_kept_failed_and_not_run_apart(
         stage = plan.stages_of(job)[0]
         ledger.record(stage.name, stage.key() or "", [], Cost(1.5, 2.5, 5 << 20), {"summary": "s"})
     failure = {"what": "no such file [red]", "cost": Cost(3.0, 4.0, 6 << 20).as_dict()}
-    record = {"variants": {"cpu": {"error": failure}}}
+    record = {"variants": {"cpu": {"error": failure, "stages": []}}}
     atomic.write_text(folder / "cpu" / "library.json", json.dumps(record))
     (tmp_path / "build" / "logs" / "cpu").mkdir(parents=True)
     (tmp_path / "build" / "logs" / "cpu" / "library.log").write_text("said")
@@ -267,3 +268,23 @@ def test_stamps_say_what_the_ledger_says(pipeline: Pipeline, tmp_path: Path) -> 
     assert matrix_run.set_stamps(plan, ledger, tmp_path / "place") == {"cpu/compiler"}
     stamps = {p.relative_to(tmp_path / "place").as_posix() for p in tmp_path.rglob("*.done")}
     assert stamps == {"cpu/compiler.done"}
+
+
+def test_what_follows_a_stage_that_is_due_is_due_too(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = matrix_plan.plan(pipeline, variants=["cpu_torch213", "cu130_torch213"])
+    ledger = pipeline.ledger
+    changed = {"cpu/library", "cu130_torch213/wheel"}
+    stages = {job.name: plan.stages_of(job) for job in plan.jobs}
+    for job_stages in stages.values():
+        for stage in job_stages:
+            if stage.name not in changed:
+                ledger.record(stage.name, "k", [], Cost())
+    fixed = {name: [replace(one, key=lambda: "k") for one in all_] for name, all_ in stages.items()}
+    monkeypatch.setattr(matrix_plan.Plan, "stages_of", lambda self, job: fixed[job.name])
+    done = matrix_run.set_stamps(plan, ledger, tmp_path / "place")
+    assert done == {
+        *("cpu/compiler", "cpu_torch213/toolchain", "cu130/compiler", "cu130/library"),
+        *("cu130_torch213/toolchain", "cu130_torch213/binding"),
+    }
