@@ -24,7 +24,15 @@ from . import atomic, compiler_cache
 from .errors import BuildFailed, ConfigError, ToolchainError
 from .measure import Nvcc, Torch
 
-__all__ = ["DEFAULT_ARCH_LIST", "build_binding", "build_library", "gencode_flags", "job_count"]
+__all__ = [
+    "BINDING_JOB_MEMORY",
+    "CUDA_JOB_MEMORY",
+    "DEFAULT_ARCH_LIST",
+    "build_binding",
+    "build_library",
+    "gencode_flags",
+    "job_count",
+]
 
 DEFAULT_ARCH_LIST = "8.0+PTX;9.0a"
 BINDING_RUNPATH = "$ORIGIN/lib:$ORIGIN/../../..:$ORIGIN/../torch/lib"
@@ -36,8 +44,8 @@ _ARCH = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
 _GIB = 1 << 30
 # Peak memory of the heaviest translation unit of each kind, with room to spare; measured by
 # benchmarks/compile_cost.py.
-_CUDA_JOB_MEMORY = 3 * _GIB // 2
-_BINDING_JOB_MEMORY = _GIB
+CUDA_JOB_MEMORY = 3 * _GIB // 2
+BINDING_JOB_MEMORY = _GIB
 
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _CXX = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
@@ -189,7 +197,7 @@ def build_library(
         cuda_flags=cuda_flags,
         link_flags=[*link, *libraries],
         nvcc=nvcc,
-        memory_per_job=_CUDA_JOB_MEMORY if nvcc else _BINDING_JOB_MEMORY,
+        memory_per_job=CUDA_JOB_MEMORY if nvcc else BINDING_JOB_MEMORY,
         environ=environ,
     )
     atomic.copy(csrc / "include" / "flashinfer" / "api.h", prefix / "include/flashinfer/api.h")
@@ -265,7 +273,7 @@ def build_binding(
         cuda_flags=[],
         link_flags=link,
         nvcc=None,
-        memory_per_job=_BINDING_JOB_MEMORY,
+        memory_per_job=BINDING_JOB_MEMORY,
         environ=environ,
     )
     _install(compiled, output)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conda_bridge.ledger import Ledger, digest, tree_digest
+from conda_bridge.usage import Cost
 
 
 @pytest.fixture
@@ -18,10 +19,10 @@ def test_done_until_the_key_changes(ledger: Ledger, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.write_text("made")
     assert ledger.lookup("a/b", "k1") is None
-    ledger.record("a/b", "k1", [output], 1.5, {"summary": "s"})
+    ledger.record("a/b", "k1", [output], Cost(1.5, 3.25, 4096), {"summary": "s"})
     entry = ledger.lookup("a/b", "k1")
     assert entry is not None
-    assert (entry.seconds, entry.facts) == (1.5, {"summary": "s"})
+    assert (entry.cost, entry.facts) == (Cost(1.5, 3.25, 4096), {"summary": "s"})
     assert ledger.lookup("a/b", "k2") is None
 
 
@@ -31,7 +32,7 @@ def test_an_output_that_is_not_what_was_made_makes_it_run_again(
 ) -> None:
     output = tmp_path / "out"
     output.write_text("made")
-    ledger.record("a", "k", [output], 0.0)
+    ledger.record("a", "k", [output], Cost())
     if damage == "changed":
         output.write_text("mode")
     else:
@@ -41,13 +42,13 @@ def test_an_output_that_is_not_what_was_made_makes_it_run_again(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "k"}'])
 def test_a_damaged_entry_means_not_done(ledger: Ledger, tmp_path: Path, text: str) -> None:
-    ledger.record("a", "k", [], 0.0)
+    ledger.record("a", "k", [], Cost())
     (tmp_path / "ledger" / "a.json").write_text(text)
     assert ledger.lookup("a", "k") is None
 
 
 def test_forget(ledger: Ledger) -> None:
-    ledger.record("a", "k", [], 0.0)
+    ledger.record("a", "k", [], Cost())
     ledger.forget("a")
     ledger.forget("a")
     assert ledger.lookup("a", "k") is None
