@@ -82,7 +82,7 @@ def measure(minors: Sequence[str]) -> list[Cost]:
         for minor in minors:
             major, number = (int(part) for part in minor.split("."))
             variant = Variant(nvcc.release, (major, number))
-            tools = toolchain.provide(variant)
+            tools = toolchain.provide(toolchain.Request(variant), toolchain.providers())
             environ = {
                 **os.environ,
                 compiler_cache.VARIABLE: "none",
