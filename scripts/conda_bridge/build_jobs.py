@@ -224,7 +224,7 @@ class Job:
     def _run_publish(self, log: Log) -> Made:
         output = self.settings.output_dir
         index.publish(self.artifacts(), output, replace=self.settings.replace, report=log.line)
-        return self.published, {"summary": os.path.relpath(output)}
+        return self.published, {"summary": os.path.relpath(output, self.settings.root)}
 
 
 class LibraryJob(Job):
