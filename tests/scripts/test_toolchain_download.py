@@ -363,7 +363,7 @@ def test_a_pip_that_cannot_be_asked_downloads_by_itself(
     publish(root, wheel)
     broken = tmp_path / "broken.py"
     broken.write_text("raise ImportError('moved')\n")
-    monkeypatch.setattr(module, "_PIP_LINKS", broken)
+    monkeypatch.setattr(module, "PIP_LINKS", broken)
     said: list[str] = []
     (path,) = fetch([[wheel]], tmp_path / "cache", said.append)
     assert path.name == wheel.filename

@@ -20,7 +20,7 @@ from conda_bridge.conda_writer import PackageFile
 from conda_bridge.errors import ArtifactError, ToolchainError
 from conda_bridge.toolchain import system
 from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.cuda import cuda_packages
+from conda_bridge.toolchain.cuda_wheels import cuda_packages
 from conda_bridge.toolchain.lock import CudaSet, LockedWheel
 from conda_bridge.toolchain.packages import Built, PackageSpec, make
 from conda_bridge.toolchain.unpacked import SITE, files_of, join, link_tree, symlink_site, unpack
