@@ -120,10 +120,14 @@ def providers(cache: Path | None = None, channels: Sequence[str] = ()) -> list[P
         channels: conda channels to prefer.
     """
     from .assembled import Assembled
+    from .debian import Debian
     from .pypi import PyPI
 
-    index = PyPI(cache)
-    return [Assembled("pypi", index, index, cache=cache)]
+    index, debian = PyPI(cache), Debian(cache)
+    return [
+        Assembled("pypi", index, index, debian, cache=cache),
+        Assembled("debian", debian, index, debian, cache=cache),
+    ]
 
 
 def _first(request: Request, among: Sequence[Provider]) -> tuple[Provider | None, str]:

@@ -19,7 +19,15 @@ from pathlib import Path
 from ..errors import ToolchainError
 from .download import Settings
 
-__all__ = ["DEFAULT_MIRROR", "MIRROR_VARIABLE", "Record", "Suite", "helper_download", "mirrors"]
+__all__ = [
+    "DEFAULT_MIRROR",
+    "MIRROR_VARIABLE",
+    "Record",
+    "Suite",
+    "helper_download",
+    "mirrors",
+    "settings",
+]
 
 DEFAULT_MIRROR = "https://deb.debian.org/debian"
 MIRROR_VARIABLE = "FLASHINFER_DEBIAN_MIRROR"
@@ -81,7 +89,7 @@ def settings() -> Settings:
 
 
 def helper_download(url: str, target: Path, sha256: str) -> str:
-    """Has apt download a file with its own transports, logins and proxies.
+    """Has apt download a file with its own transports, logins and proxies, and verify it.
 
     Returns:
         What went wrong; empty if `target` is there.
@@ -89,9 +97,12 @@ def helper_download(url: str, target: Path, sha256: str) -> str:
     if not _HELPER.is_file():
         return "there is no apt here"
     target.parent.mkdir(parents=True, exist_ok=True)
-    done = _run([str(_HELPER), "download-file", url, str(target), f"SHA256:{sha256}"])
-    if done.returncode == 0 and target.is_file():
+    part = target.with_name(target.name + ".apt")
+    done = _run([str(_HELPER), "download-file", url, str(part), f"SHA256:{sha256}"])
+    if done.returncode == 0 and part.is_file():
+        part.replace(target)
         return ""
+    part.unlink(missing_ok=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
     return "; ".join(lines) or f"apt-helper stopped with exit status {done.returncode}"
 

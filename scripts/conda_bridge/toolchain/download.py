@@ -40,11 +40,11 @@ _ATTEMPTS = 5
 _MEGABYTE = 1e6
 
 
-def cached(choice: Choice, cache: Path) -> Path | None:
-    """The first wheel of `choice` that is in the cache; it was verified when it went in."""
-    for wheel in choice:
-        if wheel.place(cache).is_file():
-            return wheel.place(cache)
+def cached(choice: Sequence[LockedFile], cache: Path) -> Path | None:
+    """The first file of `choice` that is in the cache; it was verified when it went in."""
+    for file in choice:
+        if file.place(cache).is_file():
+            return file.place(cache)
     return None
 
 
