@@ -76,7 +76,8 @@ def _relative_link(name: str, target: str) -> str:
     """`target` of the link `name`, as a path from the link's own folder."""
     if not target.startswith("/"):
         return target
-    return posixpath.relpath(posixpath.normpath(target).lstrip("/"), posixpath.dirname(name) or ".")
+    inside = posixpath.normpath(target).lstrip("/") or "."
+    return posixpath.relpath(inside, posixpath.dirname(name) or ".")
 
 
 def _members(tar: tarfile.TarFile, wanted: re.Pattern[str], where: str) -> Iterator[Any]:

@@ -41,8 +41,9 @@ class Debian:
 
     def own_gxx(self, release: tuple[int, int]) -> int | None:
         """The major of the C++ compiler that comes with it, or None where none does."""
-        gxx = self._lock.debian_cuda[release].gxx
-        majors = [deb.upstream.split(".")[0] for deb in gxx if deb.package.startswith("g++-")]
+        locked = self._lock.debian_cuda.get(release)
+        gxx = [deb for deb in locked.gxx if deb.package.startswith("g++-")] if locked else []
+        majors = [deb.upstream.split(".")[0] for deb in gxx]
         return int(majors[0]) if majors else None
 
     def cuda(self, release: tuple[int, int], report: Report) -> CudaPart:
