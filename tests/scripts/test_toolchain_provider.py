@@ -181,7 +181,7 @@ def test_the_shipped_lock_supplies(name: str) -> None:
     assert toolchain.supply(Request(Variant.parse(name)), toolchain.providers()).provider == "pypi"
 
 
-@pytest.mark.parametrize("name", ["cu124_torch24", "cu128_torch28", "cu130_torch29"])
+@pytest.mark.parametrize("name", ["cu126_torch26", "cu128_torch28", "cu130_torch29"])
 def test_the_shipped_lock_says_what_it_lacks(name: str, tmp_path: Path) -> None:
     supply = toolchain.supply(Request(Variant.parse(name)), toolchain.providers())
     assert supply.provider is None
