@@ -362,11 +362,15 @@ def test_a_mirrors_password_is_not_shown(
 ) -> None:
     monkeypatch.setenv(apt.MIRROR_VARIABLE, "http://me:secret@127.0.0.1:9/debian")
     monkeypatch.setattr(debian_fetch, "download", functools.partial(download.download, attempts=1))
-    monkeypatch.setattr(apt, "_HELPER", tmp_path / "none")
+    helper = tmp_path / "apt-helper"
+    helper.write_text('#!/bin/sh\necho "E: Failed to fetch $2" >&2\ntouch "$3.FAILED"\nexit 100\n')
+    helper.chmod(0o755)
+    monkeypatch.setattr(apt, "_HELPER", helper)
     said: list[str] = []
-    with pytest.raises(ToolchainError) as caught:
+    with pytest.raises(ToolchainError, match="Failed to fetch http://127") as caught:
         archive.source(tmp_path).cuda((12, 4), said.append)
     assert "secret" not in str(caught.value) + "\n".join(said)
+    assert left_in(tmp_path / "cache") == []
 
 
 def test_a_package_that_cannot_be_unpacked_leaves_nothing_under_its_name(

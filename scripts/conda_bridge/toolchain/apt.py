@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ _SUITES = re.compile(
 )
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _HELPER = Path("/usr/lib/apt/apt-helper")
+_LOGIN = re.compile(r"//[^/@\s]+@")
 
 
 def _run(command: Sequence[str], **environ: str) -> subprocess.CompletedProcess[str]:
@@ -97,13 +99,13 @@ def helper_download(url: str, target: Path, sha256: str) -> str:
     if not _HELPER.is_file():
         return "there is no apt here"
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".apt")
-    done = _run([str(_HELPER), "download-file", url, str(part), f"SHA256:{sha256}"])
-    if done.returncode == 0 and part.is_file():
-        part.replace(target)
-        return ""
-    part.unlink(missing_ok=True)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        part = Path(scratch, target.name)
+        done = _run([str(_HELPER), "download-file", url, str(part), f"SHA256:{sha256}"])
+        if done.returncode == 0 and part.is_file():
+            part.replace(target)
+            return ""
+    lines = [_LOGIN.sub("//", line) for line in done.stderr.splitlines() if line.startswith("E:")]
     return "; ".join(lines) or f"apt-helper stopped with exit status {done.returncode}"
 
 

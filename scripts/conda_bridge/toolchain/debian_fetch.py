@@ -9,6 +9,7 @@ of nvidia-cuda-dev that is 10 MB.
 from __future__ import annotations
 
 import http.client
+import shutil
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def fetch_trees(
             report(f"unpacking {deb.filename}")
             with atomic.directory(tree) as fresh:
                 unpack(path, fresh, of_deb)
-            path.unlink()
+            shutil.rmtree(path.parent)
     return trees
 
 
