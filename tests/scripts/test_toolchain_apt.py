@@ -222,7 +222,7 @@ def test_another_wish_is_locked_anew_and_the_rest_stays(
     archive.add("bookworm", "g++-11", "11.4.0-1")
     archive.add("trixie", "libthrust-dev", "2.3.2-2")
     more = WantedCuda({"trixie": ("nvidia-cuda-toolkit", "libcub-dev", "libthrust-dev")})
-    monkeypatch.setitem(debian_locking.CUDA, "12.4", more)  # type: ignore[arg-type]
+    monkeypatch.setitem(debian_locking.CUDA, "12.4", more)
     again = locked(first)
     assert "libthrust-dev_2.3.2-2_amd64.deb" in again["debian"]["cuda"]["12.4"]["toolkit"]
     assert again["debian"]["cuda"]["11.8"] == first["debian"]["cuda"]["11.8"]

@@ -105,6 +105,31 @@ def test_every_digest_is_used_and_occurs_once(lock: Lock) -> None:
     assert len(set(DATA["wheels"].values())) == len(DATA["wheels"])
 
 
+def test_debians_compilers_are_complete(lock: Lock) -> None:
+    assert set(lock.debian_cuda) == {(11, 8), (12, 4), (12, 5)}
+    for (major, minor), locked in lock.debian_cuda.items():
+        debs = {deb.package: deb for deb in locked.toolkit}
+        runtime = "libcudart11.0" if major == 11 else "libcudart12"
+        wanted = {"nvidia-cuda-toolkit", "nvidia-cuda-dev", runtime}
+        assert debs.keys() == wanted | {"libcub-dev", "libcu++-dev", "libthrust-dev"}
+        for name in wanted:
+            assert debs[name].upstream.startswith(f"{major}.{minor}.")
+        assert bool(locked.gxx) == (major == 11)  # its nvcc refuses g++ 12
+    assert lock.debian_cuda[(12, 4)].toolkit[-1].upstream == "12.4.131"
+    gxx = {deb.package: deb.upstream for deb in lock.debian_cuda[(11, 8)].gxx}
+    assert gxx["g++-11"] == gxx["libstdc++-11-dev"] == "11.3.0"
+
+
+def test_the_sysroot_is_of_one_release(lock: Lock) -> None:
+    versions = {deb.package: deb.upstream for deb in lock.sysroots["2.31"]}
+    assert versions["libc6"] == versions["libc6-dev"] == "2.31"
+    assert {"linux-libc-dev", "libcrypt-dev", "libcrypt1"} <= set(versions)
+
+
+def test_no_mirror_is_in_the_lock() -> None:
+    assert "://" not in LOCK_FILE.read_text()
+
+
 def test_every_deb_is_used(lock: Lock) -> None:
     text = json.dumps(DATA["debian"])
     assert DATA["debs"]
@@ -135,6 +160,15 @@ def damage(change: str) -> dict[str, Any]:
         data["wheels"][first] = "z" * 64
     elif change == "no wheel":
         data["wheels"]["numpy.tar.gz"] = "0" * 64
+    elif change == "deb without digest":
+        next(iter(data["debs"].values())).pop("sha256")
+    elif change == "deb with another path":
+        next(iter(data["debs"].values()))["path"] = "pool/main/x/other.deb"
+    elif change == "deb outside":
+        name, entry = next(iter(data["debs"].items()))
+        entry["path"] = f"pool/../../{name}"
+    elif change == "deb that is not there":
+        data["debs"].pop(next(iter(data["debs"])))
     elif change == "no table":
         del data["torch"]
     elif change == "wrong kind":
@@ -145,7 +179,8 @@ def damage(change: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change",
     ["schema", "missing digest", "short digest", "no hexadecimal", "no wheel", "no table"]
-    + ["wrong kind"],
+    + ["wrong kind", "deb without digest", "deb with another path", "deb outside"]
+    + ["deb that is not there"],
 )
 def test_damaged_lock_is_refused(change: str, tmp_path: Path) -> None:
     path = tmp_path / "lock.json"

@@ -36,12 +36,14 @@ __all__ = [
 _TRIPLE = "x86_64-conda-linux-gnu"
 SYSROOT = f"{_TRIPLE}/sysroot"
 _DRIVERS = ("gcc", "cc", "g++", "c++")
-# --sysroot is for headers; a GCC that was configured without one still finds the machine's C
-# library first, so -B puts the other before it. The C++ runtime stays that of the GCC, and may
-# want more of the C library than the sysroot has: programs are linked nevertheless.
+# --sysroot is for headers, -idirafter for those of a GCC that knows nothing of Debian's folders. A
+# GCC that was configured without a sysroot still finds the machine's C library first, so -B puts
+# the other before it. The C++ runtime stays that of the GCC, and may want more of the C library
+# than the sysroot has: programs are linked nevertheless.
+_IN_SYSROOT = f"${{0%/*}}/../{SYSROOT}"
 _SYSROOT_FLAGS = (
-    f' --sysroot="${{0%/*}}/../{SYSROOT}" -B"${{0%/*}}/../{SYSROOT}/usr/lib/x86_64-linux-gnu"'
-    " -Wl,--allow-shlib-undefined"
+    f' --sysroot="{_IN_SYSROOT}" -B"{_IN_SYSROOT}/usr/lib/x86_64-linux-gnu"'
+    f' -idirafter "{_IN_SYSROOT}/usr/include/x86_64-linux-gnu" -Wl,--allow-shlib-undefined'
 )
 _BINUTILS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip")
 
