@@ -32,19 +32,35 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_machines_mirror_comes_first_and_other_archives_do_not_count(sources: Path) -> None:
     (sources / "apt-get.txt").write_text(
-        "https://packages.example.org/tool/ bookworm-tool main\n"
-        "http://mirror.example.org/debian/ bookworm main\n"
-        "http://mirror.example.org/debian/ bookworm contrib\n"
-        "http://mirror.example.org/debian/ bookworm-updates main\n"
-        "http://mirror.example.org/debian-security/ bookworm-security main\n"
-        "https://ubuntu.example.org/ubuntu/ noble main\n"
-        "http://mirror.example.org/debian/ trixie main\n"
+        "https://packages.example.org/tool/ Tool\n"
+        "https://packages.example.org/nameless/debian/stable/ Nameless\n"
+        "http://mirror.example.org/deb/ Debian\n"
+        "http://mirror.example.org/deb/ Debian\n"
+        "http://mirror.example.org/debian-security/ Debian-Security\n"
+        "https://ubuntu.example.org/ubuntu/ Ubuntu\n"
     )
-    assert apt.mirrors() == ["http://mirror.example.org/debian", apt.DEFAULT_MIRROR]
+    assert apt.mirrors() == ["http://mirror.example.org/deb", apt.DEFAULT_MIRROR]
+
+
+@pytest.mark.parametrize("unknown", ["", "$(LABEL)"])
+def test_before_the_first_update_the_address_has_to_do(sources: Path, unknown: str) -> None:
+    (sources / "apt-get.txt").write_text(
+        f"https://packages.example.org/tool/ {unknown}\n"
+        f"http://mirror.example.org/debian/ {unknown}\n"
+        f"http://mirror.example.org/debian-security/ {unknown}\n"
+        f"mirror+file:///etc/apt/debian.list {unknown}\n"
+        f"https://other.example.org/artifacts/debian-remote/ {unknown}\n"
+    )
+    assert apt.mirrors() == [
+        "http://mirror.example.org/debian",
+        "mirror+file:///etc/apt/debian.list",
+        "https://other.example.org/artifacts/debian-remote",
+        apt.DEFAULT_MIRROR,
+    ]
 
 
 def test_debians_own_mirror_is_there_once(sources: Path) -> None:
-    (sources / "apt-get.txt").write_text("http://deb.debian.org/debian/ bookworm main\n")
+    (sources / "apt-get.txt").write_text("http://deb.debian.org/debian/ Debian\n")
     assert apt.mirrors() == ["http://deb.debian.org/debian"]
 
 
@@ -58,7 +74,7 @@ def test_without_apt_there_is_debians_own_mirror(
 
 
 def test_a_mirror_can_be_named(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (sources / "apt-get.txt").write_text("http://mirror.example.org/debian/ bookworm main\n")
+    (sources / "apt-get.txt").write_text("http://mirror.example.org/debian/ Debian\n")
     monkeypatch.setenv(apt.MIRROR_VARIABLE, "https://snapshot.example.org/20261125/")
     assert apt.mirrors() == ["https://snapshot.example.org/20261125"]
 

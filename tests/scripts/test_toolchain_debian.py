@@ -294,6 +294,22 @@ def test_other_bytes_are_refused_and_removed(
     assert left_in(tmp_path / "cache") == []
 
 
+@pytest.mark.parametrize("intact", [True, False])
+def test_what_a_killed_run_left_is_used_if_it_is_what_it_was(
+    archive: Archive, mirror: type[Handler], tmp_path: Path, intact: bool
+) -> None:
+    deb = archive.deb("libcudart12")
+    body = bytearray((archive.folder / deb.path).read_bytes())
+    if not intact:
+        body[len(body) // 2] ^= 1
+    left = deb.place(tmp_path / "cache")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(body)
+    archive.source(tmp_path).cuda((12, 4), quiet)
+    assert (f"/{deb.path}" in mirror.asked) is not intact
+    assert left_in(tmp_path / "cache") == []
+
+
 def test_a_superseded_package_says_what_to_do(
     archive: Archive, mirror: type[Handler], tmp_path: Path
 ) -> None:

@@ -32,10 +32,8 @@ __all__ = [
 
 DEFAULT_MIRROR = "https://deb.debian.org/debian"
 MIRROR_VARIABLE = "FLASHINFER_DEBIAN_MIRROR"
-# Names of suites that only Debian has; derivatives and other archives have others.
-_SUITES = re.compile(
-    r"(bullseye|bookworm|trixie|forky|duke|sid|experimental|rc-buggy|(old)*stable|testing|unstable)"
-)
+# The address of a mirror whose lists apt does not have yet; the security archive is another one.
+_LOOKS_LIKE_DEBIAN = re.compile(r"[^:]+://.*/[^/]*debian(?!-security)[^/]*/?")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _HELPER = Path("/usr/lib/apt/apt-helper")
 _LOGIN = re.compile(r"//[^/@\s]+@")
@@ -62,15 +60,15 @@ def mirrors(environ: Mapping[str, str] = os.environ) -> list[str]:
     """
     if environ.get(MIRROR_VARIABLE):
         return [environ[MIRROR_VARIABLE].rstrip("/")]
-    listed = _run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"]
-        + ["Created-By: Packages"]
-    )
+    # fmt: off
+    listed = _run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)",
+                   "Created-By: Packages"])
+    # fmt: on
     found = []
     for line in listed.stdout.splitlines():
-        url, _, rest = line.partition(" ")
-        suite, _, component = rest.partition(" ")
-        if component == "main" and _SUITES.fullmatch(suite):
+        url, _, label = line.partition(" ")
+        # What the archive calls itself counts; apt leaves the field as it is if it does not know.
+        if label == "Debian" or (label in ("", "$(LABEL)") and _LOOKS_LIKE_DEBIAN.fullmatch(url)):
             found.append(url.rstrip("/"))
     # The same place over http and https is one place.
     same = re.compile(r"^https?://")

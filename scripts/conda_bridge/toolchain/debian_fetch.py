@@ -8,6 +8,7 @@ of nvidia-cuda-dev that is 8 MB.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import shutil
 import urllib.error
@@ -19,7 +20,7 @@ from .. import atomic
 from ..errors import ToolchainError
 from . import Report, apt
 from .deb import tree_of, unpack
-from .download import cached, download
+from .download import download
 from .lock import LockedDeb
 
 __all__ = ["fetch_trees"]
@@ -54,12 +55,24 @@ def fetch_trees(
             if tree.is_dir():  # another process was faster
                 continue
             places = apt.mirrors() if places is None else places
-            path = cached([deb], cache) or _fetch(deb, places, cache, report)
+            path = _left_over(deb, cache) or _fetch(deb, places, cache, report)
             report(f"unpacking {deb.filename}")
             with atomic.directory(tree) as fresh:
                 unpack(path, fresh, of_deb)
             shutil.rmtree(path.parent)
     return trees
+
+
+def _left_over(deb: LockedDeb, cache: Path) -> Path | None:
+    """What a run that ended before it could unpack has left, if it is still what it was."""
+    path = deb.place(cache)
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() == deb.sha256:
+            return path
+    path.unlink()
+    return None
 
 
 def _fetch(deb: LockedDeb, places: Sequence[str], cache: Path, report: Report) -> Path:
