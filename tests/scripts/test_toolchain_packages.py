@@ -20,7 +20,7 @@ from conda_bridge.conda_writer import PackageFile
 from conda_bridge.errors import ArtifactError, ToolchainError
 from conda_bridge.toolchain import system
 from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.cuda import cuda_packages
+from conda_bridge.toolchain.cuda_wheels import cuda_packages
 from conda_bridge.toolchain.lock import CudaSet, LockedWheel
 from conda_bridge.toolchain.packages import Built, PackageSpec, make
 from conda_bridge.toolchain.unpacked import SITE, files_of, join, link_tree, symlink_site, unpack
@@ -122,6 +122,23 @@ def test_join_puts_everything_into_one_folder(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="two wheels have shared"):
         (tmp_path / "site-packages").mkdir()
         symlink_site(trees, tmp_path / "site-packages")
+
+
+def test_join_takes_one_of_two_equal_files_and_refuses_different_ones(tmp_path: Path) -> None:
+    trees = []
+    for name, content in (("one", "same"), ("two", "same"), ("three", "other")):
+        files = {"nvidia/__init__.py": content, f"nvidia/{name}.so": ""}
+        path, wheel = make_wheel(tmp_path, name, files=files)
+        trees.append(unpack(path, wheel, tmp_path / "cache"))
+    joined = join(trees[:2], tmp_path / "joined")
+    assert {p.name for p in (joined / "site/nvidia").iterdir()} == {
+        "__init__.py",
+        "one.so",
+        "two.so",
+    }
+    with pytest.raises(FileExistsError):
+        join(trees, tmp_path / "joined-too")
+    assert not (tmp_path / "joined-too").exists()
 
 
 # ---------------------------------------------------------------- wheels

@@ -135,11 +135,16 @@ def providers(cache: Path | None = None, channels: Sequence[str] = ()) -> list[P
     """
     from .assembled import Assembled
     from .conda import Conda
+    from .debian import Debian
     from .pypi import PyPI
 
-    index = PyPI(cache)
+    index, debian = PyPI(cache), Debian(cache)
     preferred: list[Provider] = [Conda(channels, cache)] if channels else []
-    return [*preferred, Assembled("pypi", index, index, cache=cache)]
+    return [
+        *preferred,
+        Assembled("pypi", index, index, debian, cache=cache),
+        Assembled("debian", debian, index, debian, cache=cache),
+    ]
 
 
 def _first(request: Request, among: Sequence[Provider]) -> tuple[Provider | None, str]:

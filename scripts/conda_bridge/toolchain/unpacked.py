@@ -6,6 +6,7 @@ and ``data``. Environments get links to it, so torch is inflated once on a machi
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import zipfile
@@ -88,11 +89,17 @@ def files_of(tree: Path) -> list[Path]:
     )
 
 
-def link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path, *, shared: bool = False) -> None:
     """Fills `target` with hard links to the files of `source`, copies where that cannot be.
 
     Folders may exist in `target` already, files may not. Python's compiled files come along: they
     are valid, because a hard link has its source's time and size.
+
+    Args:
+        source: a folder.
+        target: where its content goes.
+        shared: a file may exist if it has the same bytes, as NVIDIA's ``nvidia/__init__.py`` in
+            each of the wheels for CUDA 12.
     """
     copy = False
     for folder, _names, files in os.walk(source):
@@ -100,6 +107,8 @@ def link_tree(source: Path, target: Path) -> None:
         here.mkdir(parents=True, exist_ok=True)
         for name in files:
             original = Path(folder, name)
+            if shared and (here / name).is_file() and filecmp.cmp(original, here / name, False):
+                continue
             if not copy:
                 try:
                     os.link(original, here / name, follow_symlinks=False)
@@ -140,5 +149,5 @@ def join(trees: Sequence[Path], target: Path) -> Path:
             if not target.is_dir():
                 with atomic.directory(target) as fresh:
                     for tree in trees:
-                        link_tree(tree, fresh)
+                        link_tree(tree, fresh, shared=True)
     return target
