@@ -70,8 +70,11 @@ class Ledger:
         try:
             raw = json.loads(self._file(stage).read_text())
             entry = Entry(raw["key"], raw["outputs"], raw["seconds"], raw["facts"])
+            sound = raw["sha256"] == digest(vars(entry))
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # never made, or an entry of another version of this file: make it again
+            return None  # never made, damaged, or of another version of this file: make it again
+        if not sound:
+            return None
         if entry.key != key:
             return None
         for name, recorded in entry.outputs.items():
@@ -91,7 +94,9 @@ class Ledger:
         """Writes that `stage` made `outputs` from `key` in `seconds`."""
         made = {str(path): file_digest(path) for path in outputs}
         entry = Entry(key, made, seconds, dict(facts or {}))
-        atomic.write_text(self._file(stage), json.dumps(vars(entry), indent=1, sort_keys=True))
+        # Its own digest: a damaged entry must not pass on what it says.
+        written = {**vars(entry), "sha256": digest(vars(entry))}
+        atomic.write_text(self._file(stage), json.dumps(written, indent=1, sort_keys=True))
         return entry
 
     def forget(self, stage: str) -> None:
