@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from . import atomic
-from .errors import BridgeError, BuildFailed
+from .errors import BridgeError, BuildFailed, StorageError
 from .ledger import Entry, Ledger
 from .progress import Progress
 
@@ -45,6 +45,7 @@ class Stage:
         lock: what it works on; of the stages with one lock, in all processes, one runs at a time.
         key: a digest of everything that goes in; None when an input is not there yet.
         run: does the work and returns the files it made and facts for the summary.
+        sound: whether what the stage shares with others (and so cannot record) is in order.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Stage:
     lock: str
     key: Callable[[], str | None]
     run: Callable[[Log], tuple[Sequence[Path], Mapping[str, object]]]
+    sound: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,26 @@ def run_stages(
 def _run_stage(
     stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
 ) -> Outcome:
+    """One stage; the disk may be full at any of its lines."""
     progress.start(stage.title)
+    try:
+        return _run_locked(stage, ledger, logs, progress, dry_run)
+    except OSError as error:
+        progress.end("failed")
+        shown = os.path.relpath(logs / f"{stage.name}.log")
+        raise StageFailed(stage, Path(shown), StorageError(error)) from error
+
+
+def _run_locked(
+    stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
+) -> Outcome:
     # Two builds in one folder: the second waits, and finds the stage done.
     with atomic.lock(ledger.folder.parent / "locks" / f"{stage.lock}.lock"):
         key = stage.key()
         entry = ledger.lookup(stage.name, key) if key is not None else None
         log_path = logs / f"{stage.name}.log"
         shown = os.path.relpath(log_path)
-        if entry is not None:
+        if entry is not None and stage.sound():
             progress.end("kept", _facts(entry))
             return Outcome(stage.name, stage.title, "kept", 0.0, entry.facts, shown)
         if dry_run:
@@ -130,8 +144,13 @@ def _run_stage(
                 try:
                     made, facts = stage.run(log)
                 except BridgeError as error:
-                    log.line(str(error))
+                    with contextlib.suppress(OSError):  # a full disk: the error counts, not its log
+                        log.line(str(error))
                     raise
+                except OSError as error:
+                    with contextlib.suppress(OSError):
+                        log.line(traceback.format_exc())
+                    raise StorageError(error) from error
                 except Exception as error:
                     log.line(traceback.format_exc())
                     raise BuildFailed(f"{type(error).__name__}: {error}") from error
