@@ -99,8 +99,9 @@ def test_unpack_refuses_members_that_lead_elsewhere(tmp_path: Path, member: str)
 def test_unpack_refuses_what_is_no_zip(tmp_path: Path) -> None:
     path = tmp_path / "bad-1.0-py3-none-any.whl"
     path.write_bytes(b"no zip")
+    locked = LockedWheel(path.name, hashlib.sha256(b"no zip").hexdigest())
     with pytest.raises(ArtifactError, match="not a wheel"):
-        unpack(path, LockedWheel(path.name, "0" * 64), tmp_path / "cache")
+        unpack(path, locked, tmp_path / "cache")
 
 
 def test_links_share_the_file(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -151,20 +150,19 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
     One version at a time: among the files of a find-links folder pip takes the highest version
     first and compares digests afterwards.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     refusals = []
     for version in dict.fromkeys(wheel.version for wheel in choice):
         same = [wheel for wheel in choice if wheel.version == version]
         report(f"pip download {_requirement(same[0])}")
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            wanted = Path(scratch) / "wanted.txt"
+        with atomic.scratch(cache) as scratch:
+            wanted = scratch / "wanted.txt"
             hashes = " ".join(f"--hash=sha256:{wheel.sha256}" for wheel in same)
             wanted.write_text(f"{_requirement(same[0])} {hashes}\n")
             # fmt: off
             done = _pip("download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-                        "--quiet", "--dest", scratch, "--requirement", str(wanted))
+                        "--quiet", "--dest", str(scratch), "--requirement", str(wanted))
             # fmt: on
-            files = list(Path(scratch).glob("*.whl"))
+            files = list(scratch.glob("*.whl"))
             if done.returncode != 0 or len(files) != 1:
                 refusals.append(done.stderr.strip()[-1500:])
                 continue

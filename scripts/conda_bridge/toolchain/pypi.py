@@ -74,7 +74,7 @@ class PyPI:
         build = _build_of(locked, file)
         trees = self._unpacked(locked.requires, report)
         report(f"unpacking {build.wheel.filename}")
-        tree = unpack(file, build.wheel, self._cache)
+        tree = unpack(file, build.wheel, self._cache, report)
         libraries = build.libraries if importable else ()
         if libraries:
             tree = self._with_libraries(build, tree, report)
@@ -106,7 +106,7 @@ class PyPI:
         files = fetch([[wheel] for wheel in wheels], self._cache, report)
         report("unpacking")
         return {
-            wheel: unpack(path, wheel, self._cache)
+            wheel: unpack(path, wheel, self._cache, report)
             for wheel, path in zip(wheels, files, strict=True)
         }
 
@@ -117,7 +117,7 @@ class PyPI:
         trees = [tree]
         for wheel, path in zip(torch.libraries, files, strict=True):
             report(f"unpacking {wheel.filename}")
-            trees.append(unpack(path, wheel, self._cache))
+            trees.append(unpack(path, wheel, self._cache, report))
         names = [torch.wheel.sha256, *(wheel.sha256 for wheel in torch.libraries)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()
         return join(trees, self._cache / "joined" / key[:32])
