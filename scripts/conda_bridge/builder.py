@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic, conda_writer, index, process
-from .errors import BuildFailed
+from .errors import BuildFailed, full_disk_fix
 from .variants import VariantSpec
 
 __all__ = ["build", "subprocess_environ"]
@@ -28,11 +28,13 @@ _SHOWN = 15
 Report = Callable[[str], None]
 
 
-def subprocess_environ(cache: Path, *, cuda: str | None = None) -> dict[str, str]:
+def subprocess_environ(work: Path, *, cuda: str | None = None) -> dict[str, str]:
     """The environment of everything that solves, installs or builds: nothing of the user's own.
 
     Args:
-        cache: the project's cache; rattler's goes below it.
+        work: the folder of this one job. rattler's cache goes below it and ends with it: rattler
+            trusts what it finds unpacked under a package's name, be it damaged, half unpacked or
+            of an earlier build. Unpacking a CUDA compiler again takes a second.
         cuda: the CUDA that ``__cuda`` is to say, so that a package for it can be installed and
             tried on the CPU of a machine with another driver or none.
     """
@@ -41,7 +43,7 @@ def subprocess_environ(cache: Path, *, cuda: str | None = None) -> dict[str, str
     # Without /usr/local/bin: a CUDA toolkit installed there has no part in this.
     environ["PATH"] = os.pathsep.join([str(own), "/usr/bin", "/bin"])
     environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-    environ["RATTLER_CACHE_DIR"] = str(cache / "rattler")
+    environ["RATTLER_CACHE_DIR"] = str(work / "rattler")
     if cuda:
         environ["CONDA_OVERRIDE_CUDA"] = cuda
     return environ
@@ -56,7 +58,6 @@ def build(
     *,
     variant_keys: Mapping[str, str],
     environ: Mapping[str, str],
-    cache: Path,
     work: Path,
     report: Report = lambda _line: None,
     test: bool = True,
@@ -71,7 +72,6 @@ def build(
         into: the channel to put it into; its repodata is brought up to date.
         variant_keys: keys of the variant that the toolchain decides.
         environ: the environment variables that the recipe reads.
-        cache: the project's cache.
         work: where to build; what is left there of a failed build can be looked at.
         report: is called with every line of the log.
         test: also run the recipe's tests on the package.
@@ -87,7 +87,7 @@ def build(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         cuda = ".".join(map(str, spec.variant.cuda)) if spec.variant.cuda else None
-        whole = {**subprocess_environ(cache, cuda=cuda), **environ}
+        whole = {**subprocess_environ(folder, cuda=cuda), **environ}
         answer = _work(
             {
                 "do": "build",
@@ -134,11 +134,6 @@ def _test(
     spec: VariantSpec,
 ) -> None:
     """Runs the recipe's tests on the package in environments of their own."""
-    # The tests are read from rattler's cache by the package's name alone, where an earlier build's
-    # may lie under the same name.
-    cached = Path(environ["RATTLER_CACHE_DIR"]) / "pkgs" / package.stem
-    shutil.rmtree(cached, ignore_errors=True)
-    cached.with_name(f"{cached.name}.lock").unlink(missing_ok=True)
     answer = _work(
         {"do": "test", "package": str(package), "channels": list(urls)},
         folder,
@@ -182,6 +177,7 @@ def _work(
         raise BuildFailed(
             f"{step} stopped with exit status {done.code}; it ended with:\n{tail}",
             where=str(folder),
+            fix=full_disk_fix("\n".join(done.tail)),
         )
     answer: dict[str, Any] = json.loads(answered.read_text())
     return answer

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -334,6 +333,8 @@ class _Job:
                 name,
                 self._key_publish,
                 self._run_publish,
+                # Repodata and overview are every variant's.
+                sound=lambda: index.consistent(self.settings.output_dir),
             ),
         ]
 
@@ -414,15 +415,15 @@ class _Job:
             into,
             variant_keys=tools.variant_keys,
             environ=self._build_environ(),
-            cache=self.settings.cache,
             work=self.settings.build_dir / "work",
             report=log.line,
         )
 
     def _run_library(self, log: Log) -> tuple[list[Path], dict[str, object]]:
-        shutil.rmtree(self.packages, ignore_errors=True)
+        atomic.remove(self.packages)
         made = self._build(log, "libflashinfer", self.packages, [])
-        return [made], {"summary": _size(made), "archs": self.spec.cuda_arch_list}
+        files = [made, *_repodata(self.packages)]
+        return files, {"summary": _size(made), "archs": self.spec.cuda_arch_list}
 
     def _key_binding(self) -> str | None:
         if not self.library.is_file():
@@ -439,11 +440,12 @@ class _Job:
         )
 
     def _run_binding(self, log: Log) -> tuple[list[Path], dict[str, object]]:
-        shutil.rmtree(self.staging, ignore_errors=True)
+        atomic.remove(self.staging)
         made = self._build(log, "flashinfer", self.staging / "channel", [self.packages])
         atomic.copy(self.library, self.staged_library)
         index.update_channel(self.staging / "channel", replace=True, prune=True)
-        return [made, self.staged_library], {"summary": _size(made)}
+        files = [made, self.staged_library, *_repodata(self.staging / "channel")]
+        return files, {"summary": _size(made)}
 
     # ------------------------------------------------------------ wheel
 
@@ -461,7 +463,9 @@ class _Job:
         made = bridge.bridge(self.binding, self.wheel.parent, overwrite=True)
         log.line(str(made.path))
         index.update_wheel_index(self.staging, replace=True, prune=True)
-        return [made.path], {"summary": _size(made.path)}
+        pages = [path for path in (self.staging / "index").rglob("*") if path.is_file()]
+        metadata = made.path.with_name(f"{made.path.name}.metadata")
+        return [made.path, metadata, *sorted(pages)], {"summary": _size(made.path)}
 
     # ------------------------------------------------------------ proof
 
@@ -498,7 +502,6 @@ class _Job:
             self.staging / "channel",
             tools,
             self.label,
-            cache=self.settings.cache,
             work=self.settings.build_dir / "work",
             report=log.line,
         )
@@ -510,7 +513,6 @@ class _Job:
             self.staging,
             tools,
             self.label,
-            cache=self.settings.cache,
             work=self.settings.build_dir / "work",
             report=log.line,
         )
@@ -526,7 +528,14 @@ class _Job:
         made = index.publish(
             self._artifacts(), output, replace=self.settings.replace, report=log.line
         )
-        return [*made, *self.published[3:]], {"summary": os.path.relpath(output)}
+        wheel = made[2]
+        page = self.published[3]
+        own = [wheel.with_name(f"{wheel.name}.metadata"), page, page.with_suffix(".json")]
+        return [*made, *own], {"summary": os.path.relpath(output)}
+
+
+def _repodata(channel: Path) -> list[Path]:
+    return sorted(channel.glob("*/repodata.json*"))
 
 
 def _size(path: Path) -> str:

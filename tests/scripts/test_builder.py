@@ -132,7 +132,6 @@ def build(channel: Path, tmp_path: Path) -> Build:
                 "cxx_compiler_version": system.find_compiler().major,
             },
             environ={"TOY_VERSION": "2.5"},
-            cache=tmp_path / "cache",
             work=tmp_path / "work",
             **options,  # type: ignore[arg-type]
         )
@@ -223,7 +222,6 @@ def test_a_missing_requirement_is_named(tmp_path: Path) -> None:
             tmp_path / "channel",
             variant_keys={},
             environ={},
-            cache=tmp_path / "cache",
             work=tmp_path / "work",
         )
 
@@ -252,7 +250,7 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
             Path({str(recipe)!r}), spec, "libtoy", [{channel.as_uri()!r}],
             Path({str(tmp_path / "channel")!r}),
             variant_keys={{"c_stdlib_version": "{system.glibc_version()}"}}, environ={{}},
-            cache=Path({str(tmp_path / "cache")!r}), work=Path({str(tmp_path / "work")!r}),
+            work=Path({str(tmp_path / "work")!r}),
             report=lambda line: print(line, flush=True),
         )
         """
