@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,8 @@ __all__ = ["build", "subprocess_environ"]
 
 _KEPT = ("HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "MAX_JOBS", "SOURCE_DATE_EPOCH")
 _SHOWN = 15
+# How ninja and compilers begin what a person has to read, and what a full disk says.
+_FAILURE = re.compile(r"\bFAILED: |\berror: |No space left on device")
 Report = Callable[[str], None]
 
 
@@ -166,18 +169,26 @@ def _work(
     asked, answered = folder / f"{request['do']}.json", folder / f"{request['do']}-answer.json"
     asked.write_text(json.dumps(request, indent=1))
     report(step)
+    failure: list[str] = []
+
+    def watch(line: str) -> None:
+        report(line)
+        # pip says a page of its own after what the compiler said.
+        if (failure or _FAILURE.search(line)) and len(failure) < _SHOWN:
+            failure.append(line)
+
     done = process.run(
         [sys.executable, "-m", "conda_bridge.build_worker", str(asked), str(answered)],
         environ=environ,
         cwd=folder,
-        report=report,
+        report=watch,
     )
     if done.code != 0 or not answered.is_file():
-        tail = "\n".join(_words(done.tail)[-_SHOWN:])
+        tail = "\n".join(failure or _words(done.tail)[-_SHOWN:])
         raise BuildFailed(
             f"{step} stopped with exit status {done.code}; it ended with:\n{tail}",
             where=str(folder),
-            fix=full_disk_fix("\n".join(done.tail)),
+            fix=full_disk_fix("\n".join([*failure, *done.tail])),
         )
     answer: dict[str, Any] = json.loads(answered.read_text())
     return answer
