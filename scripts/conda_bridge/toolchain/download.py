@@ -280,13 +280,12 @@ def download(
             shutil.copyfile(Path(unquote(urlsplit(url).path)), part)
             digest = _sha256(part)
         else:
-            resumed = part.is_file() and part.stat().st_size > 0
             opener = (settings or _Settings()).opener()
             timeout = (settings or _Settings()).timeout
-            _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
+            pieces = _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
             digest = _sha256(part)
-            if digest != wheel.sha256 and resumed:
-                # What was there was not the beginning of this file.
+            if digest != wheel.sha256 and pieces:
+                # What was there was not the beginning of this file, or the file changed meanwhile.
                 part.unlink()
                 _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
                 digest = _sha256(part)
@@ -308,14 +307,20 @@ def _get(
     report: Report,
     attempts: int,
     pause: float,
-) -> None:
-    """Appends to `part` until the server says that there is no more."""
+) -> bool:
+    """Appends to `part` until the server says that there is no more.
+
+    Returns:
+        Whether the file is put together from the answers to several requests.
+    """
     failures = 0
+    pieces = False
     while True:
         before = part.stat().st_size if part.is_file() else 0
+        pieces = pieces or before > 0
         try:
             if _get_rest(opener, url, part, timeout, report):
-                return
+                return pieces
             problem: Exception = http.client.IncompleteRead(b"")
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 425, 429):
