@@ -46,6 +46,23 @@ def test_a_damaged_entry_means_not_done(ledger: Ledger, tmp_path: Path, text: st
     assert ledger.lookup("a", "k") is None
 
 
+def test_a_bit_flipped_anywhere_in_an_entry_means_not_done(ledger: Ledger, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_text("made")
+    ledger.record("a", "k", [output], 1.5, {"summary": "18 checks"})
+    file = tmp_path / "ledger" / "a.json"
+    whole = file.read_bytes()
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        file.write_bytes(damaged)
+        found = ledger.lookup("a", "k")
+        # White space and the case of nothing: what is read is what was written, or nothing.
+        assert found is None or (found.seconds, found.facts) == (1.5, {"summary": "18 checks"})
+    file.write_bytes(whole)
+    assert ledger.lookup("a", "k") is not None
+
+
 def test_forget(ledger: Ledger) -> None:
     ledger.record("a", "k", [], 0.0)
     ledger.forget("a")
