@@ -183,6 +183,18 @@ def test_a_failing_script_is_shown_and_nothing_is_published(build: Build, tmp_pa
     assert build().is_file()  # and the next call starts clean
 
 
+def test_what_the_compiler_said_is_shown_and_not_the_pages_after_it(build: Build) -> None:
+    with pytest.raises(BuildFailed) as caught:
+        build(script=["echo 'x.cpp:1: error: no such thing'", "seq 100", "exit 1"])
+    assert "x.cpp:1: error: no such thing" in caught.value.what
+    assert caught.value.fix == ""
+
+
+def test_a_full_disk_is_named(build: Build) -> None:
+    with pytest.raises(BuildFailed, match="free space there"):
+        build(script=["echo 'as: x.o: No space left on device'", "seq 100", "exit 1"])
+
+
 def test_a_failing_recipe_test_is_shown_and_nothing_is_published(
     build: Build, tmp_path: Path
 ) -> None:
@@ -195,7 +207,7 @@ def test_a_failing_recipe_test_is_shown_and_nothing_is_published(
 
 def test_a_rebuild_is_tested_with_its_own_tests(build: Build) -> None:
     build()
-    build("toy")  # takes libtoy into rattler's cache
+    build("toy")
     with pytest.raises(BuildFailed, match="tests of the recipe failed"):
         build(test="test -f $PREFIX/lib/nowhere.so")
     build()

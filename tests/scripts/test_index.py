@@ -608,6 +608,16 @@ def test_what_a_damaged_page_says_does_not_count_where_its_other_form_is_right(
     assert tree(dist) == before
 
 
+def test_a_file_that_no_page_lists_is_somebody_elses(tmp_path: Path) -> None:
+    wheel = small_wheel(tmp_path / "a", CPU)
+    target = tmp_path / "dist" / "wheels" / wheel.name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"somebody else's")
+    with pytest.raises(ConflictError, match=re.escape(wheel.name)):
+        index.publish([wheel], tmp_path / "dist")
+    assert target.read_bytes() == b"somebody else's"
+
+
 def test_a_damaged_file_that_this_build_does_not_make_is_reported(tmp_path: Path) -> None:
     dist = tmp_path / "dist"
     [other] = index.publish([small_wheel(tmp_path / "a", CUDA)], dist)
