@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from site_of_faults import Site
+from site_of_faults import VARIANT, Site
+
+from conda_bridge.label import Label, Variant
+from conda_bridge.ledger import file_digest
 
 # A try takes longest and makes nothing; publishing is where a half would hurt most.
 WEIGHTS = {
@@ -14,6 +18,18 @@ WEIGHTS = {
     **{"verify": 2, "try-conda": 1, "try-pip": 1, "publish": 4},
 }
 START = 0.15  # seconds after which there is something to kill
+
+
+def test_another_folder_another_compiler_and_another_cache_give_the_same_bytes(
+    site: Site, dist: Path
+) -> None:
+    label = Label.compose(Variant.parse(VARIANT))
+    for name in (
+        f"channel/linux-64/{label.conda_file}",
+        f"channel/linux-64/{label.lib_conda_file}",
+        f"wheels/{label.wheel_file}",
+    ):
+        assert site.whole[f"checkout/dist/{name}"] == file_digest(dist / name), name
 
 
 @pytest.mark.parametrize("group", [True, False], ids=["group", "alone"])

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import ssl
-import subprocess
 import sys
 import time
 import urllib.error
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from .. import atomic
+from .. import atomic, process
 from ..errors import ToolchainError
 from .lock import LockedWheel
 
@@ -106,10 +105,16 @@ def _fetch_one(
     _pip_download(choice, cache, report)
 
 
-def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _pip(*arguments: str) -> tuple[int, list[str]]:
+    """Runs Python with `arguments` for pip, guarded: a pip that outlives this process goes on.
+
+    Returns:
+        Its exit status, and the lines it wrote, errors among them.
+    """
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    command = [sys.executable, "-m", "pip", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+    lines: list[str] = []
+    done = process.run([sys.executable, *arguments], environ=environ, report=lines.append)
+    return done.code, lines
 
 
 def _requirement(wheel: LockedWheel) -> str:
@@ -128,19 +133,13 @@ class _Link:
 
 def _ask_pip(projects: Sequence[str], report: Report) -> dict[str, list[_Link]]:
     """The files that pip sees of each project; none where this pip cannot be asked."""
-    environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-I", str(_PIP_LINKS), *projects],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environ,
-    )
-    if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+    code, lines = _pip("-I", str(_PIP_LINKS), *projects)
+    answers = [line for line in lines if line.startswith("{")]
+    if code != 0 or not answers:
+        reason = [line for line in lines if line.strip()][-1:] or ["no reason given"]
         report(f"pip cannot be asked for links ({reason[0]}); it downloads by itself")
         return {}
-    data: dict[str, list[list[str]]] = json.loads(done.stdout)
+    data: dict[str, list[list[str]]] = json.loads(answers[-1])
     return {project: [_Link(*link) for link in links] for project, links in data.items()}
 
 
@@ -159,12 +158,13 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
             hashes = " ".join(f"--hash=sha256:{wheel.sha256}" for wheel in same)
             wanted.write_text(f"{_requirement(same[0])} {hashes}\n")
             # fmt: off
-            done = _pip("download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-                        "--quiet", "--dest", str(scratch), "--requirement", str(wanted))
+            code, lines = _pip("-m", "pip", "download", "--no-deps", "--require-hashes",
+                               "--only-binary", ":all:", "--quiet", "--dest", str(scratch),
+                               "--requirement", str(wanted))
             # fmt: on
             files = list(scratch.glob("*.whl"))
-            if done.returncode != 0 or len(files) != 1:
-                refusals.append(done.stderr.strip()[-1500:])
+            if code != 0 or len(files) != 1:
+                refusals.append("\n".join(lines).strip()[-1500:])
                 continue
             digest = _sha256(files[0])
             for wheel in same:
@@ -215,7 +215,7 @@ class _Settings:
     def of_pip(cls) -> _Settings:
         """Reads them from ``pip config list``; the environment wins over ``global``."""
         values: dict[str, str] = {}
-        for line in sorted(_pip("config", "list").stdout.splitlines(), reverse=True):
+        for line in sorted(_pip("-m", "pip", "config", "list")[1], reverse=True):
             key, separator, value = line.partition("=")
             scope, _, name = key.rpartition(".")
             if separator and scope in ("global", "download", ":env:"):
