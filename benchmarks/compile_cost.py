@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from conda_bridge import machine, native
+from conda_bridge import compiler_cache, machine, native
 from conda_bridge.project import Project
 
 LIMITS_S = {"attention": 600.0, "kernels": 360.0, "binding": 15.0}
@@ -48,8 +48,7 @@ def _measure(part: str, command: str, folder: Path) -> Unit:
     if process.returncode != 0:
         raise SystemExit(f"{part}: a compiler ended with {process.returncode}")
     output = folder / words[words.index("-o") + 1]
-    source = words[words.index("-c") + 1] if "-c" in words else output.name
-    name = os.path.relpath(source, ROOT) if Path(source).is_absolute() else source
+    name = words[words.index("-c") + 1] if "-c" in words else output.name
     return Unit(
         "attention" if "attention" in Path(name).name and part == "kernels" else part,
         name,
@@ -72,7 +71,7 @@ def _units(part: str, folder: Path) -> list[Unit]:
 
 def measure() -> list[Unit]:
     """Every translation unit, one after the other."""
-    project = Project.measure()
+    project = Project.measure({**os.environ, compiler_cache.VARIABLE: "none"})
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch)
         library = project.build_library(top / "prefix", top / "library")

@@ -9,11 +9,16 @@ Example:
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import sys
 from pathlib import Path
 
 _REMOVED = ("direct_url.json", "REQUESTED")
+# Both builders write the file once more, with these bytes: conda-build by itself, rattler-build
+# because recipe.yaml takes its newline away.
+_INSTALLER = b"conda"
 
 
 def main(site_packages: Path, name: str) -> None:
@@ -24,11 +29,11 @@ def main(site_packages: Path, name: str) -> None:
         rows = list(csv.reader(stream))
     for removed in _REMOVED:
         (folder / removed).unlink(missing_ok=True)
-    (folder / "INSTALLER").write_text("conda")
+    (folder / "INSTALLER").write_bytes(_INSTALLER)
     dropped = {f"{folder.name}/{leaf}" for leaf in (*_REMOVED, "INSTALLER")}
     rows = [row for row in rows if row[0] not in dropped]
-    # Without a hash: conda-build writes this file once more without a newline, rattler-build with.
-    rows.append([f"{folder.name}/INSTALLER", "", ""])
+    digest = base64.urlsafe_b64encode(hashlib.sha256(_INSTALLER).digest()).rstrip(b"=").decode()
+    rows.append([f"{folder.name}/INSTALLER", f"sha256={digest}", str(len(_INSTALLER))])
     with record.open("w", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows(sorted(rows))
 

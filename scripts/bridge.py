@@ -2,8 +2,9 @@
 
 The libflashinfer that a package pins is read from the same folder.
 
-Example:
+Examples:
     python scripts/bridge.py dist/channel/linux-64/flashinfer-*.conda -o dist/wheels/
+    python scripts/bridge.py dist/channel/linux-64/flashinfer-*.conda --platform-tag auto
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         "-o", "--output", type=Path, default=Path("dist/wheels"), help="default: %(default)s"
     )
     parser.add_argument(
-        "--platform-tag", default="linux_x86_64", metavar="TAG", help="default: %(default)s"
+        "--platform-tag",
+        default="linux_x86_64",
+        metavar="TAG",
+        help="auto for the lowest manylinux policy that is true, or one such as"
+        " manylinux_2_28_x86_64, which then has to be; default: %(default)s",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a wheel that has other bytes"

@@ -6,7 +6,10 @@ Examples:
     python scripts/build.py                                   # the default variant
     python scripts/build.py --variant cpu_torch213 --variant cu130_torch211
     python scripts/build.py --arch 9.0a                       # Hopper only, into dist-9.0a/
+    python scripts/build.py --library cu130                   # the kernels alone, without a torch
+    python scripts/build.py --variant cpu_torch213 --stage wheel
     python scripts/build.py --list
+    python scripts/build.py --channel conda-forge --variant cu126_torch26 --no-wheel
     python scripts/build.py --all --dry-run
 
 Exit status: 0 done, 1 something built is not right, 2 unusable input.
@@ -16,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -24,9 +26,10 @@ from conda_bridge import bootstrap
 
 bootstrap.ensure(__file__)
 
-from conda_bridge import report
+from conda_bridge import atomic, build_options, report
+from conda_bridge.build_jobs import STAGES
 from conda_bridge.errors import BridgeError
-from conda_bridge.pipeline import Pipeline, Settings
+from conda_bridge.pipeline import Pipeline
 from conda_bridge.progress import Progress
 from conda_bridge.variants import DEFAULT_VARIANT
 
@@ -43,25 +46,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--all", action="store_true", help="every variant with a toolchain here")
     parser.add_argument(
+        "--library",
+        action="append",
+        metavar="ACCELERATOR",
+        help="only libflashinfer, for this CUDA (cu130) or the cpu, without a torch; several times",
+    )
+    parser.add_argument(
+        "--stage",
+        choices=STAGES,
+        metavar="STAGE",
+        help=f"this stage alone, of what the others left; one of {', '.join(STAGES)}",
+    )
+    parser.add_argument(
         "--list", action="store_true", help="the variants, their names, their source"
     )
-    parser.add_argument("--arch", metavar="LIST", help="GPU architectures, e.g. '8.0+PTX;9.0a'")
     parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        help="where channel/, wheels/ and index/ go (default dist, with --arch dist-LIST)",
-    )
-    parser.add_argument("--nightly", metavar="YYYYMMDD", help="a nightly of that day")
-    parser.add_argument("--commit", help="the commit that joins a nightly's label")
-    parser.add_argument("--build-number", type=int, metavar="N", help="of a rebuild; default 0")
-    parser.add_argument(
-        "--replace",
+        "--no-kernels",
         action="store_true",
-        help="drop packages of the same name in the output that have other bytes",
+        help="fail rather than compile kernels: another machine has built them",
     )
+    build_options.add(parser)
     parser.add_argument("--dry-run", action="store_true", help="say which steps are due")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="also write the result as JSON to this file"
+    )
     return parser
 
 
@@ -70,27 +79,30 @@ def main() -> int:
     args = parser.parse_args()
     if args.all and args.variant:
         parser.error("--all and --variant exclude each other")
+    if args.library and (args.all or args.variant):
+        parser.error("--library excludes --all and --variant")
     try:
-        settings = Settings(
-            root=bootstrap.project_root(),
-            cache=bootstrap.cache_dir(),
-            output=args.output,
-            arch_list=args.arch,
-            replace=args.replace,
-            nightly=args.nightly,
-            commit=args.commit,
-            build_number=args.build_number,
-            environ=dict(os.environ),
-        )
-        pipeline = Pipeline(settings)
+        pipeline = Pipeline(build_options.settings(args))
         if args.list:
             rows = pipeline.rows()
             print(json.dumps(rows, indent=2) if args.json else report.variants_table(rows), end="")
             return 0
-        specs = pipeline.available() if args.all else pipeline.select(args.variant)
+        if args.library:
+            specs = []
+        else:
+            specs = pipeline.available() if args.all else pipeline.select(args.variant)
         progress = Progress(0, quiet=args.json and not sys.stderr.isatty())
         with progress.running():
-            result = pipeline.run(specs, progress, dry_run=args.dry_run)
+            result = pipeline.run(
+                specs,
+                progress,
+                libraries=args.library or (),
+                stage=args.stage,
+                kernels=not args.no_kernels,
+                dry_run=args.dry_run,
+            )
+        if args.record:
+            atomic.write_text(args.record, json.dumps(result.as_dict(), indent=1))
     except BridgeError as error:
         return report.failure(error, as_json=args.json)
     except KeyboardInterrupt:

@@ -28,8 +28,8 @@ def main() -> int:
         # fmt: off
         command = [
             str(Path(sys.executable).parent / "uv"), "pip", "compile", "--quiet", "--universal",
-            "--generate-hashes", "--python-version", "3.10", "--no-header", source.name,
-            "--output-file", source.with_suffix(".txt").name,
+            "--generate-hashes", "--emit-build-options", "--python-version", "3.11", "--no-header",
+            source.name, "--output-file", source.with_suffix(".txt").name,
         ]
         # fmt: on
         done = subprocess.run([*command, *(["--upgrade"] if args.upgrade else [])], cwd=folder)

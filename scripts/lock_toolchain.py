@@ -3,7 +3,7 @@
     python scripts/lock_toolchain.py --python python3.10 --python python3.11
 
 Run it once for all supported Pythons together; the versions wanted are in
-conda_bridge/toolchain/locking.py.
+conda_bridge/toolchain/locking.py. What is locked already and still wanted stays as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ import tempfile
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError, ToolchainError
-from conda_bridge.toolchain.lock import LOCK_FILE
+from conda_bridge.toolchain.lock import LOCK_FILE, Lock
 from conda_bridge.toolchain.locking import write_lock
+
+# Where things come from -> the tables of the lock that hold them.
+_TABLES = {"pypi": ("tools", "cuda", "torch", "wheels"), "debian": ("debian", "debs")}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="an interpreter with pip, once for each CPython to support (default: python3.10 "
         "to python3.13)",
     )
+    parser.add_argument(
+        "--upgrade",
+        action="append",
+        choices=list(_TABLES),
+        default=[],
+        help="resolve also what is locked already of this source; may be given twice",
+    )
     parser.add_argument("--output", type=Path, default=LOCK_FILE, help="default: %(default)s")
     parser.add_argument(
         "--dry-run", action="store_true", help="resolve, and say whether the lock would change"
@@ -48,10 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
             if not found:
                 raise ToolchainError(f"there is no {name}", fix="name those you have with --python")
             pythons.append(found)
+        keep = dict(Lock.read(chosen.output).data) if chosen.output.is_file() else {}
+        for source in chosen.upgrade:
+            for table in _TABLES[source]:
+                keep.pop(table, None)
         with tempfile.TemporaryDirectory() as scratch:
             fresh = Path(scratch) / "lock.json" if chosen.dry_run else chosen.output
             before = chosen.output.read_bytes() if chosen.output.is_file() else b""
-            write_lock(fresh, pythons, report=lambda line: print(line, file=sys.stderr))
+            write_lock(fresh, pythons, keep=keep, report=lambda line: print(line, file=sys.stderr))
             changed = fresh.read_bytes() != before
     except BridgeError as error:
         print(f"error: {error}", file=sys.stderr)

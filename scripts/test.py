@@ -50,18 +50,20 @@ def _tool(name: str) -> str:
 
 
 def lint() -> None:
-    """Format and lint of the Python; format of the C++ and CUDA."""
+    """Format and lint of the Python; format of the C++ and CUDA; form of the workflows."""
     sources = [
         str(path.relative_to(ROOT))
         for folder in ("csrc", "tests")
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in (".h", ".cuh", ".cu", ".cpp", ".inc")
     ]
+    workflows = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(".github/workflows/*"))]
     failed = []
     for command in (
         ["ruff", "format", "--check", *_PYTHON],
         ["ruff", "check", *_PYTHON],
         ["clang-format", "--dry-run", "-Werror", *sources],
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows],
     ):
         try:
             _run([_tool(command[0]), *command[1:]])
@@ -96,7 +98,7 @@ def tests(arguments: Sequence[str]) -> None:
     _run(command, FLASHINFER_TEST_DIST=str(DIST))
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,7 +106,11 @@ def main() -> int:
         "--only", choices=("lint", "build", "types", "tests"), help="one part alone"
     )
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = _parser().parse_args()
     parts: dict[str, Callable[[], None]] = {
         "lint": lint,
         "build": build,

@@ -58,6 +58,8 @@ def _measured(item: ArtifactReport) -> str:
     for key, title in (("glibc", "glibc"), ("glibcxx", "GLIBCXX"), ("abi3", "abi3")):
         if facts.get(key):
             parts.append(f"{title} >={facts[key]}")
+    if facts.get("manylinux"):
+        parts.append(facts["manylinux"])
     if "files" in facts:
         parts.append(f"{facts['files']} files the same")
     return escape(", ".join(parts))

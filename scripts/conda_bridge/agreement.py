@@ -209,7 +209,10 @@ def _check_cxx11_abi(found: object, label: Label, where: str) -> None:
     fits = f"conda-forge's pytorch {minor}" if found else "PyPI's torch up to 2.6"
     fix = f"build {label.variant.id} against the torch {minor} of PyPI, and bridge that package"
     if not expected:
-        fix += "; or bridge a variant of torch 2.7 or newer, where both have the new one"
+        fix += (
+            "; or keep the conda package alone: python scripts/build.py --no-wheel; "
+            "or bridge a variant of torch 2.7 or newer, where both have the new one"
+        )
     raise LabelMismatch(
         f"the binding has {names[found]} (CXX11_ABI = {found}); it fits {fits}",
         where=where,

@@ -175,9 +175,14 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Holds `path` as a lock between processes; a killed holder releases it by dying."""
+def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds `path` as a lock between processes; a killed holder releases it by dying.
+
+    Args:
+        path: the lock; an empty file that stays.
+        shared: with others who read what the lock guards; without one who changes it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with path.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

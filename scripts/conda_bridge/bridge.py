@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from . import atomic, conda_package
+from . import atomic, conda_package, elf, manylinux
 from .agreement import (
     REBUILD,
     check_build_info,
@@ -42,6 +42,7 @@ _TESTS = "etc/conda/test-files/"  # rattler-build puts the files of a recipe's t
 _LIBRARY = "lib/libflashinfer.so"
 _BUILD_INFO = "flashinfer/_build_info.py"
 _METADATA_LIMIT = 4 << 20
+_LIBRARY_LIMIT = 4 << 30  # of a shared object that is read whole, to look into it
 _MAX_MEMBERS = 200_000
 _URL_LABELS = {
     "home": "Homepage",
@@ -130,7 +131,7 @@ def bridge(
     package: Path,
     output: Path,
     *,
-    platform_tag: str = "linux_x86_64",
+    platform_tag: str = manylinux.LINUX,
     overwrite: bool = False,
     dry_run: bool = False,
     threads: int = 0,
@@ -141,7 +142,8 @@ def bridge(
     Args:
         package: a ``flashinfer-*.conda``; its ``libflashinfer`` is beside it.
         output: where the wheel goes.
-        platform_tag: the wheel's platform.
+        platform_tag: ``linux_x86_64``; ``auto``, the lowest manylinux policy that the libraries
+            reach; or one policy, e.g. ``manylinux_2_28_x86_64``, which has to be true.
         overwrite: replace a wheel that has the name and other bytes.
         dry_run: check everything and write nothing.
         threads: that deflate; 0 chooses by the cores. Not seen in the bytes.
@@ -151,7 +153,9 @@ def bridge(
         LabelError: `package` has a name that this project does not give.
         ArtifactError: an input that is damaged, hostile, renamed, incomplete or in disagreement
             with itself.
-        LabelMismatch: PyPI's torch of that minor has the other C++ ABI.
+        LabelMismatch: PyPI's torch of that minor has the other C++ ABI, or the libraries do not
+            reach the policy of `platform_tag`.
+        ConfigError: `platform_tag` is no policy.
         ConflictError: the wheel is there with other bytes.
     """
     started = time.monotonic()
@@ -279,8 +283,9 @@ class _Plan:
         check_self_contained(library)
         if _LIBRARY not in library.paths:
             raise ArtifactError("the file is missing", where=f"{library.path.name}: {_LIBRARY}")
-        modules = [path for path in binding.paths if path.endswith(".so") or ".so." in path]
-        tag = abi3_tag(requires_python, modules, platform_tag, package.name)
+        modules = [path for path in binding.paths if _is_library(path)]
+        platform = _platform(platform_tag, (binding, library))
+        tag = abi3_tag(requires_python, modules, platform, package.name)
         return cls(
             label,
             binding,
@@ -390,12 +395,31 @@ class _Plan:
         )
 
 
+def _is_library(path: str) -> bool:
+    return path.endswith(".so") or ".so." in path
+
+
+def _platform(wanted: str, packages: Sequence[CondaPackage]) -> str:
+    """The platform tag, proved by every shared object in `packages` unless it promises nothing."""
+    if wanted == manylinux.LINUX:
+        return wanted
+    if wanted != "auto":
+        manylinux.policy_of(wanted)  # before anything is decompressed
+    libraries = []
+    for package in packages:
+        for member in package.payload():
+            if member.link_target is None and _is_library(member.path):
+                where = f"{package.path.name}: {member.path}"
+                libraries.append(elf.read(_small(member, where, _LIBRARY_LIMIT), where))
+    return manylinux.choose_tag(wanted, libraries)
+
+
 def _first(value: object) -> object:
     """conda-build writes a URL as a string or as a list."""
     return value[0] if isinstance(value, list) and value else value
 
 
-def _small(member: TarMember, where: str) -> bytes:
-    if member.size > _METADATA_LIMIT:
-        raise ArtifactError(f"is larger than {_METADATA_LIMIT} bytes", where=where)
+def _small(member: TarMember, where: str, limit: int = _METADATA_LIMIT) -> bytes:
+    if member.size > limit:
+        raise ArtifactError(f"is larger than {limit} bytes", where=where)
     return member.read()

@@ -25,6 +25,8 @@ from rattler_build import (
     VariantConfig,
 )
 
+__all__ = ["main", "render"]
+
 _PLATFORM = "linux-64"
 
 
@@ -44,8 +46,12 @@ class _Lines:
     def on_download_complete(self, event: Any) -> None: ...
 
 
-def _render(request: Mapping[str, Any]) -> RenderedVariant:
-    """The one rendered package that is asked for."""
+def render(request: Mapping[str, Any]) -> RenderedVariant:
+    """The one rendered package that is asked for.
+
+    Args:
+        request: has the ``recipe``, the variant's ``keys`` and the ``output``'s name.
+    """
     # Experimental: the recipe reads the version from version.txt.
     platform = PlatformConfig(target_platform=_PLATFORM, experimental=True)
     keys: dict[str, str] = request["keys"]
@@ -62,7 +68,7 @@ def _render(request: Mapping[str, Any]) -> RenderedVariant:
 
 
 def _build(request: Mapping[str, Any]) -> dict[str, Any]:
-    result = _render(request).run_build(
+    result = render(request).run_build(
         tool_config=ToolConfiguration(test_strategy="skip", compression_threads=2),
         output_dir=request["output_dir"],
         channels=request["channels"],

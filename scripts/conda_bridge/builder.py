@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import atomic, conda_writer, index, process
+from . import atomic, compiler_cache, conda_writer, index, process
 from .errors import BuildFailed, full_disk_fix
 from .variants import VariantSpec
 
@@ -84,13 +84,18 @@ def build(
 
     Raises:
         BuildFailed: the recipe, a compiler or a test failed.
+        ToolchainError: the compiler cache that is asked for is not there.
     """
     folder = work / f"{output}-{spec.id}"
     with atomic.lock(work / f"{output}-{spec.id}.lock"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         cuda = ".".join(map(str, spec.variant.cuda)) if spec.variant.cuda else None
-        whole = {**subprocess_environ(folder, cuda=cuda), **environ}
+        whole = {
+            **subprocess_environ(folder, cuda=cuda),
+            **compiler_cache.handed_on(os.environ),
+            **environ,
+        }
         answer = _work(
             {
                 "do": "build",

@@ -36,6 +36,8 @@ _MAX_MEMBERS = 1_000_000
 _OF_THE_BUILD = re.compile(
     r"info/(git|recipe/(rendered_recipe\.yaml|conda_build_config\.yaml|.*\.log|(.*/)?__pycache__/.*))"
 )
+# "name ==1.0 build", as rattler-build writes an exact pin. conda-build leaves out the "==".
+_EXACT_PIN = re.compile(r"^(\S+) ==([^\s*,|<>=!~]+) ([^\s*]+)$")
 _ABOUT_THE_BUILD = frozenset({"channels", "conda_private", "env_vars", "root_pkgs"})
 
 
@@ -71,7 +73,7 @@ def write(
     level: int = 19,
     threads: int = 0,
     timestamp: int | None = None,
-    absolute_links: bool = False,
+    outside_links: bool = False,
 ) -> None:
     """Writes the package `dst`, whole or not at all.
 
@@ -88,7 +90,7 @@ def write(
         threads: for compression; 0 for one a core. The bytes are the same for every number.
         timestamp: seconds since 1970 for every time in the package; default
             ``SOURCE_DATE_EPOCH``, else 1980-01-01.
-        absolute_links: let links lead to absolute paths, for packages that stay on this machine.
+        outside_links: let links lead out of the package, for packages that stay on this machine.
 
     Raises:
         ArtifactError: a name or a link that leaves the package, a name twice, or a file name that
@@ -107,9 +109,8 @@ def write(
         if file.path.startswith("info/"):
             raise ArtifactError("a payload file below info/", where=f"{dst.name}: {file.path}")
         if file.link_target is not None:
-            if absolute_links and file.link_target.startswith("/"):
-                continue
-            check_link(file.path, file.link_target, dst.name)
+            if not outside_links:
+                check_link(file.path, file.link_target, dst.name)
         elif file.source is None:
             raise ArtifactError("neither content nor link", where=f"{dst.name}: {file.path}")
     info = dict(info_files or {})
@@ -139,9 +140,9 @@ def normalise(
     """Writes the package `src` again as `dst`, without what tells when and where it was built.
 
     The payload and ``info/paths.json`` stay as they are; members, times, owners and permissions
-    are as :func:`write` has them; ``index.json`` gets the fixed timestamp and sorted requirements,
-    in which the order means nothing; members that builders
-    fill with prefixes, kernel versions and times are left out. `dst` may be `src`.
+    are as :func:`write` has them; ``index.json`` gets the fixed timestamp and its requirements in
+    one order and spelling, which mean nothing; members that builders fill with prefixes, kernel
+    versions and times are left out. `dst` may be `src`.
 
     Args:
         src: a ``.conda`` of any builder.
@@ -172,7 +173,7 @@ def normalise(
     index = dict(package.index)
     for key in ("depends", "constrains"):
         if isinstance(index.get(key), list):
-            index[key] = sorted(index[key])
+            index[key] = sorted(_EXACT_PIN.sub(r"\1 \2 \3", spec) for spec in index[key])
     with atomic.scratch(dst.parent) as folder:
         files = []
         for number, member in enumerate(package.payload()):

@@ -6,7 +6,7 @@ wrong), 2 unusable input (nothing could be concluded).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "ArtifactError",
@@ -53,7 +53,7 @@ class BridgeError(Exception):
             lines.append(f"  to do:    {self.fix}")
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """The same facts for ``--json``."""
         return {
             "error": type(self).__name__,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rattler import VirtualPackage, install, solve
+from rattler.virtual_package import VirtualPackageOverrides
 
 
 async def _install(request: Mapping[str, Any]) -> list[str]:
@@ -23,9 +24,9 @@ async def _install(request: Mapping[str, Any]) -> list[str]:
     Returns:
         What was installed, as ``name version build``.
     """
-    records = await solve(
-        request["channels"], request["specs"], virtual_packages=VirtualPackage.detect()
-    )
+    # rattler would not look at CONDA_OVERRIDE_CUDA; conda-forge's CUDA torch asks for __cuda.
+    virtual = VirtualPackage.detect(VirtualPackageOverrides.from_env())
+    records = await solve(request["channels"], request["specs"], virtual_packages=virtual)
     await install(
         records,
         target_prefix=request["prefix"],

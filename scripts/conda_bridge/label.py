@@ -49,6 +49,7 @@ _LIBRARY_BUILD = re.compile(
     re.ASCII,
 )
 _COMMIT = re.compile(r"[0-9a-f]{7,40}", re.ASCII)
+_TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
 _WHOLE_NUMBER = re.compile(_NUMBER, re.ASCII)
 _CONDA_PRE_RELEASE = re.compile(r"\.(a|b|rc)(?=\d)", re.ASCII)
 _PRE_RELEASE = re.compile(r"(a|b|rc)(?=\d)", re.ASCII)
@@ -371,7 +372,7 @@ class Label:
 
     @classmethod
     def parse_wheel_file(cls, name: str) -> Label:
-        """The label in a wheel's file name, whatever its tags.
+        """The label in a wheel's file name, whatever its tags: ``verify`` says if they are true.
 
         Raises:
             LabelError: this project gives no such name, e.g. one without a variant.
@@ -380,6 +381,9 @@ class Label:
         parts = name[: -len(".whl")].split("-") if name.endswith(".whl") else []
         if len(parts) not in (5, 6) or parts[0] != NAME:
             raise LabelError("not a flashinfer wheel's name", where=name, expected=expected)
+        for tag in parts[-3:]:
+            if not _TAG.fullmatch(tag):
+                raise LabelError(f"{tag!r} is not a tag", where=name, expected=expected)
         label = _of_wheel_version(parts[1], parts[2] if len(parts) == 6 else "0", name, expected)
         return _must_spell(label, label.wheel_file_for(*parts[-3:]), name)
 

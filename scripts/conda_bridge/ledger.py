@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import atomic
+from .usage import Cost
 
 __all__ = ["Entry", "Ledger", "digest", "file_digest", "tree_digest"]
 
@@ -48,11 +49,19 @@ def tree_digest(root: Path, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage: its key, what it made, what it took, and facts for the summary."""
+    """A finished stage.
+
+    Attributes:
+        key: the digest of what went in.
+        outputs: the files it made, with their sha256; relative to the folder that holds
+            the ledger where they lie in it, so that it may be moved as a whole.
+        cost: what it took.
+        facts: for the summary.
+    """
 
     key: str
     outputs: dict[str, str]
-    seconds: float
+    cost: Cost
     facts: dict[str, object]
 
 
@@ -62,6 +71,15 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def _base(self) -> Path:
+        return self.folder.parent.absolute()
+
+    def _name(self, path: Path) -> str:
+        whole = path.absolute()
+        inside = whole.is_relative_to(self._base)
+        return str(whole.relative_to(self._base) if inside else whole)
+
     def _file(self, stage: str) -> Path:
         return self.folder / f"{stage}.json"
 
@@ -69,8 +87,8 @@ class Ledger:
         """The entry of `stage` if it was made from `key` and its outputs are untouched."""
         try:
             raw = json.loads(self._file(stage).read_text())
-            entry = Entry(raw["key"], raw["outputs"], raw["seconds"], raw["facts"])
-            sound = raw["sha256"] == digest(vars(entry))
+            entry = Entry(raw["key"], raw["outputs"], Cost(**raw["cost"]), raw["facts"])
+            sound = raw["sha256"] == digest(_written(entry))
         except (OSError, ValueError, KeyError, TypeError):
             return None  # never made, damaged, or of another version of this file: make it again
         if not sound:
@@ -78,7 +96,7 @@ class Ledger:
         if entry.key != key:
             return None
         for name, recorded in entry.outputs.items():
-            path = Path(name)
+            path = self._base / name
             if not path.is_file() or file_digest(path) != recorded:
                 return None
         return entry
@@ -88,17 +106,23 @@ class Ledger:
         stage: str,
         key: str,
         outputs: Iterable[Path],
-        seconds: float,
+        cost: Cost,
         facts: Mapping[str, object] | None = None,
     ) -> Entry:
-        """Writes that `stage` made `outputs` from `key` in `seconds`."""
-        made = {str(path): file_digest(path) for path in outputs}
-        entry = Entry(key, made, seconds, dict(facts or {}))
+        """Writes that `stage` made `outputs` from `key` at this `cost`."""
+        made = {self._name(path): file_digest(path) for path in outputs}
+        entry = Entry(key, made, cost, dict(facts or {}))
+        written = _written(entry)
         # Its own digest: a damaged entry must not pass on what it says.
-        written = {**vars(entry), "sha256": digest(vars(entry))}
+        written["sha256"] = digest(written)
         atomic.write_text(self._file(stage), json.dumps(written, indent=1, sort_keys=True))
         return entry
 
     def forget(self, stage: str) -> None:
         """Makes `stage` run again."""
         self._file(stage).unlink(missing_ok=True)
+
+
+def _written(entry: Entry) -> dict[str, object]:
+    """An entry as it is in its file."""
+    return {**vars(entry), "cost": entry.cost.as_dict()}

@@ -2,12 +2,17 @@
 
 A ninja file is written and run; setup.py, the recipes and ``scripts/native.py`` all come here, so
 that every way to build uses the same flags and gives the same bytes.
+
+The compilers see no absolute path: the build folder holds links to csrc/, the compilers and torch,
+and all names go through those. So objects do not depend on where anything lies, and a compiler
+cache finds in one folder what it learned in another.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,31 +20,68 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic
+from . import atomic, compiler_cache
 from .errors import BuildFailed, ConfigError, ToolchainError
 from .measure import Nvcc, Torch
 
-__all__ = ["DEFAULT_ARCH_LIST", "build_binding", "build_library", "gencode_flags", "job_count"]
+__all__ = [
+    "BINDING_JOB_MEMORY",
+    "CUDA_JOB_MEMORY",
+    "DEFAULT_ARCH_LIST",
+    "build_binding",
+    "build_library",
+    "gencode_flags",
+    "job_count",
+]
 
 DEFAULT_ARCH_LIST = "8.0+PTX;9.0a"
 BINDING_RUNPATH = "$ORIGIN/lib:$ORIGIN/../../..:$ORIGIN/../torch/lib"
 LIBRARY_NAME = "libflashinfer.so"
+# sccache's own name for the file that nvcc has the host compiler compile, and the only one it has.
+_HOST_NAME = "x_0.cudafe1.cpp"
 
 _ARCH = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
 _GIB = 1 << 30
 # Peak memory of the heaviest translation unit of each kind, with room to spare; measured by
 # benchmarks/compile_cost.py.
-_CUDA_JOB_MEMORY = 3 * _GIB // 2
-_BINDING_JOB_MEMORY = _GIB
+CUDA_JOB_MEMORY = 3 * _GIB // 2
+BINDING_JOB_MEMORY = _GIB
 
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _CXX = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+# A system header keeps the name it was found by; otherwise GCC writes its real path if shorter.
+_NAMES = ["-fno-canonical-system-headers", "-ffile-prefix-map=csrc=flashinfer/csrc"]
 
 
 @dataclass(frozen=True)
 class _Unit:
     source: Path
     rule: str  # "cxx" or "cuda"
+    defines: tuple[str, ...] = ()
+
+
+class _Folders:
+    """Links in the build folder, so that what they lead to has the same name wherever it lies.
+
+    What was compiled through a link that now leads elsewhere is removed: for ninja, which compares
+    command lines and times, it would be up to date.
+    """
+
+    def __init__(self, build_dir: Path) -> None:
+        build_dir.mkdir(parents=True, exist_ok=True)
+        self._build_dir = build_dir
+
+    def link(self, name: str, target: Path) -> str:
+        """`name`, which leads to the folder `target` from now on."""
+        path = self._build_dir / name
+        target = target.absolute()
+        if path.is_symlink() and Path(os.readlink(path)) == target:
+            return name
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        for made in self._build_dir.glob("*.o"):
+            made.unlink()
+        return name
 
 
 def gencode_flags(arch_list: str) -> list[str]:
@@ -123,34 +165,39 @@ def build_library(
         ToolchainError: no C++ compiler, no ninja or no static CUDA runtime.
     """
     csrc = root / "csrc"
+    folders = _Folders(build_dir)
     units = [_Unit(source, "cxx") for source in sorted(csrc.glob("cpu/*.cpp"))]
-    # build_info.cpp is for builds without nvcc, where no .cu file can say what compiled it.
+    # What compiled the library and for what: build_info.cu with nvcc, build_info.cpp without.
+    about = [f"-DFLASHINFER_VERSION={_quoted(version)}"]
+    about.append(f"-DFLASHINFER_ARCH_LIST={_quoted(arch_list if nvcc else '')}")
     shared = (source for source in sorted(csrc.glob("*.cpp")) if source.stem != "build_info")
     units += [_Unit(source, "cxx") for source in shared]
-    archs = ""
-    defines = [f"-DFLASHINFER_VERSION={_quoted(version)}"]
+    defines: list[str] = []
     libraries: list[str] = []
     if nvcc:
-        units += [_Unit(source, "cuda") for source in sorted(csrc.glob("cuda/*.cu"))]
-        archs = arch_list
+        for source in sorted(csrc.glob("cuda/*.cu")):
+            units.append(_Unit(source, "cuda", tuple(about) if source.stem == "build_info" else ()))
         defines.append("-DFLASHINFER_WITH_CUDA")
         libraries = [*_runtime_flags(nvcc, environ), "-lrt", "-lpthread", "-ldl"]
     else:
-        units.append(_Unit(csrc / "build_info.cpp", "cxx"))
-    defines.append(f"-DFLASHINFER_ARCH_LIST={_quoted(archs)}")
-    include = [f"-I{csrc}", f"-I{csrc / 'include'}"]
-    flags = [*_CXX, *_WARNINGS, *_path_maps(root, environ), *defines, *include]
+        units.append(_Unit(csrc / "build_info.cpp", "cxx", tuple(about)))
+    include = ["-Icsrc", "-Icsrc/include"]
+    flags = [*_CXX, *_WARNINGS, *_NAMES, *defines, *include]
     output = build_dir / LIBRARY_NAME
     link = [*_LINK, "-Wl,-soname," + LIBRARY_NAME, "-Wl,--no-undefined", "-Wl,--exclude-libs,ALL"]
+    cuda_flags = (
+        _cuda_flags(nvcc, arch_list, [*defines, *include], folders, environ) if nvcc else []
+    )
     _run_ninja(
+        root,
         units,
         output,
-        build_dir,
+        folders,
         cxx_flags=flags,
-        cuda_flags=_cuda_flags(root, nvcc, archs, defines, include, environ) if nvcc else [],
+        cuda_flags=cuda_flags,
         link_flags=[*link, *libraries],
         nvcc=nvcc,
-        memory_per_job=_CUDA_JOB_MEMORY if nvcc else _BINDING_JOB_MEMORY,
+        memory_per_job=CUDA_JOB_MEMORY if nvcc else BINDING_JOB_MEMORY,
         environ=environ,
     )
     atomic.copy(csrc / "include" / "flashinfer" / "api.h", prefix / "include/flashinfer/api.h")
@@ -179,8 +226,16 @@ def build_binding(
     Raises:
         BuildFailed: a compiler or the linker failed.
     """
-    csrc = root / "csrc"
-    units = [_Unit(source, "cxx") for source in sorted(csrc.glob("torch/*.cpp"))]
+    folders = _Folders(build_dir)
+    headers = f"{folders.link('torch', torch.root)}/include"
+    about = (
+        f"-DFLASHINFER_VERSION={_quoted(version)}",
+        f"-DFLASHINFER_VARIANT={_quoted(variant)}",
+    )
+    units = [
+        _Unit(source, "cxx", about if source.stem == "module" else ())
+        for source in sorted((root / "csrc").glob("torch/*.cpp"))
+    ]
     flags = [
         *_CXX,
         # It checks arguments and calls: the optimiser's last level only adds a third to the time.
@@ -190,16 +245,12 @@ def build_binding(
         # For at::parallel_for; never at link time (csrc/torch/parallel.cpp says why).
         "-fopenmp",
         *_WARNINGS,
-        *_path_maps(root, environ),
-        # Both names: the compiler writes a system header's real path where that is shorter.
-        *(f"-ffile-prefix-map={path}=torch" for path in (torch.root, torch.root.resolve())),
-        f"-DFLASHINFER_VERSION={_quoted(version)}",
-        f"-DFLASHINFER_VARIANT={_quoted(variant)}",
+        *_NAMES,
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.cxx11_abi)}",
-        f"-I{csrc}",
-        f"-I{csrc / 'include'}",
-        f"-isystem {torch.root / 'include'}",
-        f"-isystem {torch.root / 'include/torch/csrc/api/include'}",
+        "-Icsrc",
+        "-Icsrc/include",
+        f"-isystem {headers}",
+        f"-isystem {headers}/torch/csrc/api/include",
     ]
     link = [
         *_LINK,
@@ -214,14 +265,15 @@ def build_binding(
     ]
     compiled = build_dir / "_C.abi3.so"
     _run_ninja(
+        root,
         units,
         compiled,
-        build_dir,
+        folders,
         cxx_flags=flags,
         cuda_flags=[],
         link_flags=link,
         nvcc=None,
-        memory_per_job=_BINDING_JOB_MEMORY,
+        memory_per_job=BINDING_JOB_MEMORY,
         environ=environ,
     )
     _install(compiled, output)
@@ -236,24 +288,17 @@ def _quoted(text: str) -> str:
     return f"'\"{text}\"'"
 
 
-def _path_maps(root: Path, environ: Mapping[str, str]) -> list[str]:
-    maps = [f"-ffile-prefix-map={root}=flashinfer"]
-    for variable in ("PREFIX", "BUILD_PREFIX"):
-        if environ.get(variable):
-            maps.append(f"-ffile-prefix-map={environ[variable]}=/usr")
-    return maps
-
-
-def _compiler(environ: Mapping[str, str]) -> str:
-    name = environ.get("CXX") or "g++"
-    found = shutil.which(name.split()[0], path=environ.get("PATH"))
+def _compiler(environ: Mapping[str, str]) -> tuple[Path, list[str]]:
+    """The C++ compiler and the arguments that ``CXX`` has behind it."""
+    name, *arguments = shlex.split(environ.get("CXX") or "g++")
+    found = shutil.which(name, path=environ.get("PATH"))
     if not found:
         raise ToolchainError(
             f"there is no C++ compiler {name!r}",
             where="CXX" if environ.get("CXX") else "PATH",
             fix="on Debian `apt install g++`; in conda install `cxx-compiler`",
         )
-    return found
+    return Path(found).absolute(), arguments
 
 
 def find_ninja(environ: Mapping[str, str]) -> str:
@@ -266,20 +311,18 @@ def find_ninja(environ: Mapping[str, str]) -> str:
     return found
 
 
-def _target_dirs(nvcc: Nvcc, environ: Mapping[str, str], leaf: str) -> list[Path]:
-    """`leaf` folders of the toolkit, in pip's and in conda's layout, build and host."""
-    homes = [nvcc.home]
-    homes += [Path(environ[name]) for name in ("PREFIX", "BUILD_PREFIX") if environ.get(name)]
-    folders = []
-    for home in homes:
-        names = [home / "targets/x86_64-linux" / leaf]
-        names += [home / leaf, home / "lib64"] if leaf == "lib" else [home / leaf]
-        folders += [name for name in names if name.is_dir() and name not in folders]
-    return folders
+def _homes(nvcc: Nvcc, environ: Mapping[str, str]) -> dict[str, Path]:
+    """Where parts of the toolkit may be, by a name for each: conda splits it over two prefixes."""
+    homes = {"cuda": nvcc.home}
+    for name in ("PREFIX", "BUILD_PREFIX"):
+        if environ.get(name) and Path(environ[name]) not in homes.values():
+            homes[name.lower()] = Path(environ[name])
+    return homes
 
 
 def _runtime_flags(nvcc: Nvcc, environ: Mapping[str, str]) -> list[str]:
-    searched = _target_dirs(nvcc, environ, "lib")
+    leaves = ("targets/x86_64-linux/lib", "lib", "lib64")
+    searched = [home / leaf for home in _homes(nvcc, environ).values() for leaf in leaves]
     for folder in searched:
         if (folder / "libcudart_static.a").is_file():
             return [str(folder / "libcudart_static.a")]
@@ -291,33 +334,49 @@ def _runtime_flags(nvcc: Nvcc, environ: Mapping[str, str]) -> list[str]:
 
 
 def _cuda_flags(
-    root: Path,
     nvcc: Nvcc,
-    archs: str,
-    defines: Sequence[str],
-    include: Sequence[str],
+    arch_list: str,
+    flags: Sequence[str],
+    folders: _Folders,
     environ: Mapping[str, str],
 ) -> list[str]:
-    host = [*_WARNINGS, "-fPIC", "-fvisibility=hidden", *_path_maps(root, environ)]
-    system = [f"-isystem {path}" for path in _target_dirs(nvcc, environ, "include")]
+    compiler, arguments = _compiler(environ)
+    host = [*arguments, *_WARNINGS, "-fPIC", "-fvisibility=hidden", *_NAMES]
+    # The object names the file that the host compiler was given; sccache's name for it is taken.
+    codes = re.findall(r"arch=(compute_\w+)", " ".join(gencode_flags(arch_list)))
+    names = [f"$out.{code}.cudafe1.cpp" for code in dict.fromkeys(codes)]
+    host += [f"-ffile-prefix-map={name}={_HOST_NAME}" for name in (*names, "$out.cudafe1.cpp")]
+    system = []
+    for name, home in _homes(nvcc, environ).items():
+        for leaf in ("targets/x86_64-linux/include", "include"):
+            if (home / leaf).is_dir():
+                system.append(f"-isystem {folders.link(name, home)}/{leaf}")
     return [
         "-std=c++17",
         "-O3",
-        *gencode_flags(archs),
+        *gencode_flags(arch_list),
         "-Xfatbin=-compress-all",
         "-Werror=all-warnings",
-        f"-ccbin={_compiler(environ)}",
-        *(f"-Xcompiler={flag}" for flag in host),
-        *defines,
-        *include,
+        f"-ccbin={folders.link('cxx', compiler.parent)}/{compiler.name}",
+        # Intermediate files get names without a process id.
+        "-objtemp",
+        *(f"-Xcompiler={shlex.quote(flag)}" for flag in host),
+        *flags,
         *system,
     ]
 
 
+def _hashes_source_path(nvcc: Nvcc) -> bool:
+    """Whether this nvcc makes names of internal symbols from the absolute path of the source."""
+    command = [str(nvcc.path), "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"]
+    return "--orig_src_path_name" in subprocess.run(command, capture_output=True, text=True).stderr
+
+
 def _run_ninja(
+    root: Path,
     units: Sequence[_Unit],
     output: Path,
-    build_dir: Path,
+    folders: _Folders,
     *,
     cxx_flags: Sequence[str],
     cuda_flags: Sequence[str],
@@ -326,40 +385,54 @@ def _run_ninja(
     memory_per_job: int,
     environ: Mapping[str, str],
 ) -> None:
-    build_dir.mkdir(parents=True, exist_ok=True)
-    lines = [
-        "ninja_required_version = 1.8",
-        f"cxx = {_compiler(environ)}",
-        f"nvcc = {nvcc.path if nvcc else ''}",
-        f"cxx_flags = {' '.join(cxx_flags)}",
-        f"cuda_flags = {' '.join(cuda_flags)}",
-        f"link_flags = {' '.join(link_flags)}",
-        "rule cxx",
-        "  command = $cxx $cxx_flags -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "  description = compile $in",
-        "rule cuda",
-        "  command = $nvcc $cuda_flags -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "  description = compile $in",
-        "rule link",
-        "  command = $cxx $in -o $out $link_flags",
-        "  description = link $out",
-    ]
-    objects = []
+    build_dir = output.parent
+    folders.link("csrc", root / "csrc")
+    compiler, arguments = _compiler(environ)
+    cxx = shlex.join([f"{folders.link('cxx', compiler.parent)}/{compiler.name}", *arguments])
+    # nvcc would resolve the name that it is given; the last one wins.
+    named = "-Xcudafe=--orig_src_path_name,$name" if nvcc and _hashes_source_path(nvcc) else ""
+    objects, builds = [], []
     # CUDA first, then by size: with a slow one at the end, one core would finish alone.
     for unit in sorted(units, key=lambda unit: (unit.rule != "cuda", -unit.source.stat().st_size)):
-        name = f"{unit.source.parent.name}-{unit.source.name}.o"
-        objects.append(name)
-        lines.append(f"build {name}: {unit.rule} {unit.source}")
-    lines += [f"build {output.name}: link {' '.join(sorted(objects))}", f"default {output.name}"]
-    atomic.write_text(build_dir / "build.ninja", "\n".join(lines) + "\n")
+        name = unit.source.relative_to(root)
+        objects.append(f"{name.parent.name}-{name.name}.o")
+        builds.append(f"build {objects[-1]}: {unit.rule} {name}")
+        builds += [f"  name = flashinfer/{name}", f"  defines = {' '.join(unit.defines)}"]
     jobs = job_count(memory_per_job, environ)
     # LD_RUN_PATH would add the builder's prefix to the RUNPATH.
     clean = {name: value for name, value in environ.items() if name != "LD_RUN_PATH"}
-    done = subprocess.run([find_ninja(environ), "-j", str(jobs)], cwd=build_dir, env=clean)
+    with compiler_cache.session(
+        [str(compiler), *arguments], nvcc, build_dir, jobs=jobs, environ=clean
+    ) as use:
+        lines = [
+            "ninja_required_version = 1.8",
+            f"cxx = {cxx}",
+            f"cxx_cache = {use.cxx}",
+            f"nvcc = {folders.link('nvcc', nvcc.path.parent)}/{nvcc.path.name}" if nvcc else "",
+            f"cuda_cache = {use.cuda}",
+            f"cxx_flags = {' '.join(cxx_flags)}",
+            f"link_flags = {' '.join(link_flags)}",
+            "rule cxx",
+            "  command = $cxx_cache $cxx $cxx_flags $defines -MD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = compile $in",
+            "rule cuda",
+            f"  command = $cuda_cache $nvcc {' '.join(cuda_flags)} {named} $defines"
+            " -MD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = compile $in",
+            "rule link",
+            "  command = $cxx $in -o $out $link_flags",
+            "  description = link $out",
+            *builds,
+            f"build {output.name}: link {' '.join(sorted(objects))}",
+            f"default {output.name}",
+        ]
+        atomic.write_text(build_dir / "build.ninja", "\n".join(lines) + "\n")
+        command = [find_ninja(environ), "-j", str(jobs)]
+        done = subprocess.run(command, cwd=build_dir, env=dict(use.environ))
     if done.returncode != 0:
         raise BuildFailed(
             f"ninja stopped with exit status {done.returncode}; the compiler's words are above",

@@ -1,8 +1,8 @@
-"""Programs run in a process group of their own, their lines passed on, none left behind.
+"""Programs run in a session of their own, their lines passed on, none left behind.
 
-Whatever ends the caller, the whole group ends with it: an exception and Ctrl-C because the caller
-kills it, ``kill -9`` because a small guard in the group waits for the caller's end of a pipe to
-close.
+Whatever ends the caller, the whole session ends with it: an exception and Ctrl-C because the caller
+kills it, ``kill -9`` because a small guard in it waits for the caller's end of a pipe to close. A
+session, because ninja puts each compiler into a process group of its own.
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ def run(
             _end_group(process)
             raise
         # What the program left running in the background would keep files open.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_session(process.pid)
     return Finished(code, tuple(tail))
 
 
@@ -93,26 +92,46 @@ def _end_group(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _kill_session(process.pid)
     process.wait()
+
+
+def _kill_session(leader: int) -> None:
+    """Kills all processes of the session that `leader` started, but for the caller."""
+    found = True
+    while found:  # again, for what they started meanwhile
+        found = False
+        for entry in os.scandir("/proc"):
+            if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+                continue
+            with contextlib.suppress(OSError, IndexError):
+                with open(f"/proc/{entry.name}/stat", "rb") as stream:  # noqa: PTH123
+                    state, _parent, _group, session = stream.read().rpartition(b")")[2].split()[:4]
+                if int(session) == leader and state not in (b"Z", b"X"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    found = True
 
 
 def _guard(command: Sequence[str]) -> NoReturn:
     """Runs in the new group: starts `command` there and ends the group when the caller is gone."""
     # The caller's end of standard input is all that says it lives; the program gets none.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
+        gone = threading.Event()
 
         def watch() -> None:
             while True:
                 ready, _, _ = select.select([0], [], [])
                 if ready and not os.read(0, 1):
+                    gone.set()
+                    _kill_session(os.getpid())
                     os.killpg(0, signal.SIGKILL)
 
         threading.Thread(target=watch, daemon=True).start()
         # The group's SIGTERM reaches the child itself; the guard waits for its answer.
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         code = child.wait()
+    while gone.is_set():  # the child ended because all of the session ends, and so does the guard
+        signal.pause()
     # Past the threads' clean-up: the watching one sits in a system call.
     sys.stdout.flush()
     os._exit(code if code >= 0 else 128 - code)

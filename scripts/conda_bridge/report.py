@@ -9,15 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .errors import BridgeError
 
 if TYPE_CHECKING:
+    from .matrix_report import MatrixReport
     from .pipeline import BuildResult
 
-__all__ = ["failure", "print_build", "variants_table"]
+__all__ = ["failure", "matrix_table", "print_build", "variants_table"]
 
+_STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
+_BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
 _WIDE = 160  # a table that goes to a file or a pipe is not cut to a terminal's width
 
 
@@ -35,19 +39,79 @@ def failure(error: BridgeError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def variants_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The table of ``build.py --list``."""
+def variants_table(rows: Sequence[Mapping[str, str]], *, width: int | None = None) -> str:
+    """The table of ``build.py --list``.
+
+    Args:
+        rows: the variants.
+        width: columns; those of the terminal by default.
+    """
+    console = Console(highlight=False, width=width) if width else _console()
+    # The names of both sides fit beside the rest, or go below it; they are never broken.
+    names = max((len(row[key]) for row in rows for key in ("conda_file", "wheel_file")), default=0)
+    beside = console.width >= names + _BESIDE_NAMES
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant", no_wrap=True)
+    table.add_column("conda package and wheel", no_wrap=True)
+    table.add_column("archs", no_wrap=True)
+    table.add_column("toolchain here")
+    with console.capture() as capture:
+        for row in rows:
+            variant, conda, wheel = row["variant"], row["conda_file"], row["wheel_file"]
+            supply = row["provider"] or f"[dim]missing: {escape(row['missing'])}[/dim]"
+            archs = row["arch_list"] if row["arch_list"] != "None" else "-"
+            if beside:
+                table.add_row(variant, f"{conda}\n{wheel}", archs, supply)
+            else:
+                console.print(f"[bold]{variant}[/bold]  {archs}  {supply}")
+                console.print(f"  {conda}\n  {wheel}", soft_wrap=True)
+        if beside:
+            console.print(table)
+    return capture.get()
+
+
+def matrix_table(made: MatrixReport) -> str:
+    """The end of a matrix: outcome, cost and log of each stage; what failed; what is missing."""
     console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("variant", "conda package", "wheel", "archs", "toolchain here"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        supply = row["provider"] or f"[dim]missing: {row['missing']}[/dim]"
-        table.add_row(
-            row["variant"], row["conda_file"], row["wheel_file"], row["arch_list"] or "-", supply
-        )
+    table.add_column("variant", no_wrap=True)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("CPU s", justify="right", no_wrap=True)
+    table.add_column("peak MB", justify="right", no_wrap=True)
+    table.add_column("log", overflow="fold")
+    failed: list[str] = []
+    for name, stages in made.stages.items():
+        shown = name
+        for stage in stages:
+            cost = stage.cost
+            numbers = (
+                (f"{cost.seconds:.1f}", f"{cost.cpu_seconds:.1f}", f"{cost.peak_memory / 1e6:.0f}")
+                if cost.peak_memory
+                else ("-", "-", "-")
+            )
+            style = _STYLES[stage.outcome]
+            outcome = f"[{style}]{stage.outcome}[/{style}]"
+            table.add_row(shown, stage.kind, outcome, *numbers, escape(stage.log))
+            shown = ""
+            if stage.error:
+                failed.append(f"{name}: {stage.kind}: {stage.error}")
     with console.capture() as capture:
         console.print(table)
+        console.print()
+        files = [path for name in made.stages if made.built(name) for path in made.files[name]]
+        for path in dict.fromkeys(files):
+            console.print(os.path.relpath(path), soft_wrap=True)
+        for line in failed:
+            console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
+        for item in made.plan.missing:
+            line = f"{item.name}: {item.reason}"
+            console.print(f"[yellow]not built[/yellow] {escape(line)}", soft_wrap=True)
+        built = sum(map(made.built, made.stages))
+        console.print(
+            f"{built} of {len(made.stages)} built, {len(made.plan.missing)} without a toolchain"
+        )
     return capture.get()
 
 
@@ -58,19 +122,21 @@ def print_build(result: BuildResult) -> None:
         if result.dry_run:
             for outcome in outcomes:
                 console.print(f"{name}: {outcome.title}: {outcome.outcome}")
-        elif name not in result.failures:
+        elif name not in result.failures and not result.partial:
             for path in result.files[name]:
                 console.print(f"{os.path.relpath(path)}")
     if result.dry_run:
         return
     if result.unchanged:
         console.print("Nothing has changed; nothing was done.")
-    elif not result.failures:
+    elif not result.failures and not result.partial:
         output = os.path.relpath(result.output)
         console.print("\nTo install what was made:")
-        console.print(f"  conda install -c file://$PWD/{output}/channel flashinfer")
-        for name, paths in result.files.items():
-            if name in result.variants:
+        with_torch = any(len(paths) > 1 for paths in result.files.values())
+        name = "flashinfer" if with_torch else "libflashinfer"
+        console.print(f"  conda install -c file://$PWD/{output}/channel {name}")
+        for paths in result.files.values():
+            if len(paths) > 3:  # a variant; a library has no page for pip
                 folder = os.path.relpath(paths[3].parent.parent)
                 console.print(f"  pip install flashinfer --extra-index-url file://$PWD/{folder}/")
     for name, error in result.failures.items():

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from . import atomic
-from .errors import BridgeError, BuildFailed, StorageError
+from .errors import BridgeError, BuildFailed, ConfigError, StorageError
 from .ledger import Entry, Ledger
 from .progress import Progress
+from .usage import NO_COST, Cost, measured
 
-__all__ = ["Log", "Outcome", "Stage", "StageFailed", "run_stages"]
+__all__ = ["Log", "Made", "Outcome", "Stage", "StageFailed", "first_missing", "run_stages"]
+
+# The files that a stage made, and facts for the summary.
+Made = tuple[Sequence[Path], Mapping[str, object]]
 
 
 class Log:
@@ -42,9 +45,11 @@ class Stage:
         kind: what a person names it by, e.g. ``wheel``.
         name: of its ledger entry and its log, e.g. ``cu130_torch213/wheel``.
         title: what a person reads.
-        lock: what it works on; of the stages with one lock, in all processes, one runs at a time.
+        lock: what it changes; of the stages with one lock, in all processes, one runs at a time.
         key: a digest of everything that goes in; None when an input is not there yet.
         run: does the work and returns the files it made and facts for the summary.
+        needs: the kinds of the stages that have to be done before it.
+        reads: locks of what it only reads: held together with others that read.
         sound: whether what the stage shares with others (and so cannot record) is in order.
     """
 
@@ -53,13 +58,31 @@ class Stage:
     title: str
     lock: str
     key: Callable[[], str | None]
-    run: Callable[[Log], tuple[Sequence[Path], Mapping[str, object]]]
+    run: Callable[[Log], Made]
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     sound: Callable[[], bool] = lambda: True
+
+    def done(self, ledger: Ledger) -> Entry | None:
+        """What is recorded of it, if nothing that it reads, made or shares has changed since."""
+        key = self.key()
+        entry = ledger.lookup(self.name, key) if key is not None else None
+        return entry if entry is not None and self.sound() else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage: ``done``, ``kept`` (nothing had changed) or ``due`` (a dry run)."""
+    """What became of a stage.
+
+    Attributes:
+        stage: its name.
+        title: what a person reads.
+        outcome: ``done``, ``kept`` (nothing had changed) or ``due`` (a dry run).
+        seconds: that it took now.
+        facts: for the summary.
+        log: where its log is.
+        cost: of the run that made what there is, now or earlier.
+    """
 
     stage: str
     title: str
@@ -67,16 +90,34 @@ class Outcome:
     seconds: float
     facts: Mapping[str, object] = field(default_factory=dict)
     log: str = ""
+    cost: Cost = NO_COST
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {
+            "stage": self.stage,
+            "outcome": self.outcome,
+            "seconds": round(self.seconds, 2),
+            "cost": self.cost.as_dict(),
+            "log": self.log,
+            "facts": dict(self.facts),
+        }
 
 
 class StageFailed(BridgeError):
     """A stage that failed, with its name and log; the cause is what it raised."""
 
-    def __init__(self, stage: Stage, log: Path, cause: BridgeError) -> None:
+    def __init__(self, stage: Stage, log: Path, cause: BridgeError, cost: Cost = NO_COST) -> None:
         self.stage = stage.name
+        self.log = str(log)
         self.cause = cause
+        self.cost = cost
         self.code = cause.exit_code
         super().__init__(f"{stage.title} failed: {cause}", fix=f"the whole log: {log}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``, with what it cost."""
+        return {**super().as_dict(), "log": self.log, "cost": self.cost.as_dict()}
 
 
 @contextlib.contextmanager
@@ -110,6 +151,44 @@ def run_stages(
     return [_run_stage(stage, ledger, logs, progress, dry_run) for stage in stages]
 
 
+def first_missing(stages: Sequence[Stage], kind: str, ledger: Ledger) -> Stage | None:
+    """The first of `stages` that has to run before the one of this `kind` can run alone.
+
+    Args:
+        stages: in order, that one and all that it needs among them.
+
+    Raises:
+        ConfigError: none is of this kind.
+    """
+    by_kind = {stage.kind: stage for stage in stages}
+    if kind not in by_kind:
+        raise ConfigError(f"there is no stage {kind!r}", expected=", ".join(by_kind))
+    wanted: set[str] = set()
+    waiting = list(by_kind[kind].needs)
+    while waiting:
+        name = waiting.pop()
+        wanted.add(name)
+        waiting += by_kind[name].needs
+    for stage in stages:
+        if stage.kind in wanted and stage.done(ledger) is None:
+            return stage
+    return None
+
+
+@contextlib.contextmanager
+def _locked(stage: Stage, folder: Path) -> Iterator[None]:
+    """Two builds in one folder: the second waits, and finds the stage done.
+
+    Nobody waits for ever: what a stage reads was made by stages that come before it, so that no
+    two can each hold what the other wants.
+    """
+    with contextlib.ExitStack() as held:
+        for name in stage.reads:
+            held.enter_context(atomic.lock(folder / f"{name}.lock", shared=True))
+        held.enter_context(atomic.lock(folder / f"{stage.lock}.lock"))
+        yield
+
+
 def _run_stage(
     stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
 ) -> Outcome:
@@ -126,21 +205,18 @@ def _run_stage(
 def _run_locked(
     stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
 ) -> Outcome:
-    # Two builds in one folder: the second waits, and finds the stage done.
-    with atomic.lock(ledger.folder.parent / "locks" / f"{stage.lock}.lock"):
-        key = stage.key()
-        entry = ledger.lookup(stage.name, key) if key is not None else None
+    with _locked(stage, ledger.folder.parent / "locks"):
+        entry = stage.done(ledger)
         log_path = logs / f"{stage.name}.log"
         shown = os.path.relpath(log_path)
-        if entry is not None and stage.sound():
+        if entry is not None:
             progress.end("kept", _facts(entry))
-            return Outcome(stage.name, stage.title, "kept", 0.0, entry.facts, shown)
+            return Outcome(stage.name, stage.title, "kept", 0.0, entry.facts, shown, entry.cost)
         if dry_run:
             progress.finished += 1
             return Outcome(stage.name, stage.title, "due", 0.0, {}, shown)
-        started = time.monotonic()
         try:
-            with _open_log(log_path, progress) as log:
+            with _open_log(log_path, progress) as log, measured() as meter:
                 try:
                     made, facts = stage.run(log)
                 except BridgeError as error:
@@ -156,9 +232,9 @@ def _run_locked(
                     raise BuildFailed(f"{type(error).__name__}: {error}") from error
         except BridgeError as error:
             progress.end("failed")
-            raise StageFailed(stage, Path(shown), error) from error
-        seconds = time.monotonic() - started
+            raise StageFailed(stage, Path(shown), error, meter.cost) from error
+        cost = meter.cost
         # The key again: a stage may be what makes its own inputs (downloads) complete.
-        recorded = ledger.record(stage.name, stage.key() or "", made, seconds, facts)
+        recorded = ledger.record(stage.name, stage.key() or "", made, cost, facts)
         progress.end("done", _facts(recorded))
-        return Outcome(stage.name, stage.title, "done", seconds, facts, shown)
+        return Outcome(stage.name, stage.title, "done", cost.seconds, facts, shown, cost)

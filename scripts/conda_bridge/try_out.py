@@ -2,7 +2,8 @@
 
 One environment is conda's, made by a conda client from the channel; the other is a virtual
 environment, in which pip installs the wheel from the index over http. Both take torch from the
-toolchain's unpacked files, so making one costs seconds.
+toolchain's unpacked files, so making one costs seconds; where the toolchain is made of conda
+packages, pip gets torch by itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -31,6 +33,11 @@ __all__ = ["Tried", "in_conda", "in_venv", "serve"]
 Report = Callable[[str], None]
 _OPS = Path(__file__).with_name("try_ops.py")
 _SHOWN = 15
+# What pip reads of the user's environment to reach an index.
+_OF_PIP = re.compile(
+    r"(?i)^(PIP_.*|(HTTPS?|ALL|NO)_PROXY|XDG_CONFIG_(HOME|DIRS)|NETRC"
+    r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE)$"
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,8 @@ def in_venv(
 
     Args:
         staging: the folder with ``index/`` and ``wheels/``.
-        tools: has torch and pip, unpacked; torch must be importable.
+        tools: has torch and pip, unpacked; torch must be importable. Where it has no unpacked
+            wheels (it is made of conda packages), pip gets torch as the user's pip would.
         label: of the wheel.
         work: where to make the environment.
         report: is called with every line.
@@ -125,14 +133,14 @@ def in_venv(
         del environ["PYTHONPATH"]
         prefix = folder / "env"
         python = str(prefix / "bin" / "python")
-        _step(
-            "python -m venv",
-            [sys.executable, "-m", "venv", "--without-pip", str(prefix)],
-            environ,
-            report,
-        )
-        site_packages = next(prefix.glob("lib/python*/site-packages"))
-        symlink_site(tools.trees, site_packages)
+        # With pip only where the toolchain does not bring one.
+        bare = ["--without-pip"] if tools.trees else []
+        make = [sys.executable, "-m", "venv", *bare, str(prefix)]
+        _step("python -m venv", make, environ, report)
+        if tools.trees:
+            symlink_site(tools.trees, next(prefix.glob("lib/python*/site-packages")))
+        else:
+            _install_torch(python, label, environ, report)
         # Only our index, and only what it has: torch must fit as it is.
         environ["PIP_CONFIG_FILE"] = os.devnull
         with serve(staging) as address:
@@ -147,6 +155,17 @@ def in_venv(
         environ["VIRTUAL_ENV"] = str(prefix)
         environ["PATH"] = f"{prefix}/bin{os.pathsep}{environ['PATH']}"
         return _try(prefix, label, environ, folder, report)
+
+
+def _install_torch(python: str, label: Label, environ: Mapping[str, str], report: Report) -> None:
+    """Torch, numpy beside it, from the user's own index, mirrors and wheels."""
+    own = {name: value for name, value in os.environ.items() if _OF_PIP.match(name)}
+    wanted = "torch=={}.{}.*".format(*label.variant.torch)
+    # fmt: off
+    command = [python, "-m", "pip", "install", "--no-input", "--only-binary", ":all:",
+               "--disable-pip-version-check", wanted, "numpy"]
+    # fmt: on
+    _step(f"pip install {wanted} numpy", command, {**environ, **own}, report)
 
 
 def _need_torch(tools: Toolchain) -> None:

@@ -105,11 +105,22 @@ def load(path: Path = CONFIG_FILE) -> tuple[VariantSpec, ...]:
             )
     common = tuple((key, pins[key][0].text) for key in _SINGLE)
     specs: dict[str, VariantSpec] = {}
+    first: dict[str, int] = {}
     for index in range(rows):
         spec = _spec([pins[key][index] for key in _ZIPPED], common)
         if spec.id in specs:
             raise ConfigError(f"{spec.id} is there twice", where=pins["pytorch"][index].where)
         specs[spec.id] = spec
+        # The kernels are compiled once per CUDA, so what they are compiled with is one thing.
+        earlier = first.setdefault(spec.variant.accelerator, index)
+        for key in ("cuda_arch_list", "gxx_below"):
+            item, other = pins[key][index], pins[key][earlier]
+            if item.text != other.text:
+                raise ConfigError(
+                    f"{item.text!r} for {spec.id}, and {other.text!r} for another torch",
+                    where=item.where,
+                    expected=f"one value for all of {spec.variant.accelerator}: they share kernels",
+                )
     return tuple(specs.values())
 
 

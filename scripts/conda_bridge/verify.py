@@ -68,7 +68,7 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
 
         expected_codes(arch_list)
     reports = []
-    wheels: dict[Label, tuple[Path, Payload]] = {}
+    wheels: list[tuple[Label, Path, Payload]] = []  # one label may have several platform tags
     packages: dict[Label, tuple[Path, Payload, ArtifactReport]] = {}
     libraries: dict[LibraryLabel, tuple[Path, Payload, ArtifactReport]] = {}
     for path in collect(paths):
@@ -77,7 +77,7 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
         try:
             if path.suffix == ".whl":
                 label, payload = check_wheel(path, report, arch_list=arch_list)
-                wheels[label] = (path, payload)
+                wheels.append((label, path, payload))
                 continue
             named, payload = check_conda(path, report, arch_list=arch_list)
             if isinstance(named, Label):
@@ -86,7 +86,7 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
                 libraries[named] = (path, payload, report)
         except BridgeError as error:
             report.error = error
-    for label, (wheel, payload) in wheels.items():
+    for label, wheel, payload in wheels:
         parts = [packages.get(label), libraries.get(label.library)]
         given = [part for part in parts if part is not None]
         if given:

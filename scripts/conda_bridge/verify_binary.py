@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from . import fatbin
+from . import elf, fatbin, manylinux
 from .elf import SharedObject
 from .errors import ConfigError
 from .findings import ArtifactReport
@@ -24,6 +24,7 @@ __all__ = [
     "check_build_info",
     "check_library",
     "check_torch_abi",
+    "measure_floors",
     "parse_build_info",
 ]
 
@@ -34,7 +35,6 @@ _SYSTEM = frozenset(
         *("libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"),
     }
 )
-_TORCH = re.compile(r"^lib(torch(_cpu|_cuda)?|c10(_cuda)?)\.so$")
 _LIBRARY_EXPORT = re.compile(r"^(fi_[a-z0-9_]+|flashinfer_build_info)$")
 _OLD_ABI_UNTIL = (2, 6)  # PyPI's torch; measured on 2.0.1, 2.4.0 and 2.6.0
 
@@ -72,13 +72,37 @@ def _check_needed(report: ArtifactReport, library: SharedObject, *, binding: boo
     member = _member(library.name)
     report.check("needed")
     for name in library.needed:
-        ours = binding and (name == LIBRARY_NAME or _TORCH.match(name))
+        ours = binding and (name == LIBRARY_NAME or manylinux.TORCH_LIBRARY.match(name))
         if name in _SYSTEM or ours:
             continue
         reason = ", which is to be linked in" if "cudart" in name else ""
         report.find("needed", f"needs {name}{reason}", member=member)
     if binding and LIBRARY_NAME not in library.needed:
         report.find("needed", f"does not need {LIBRARY_NAME}", member=member)
+
+
+def measure_floors(report: ArtifactReport, libraries: Sequence[SharedObject]) -> dict[str, str]:
+    """Notes the oldest systems that `libraries` run on, each by itself and all together.
+
+    Returns:
+        The newest version asked of each runtime, as :func:`elf.floors` has it.
+    """
+    together = elf.floors(
+        f"{family}_{version}" for item in libraries for family, version in item.floors.items()
+    )
+    for family in ("GLIBC", "GLIBCXX", "CXXABI"):
+        report.facts[family.lower()] = together.get(family, "")
+    report.facts["gcc"] = together.get("GCC", "")
+    report.facts["floors"] = {
+        _member(item.name): {**item.floors, "manylinux": _reached([item])} for item in libraries
+    }
+    report.facts["manylinux"] = _reached(libraries) if libraries else ""
+    return together
+
+
+def _reached(libraries: Sequence[SharedObject]) -> str:
+    policy = manylinux.lowest(libraries)
+    return policy.tag if policy else ""
 
 
 def check_library(

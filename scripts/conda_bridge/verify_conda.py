@@ -23,6 +23,7 @@ from .verify_binary import (
     check_build_info,
     check_library,
     check_torch_abi,
+    measure_floors,
 )
 
 __all__ = ["check_conda"]
@@ -298,11 +299,7 @@ def _check_floor(
 ) -> None:
     """The newest glibc that is asked for, against what the package says it needs."""
     report.check("floor")
-    floors = elf.floors(
-        f"{family}_{version}" for item in libraries for family, version in item.floors.items()
-    )
-    report.facts.update(glibc=floors.get("GLIBC", ""), glibcxx=floors.get("GLIBCXX", ""))
-    report.facts["cxxabi"] = floors.get("CXXABI", "")
+    floors = measure_floors(report, libraries)
     specs = _specs(report, package, "depends").get("__glibc", [])
     if not floors.get("GLIBC"):
         return

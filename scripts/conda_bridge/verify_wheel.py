@@ -10,9 +10,9 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from . import elf, wheel_reader
+from . import elf, manylinux, wheel_reader
 from .elf import SharedObject
-from .errors import ArtifactError
+from .errors import ArtifactError, ConfigError
 from .findings import ArtifactReport
 from .label import NAME, Label
 from .native import LIBRARY_NAME
@@ -23,6 +23,7 @@ from .verify_binary import (
     check_build_info,
     check_library,
     check_torch_abi,
+    measure_floors,
 )
 from .wheel_reader import Wheel
 
@@ -41,8 +42,6 @@ _REQUIRED = (
 )
 _UNSIGNED = ("RECORD", "RECORD.jws", "RECORD.p7s")  # RECORD cannot hold its own digest
 _LEFTOVERS = re.compile(r"(^|/)(__pycache__|\.git|\.DS_Store|tests?)(/|$)|\.(pyc|pyo|o|a|la|orig)$")
-_MANYLINUX = re.compile(r"^manylinux_(\d+)_(\d+)_x86_64$")
-_LEGACY_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 
 
 def check_wheel(
@@ -283,27 +282,21 @@ def _oldest_python(tag: str) -> tuple[int, int]:
 
 
 def _check_floor(report: ArtifactReport, wheel: Wheel, libraries: list[SharedObject]) -> None:
-    """The newest glibc and libstdc++ that is asked for, against the platform tag."""
+    """What the libraries ask of the system, against what the platform tag promises."""
     report.check("floor")
-    floors = elf.floors(
-        f"{family}_{version}" for item in libraries for family, version in item.floors.items()
-    )
-    report.facts.update(glibc=floors.get("GLIBC", ""), glibcxx=floors.get("GLIBCXX", ""))
-    report.facts["cxxabi"] = floors.get("CXXABI", "")
-    needed = tuple(int(part) for part in floors.get("GLIBC", "0").split("."))
+    measure_floors(report, libraries)
     for tag in wheel.tags[2].split("."):
-        found = _MANYLINUX.match(tag)
-        promised = (int(found[1]), int(found[2])) if found else None
-        if promised is None:
-            promised = _LEGACY_MANYLINUX.get(tag.removesuffix("_x86_64"))
-        if promised is None:
-            if tag != "linux_x86_64":
-                report.find(
-                    "floor", f"the platform tag {tag}", expected="linux_x86_64 or manylinux"
-                )
-        elif needed > promised:
+        if tag == manylinux.LINUX:
+            continue
+        try:
+            policy = manylinux.policy_of(tag)
+        except ConfigError as error:
+            report.find("floor", f"the platform tag {tag}", expected=error.expected)
+            continue
+        for obstacle in manylinux.obstacles(policy, libraries):
             report.find(
                 "floor",
-                f"needs glibc {floors['GLIBC']}",
-                expected="{}.{} at most, as the tag {} says".format(*promised, tag),
+                f"needs {obstacle.what}, and the tag promises {tag}",
+                member=obstacle.file,
+                expected=obstacle.expected,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import os
 import subprocess
@@ -11,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from conda_bridge import conda_package
-from conda_bridge.bridge import wheel_path
+from conda_bridge.bridge import bridge, wheel_path
 from conda_bridge.label import Label
 
 
@@ -56,6 +58,22 @@ def test_wheel_and_conda_packages_hold_the_same_bytes(dist: Path, label: Label) 
     assert "flashinfer/_C.abi3.so" in inside
 
 
+def test_the_record_of_the_conda_package_is_true(dist: Path, label: Label) -> None:
+    package = conda_package.read(dist / "channel" / "linux-64" / label.conda_file)
+    files = {
+        member.path.removeprefix("site-packages/"): member.read() for member in package.payload()
+    }
+    info = f"flashinfer-{label.wheel_version}.dist-info"
+    rows = list(csv.reader(files[f"{info}/RECORD"].decode().splitlines()))
+    assert {name for name, _, _ in rows} == set(files)
+    for name, digest, size in rows:
+        if name != f"{info}/RECORD":
+            raw = base64.urlsafe_b64encode(sha256(files[name]).digest()).rstrip(b"=").decode()
+            assert (digest, size) == (f"sha256={raw}", str(len(files[name]))), name
+    # As conda-build writes it: the packages of all builders have the same bytes.
+    assert files[f"{info}/INSTALLER"] == b"conda"
+
+
 def test_the_python_files_are_those_of_the_checkout(dist: Path, label: Label, root: Path) -> None:
     with zipfile.ZipFile(dist / "wheels" / label.wheel_file) as wheel:
         for source in (root / "flashinfer").glob("*.py"):
@@ -90,7 +108,7 @@ def test_a_second_build_does_nothing_and_says_so(dist: Path, root: Path) -> None
     result = json.loads(done.stdout)
     assert result["unchanged"] is True
     outcomes = [s["outcome"] for v in result["variants"].values() for s in v["stages"]]
-    assert outcomes == ["kept"] * 16
+    assert outcomes == ["kept"] * 18
     done = _program(root, "build.py", *command)
     assert "Nothing has changed" in done.stdout
 
@@ -109,3 +127,18 @@ def test_published_bytes_are_never_replaced_silently(
     assert name in done.stderr
     assert taken.read_bytes() == b"somebody else's"
     assert not (tmp_path / "dist" / "wheels" / label.wheel_file).exists()
+
+
+def test_auditwheel_agrees_with_the_platform_tag(dist: Path, label: Label, tmp_path: Path) -> None:
+    """The wheel that is made with ``--platform-tag auto``, judged by auditwheel on its own."""
+    package = dist / "channel" / "linux-64" / label.conda_file
+    wheel = bridge(package, tmp_path, platform_tag="auto").path
+    tag = wheel.stem.rpartition("-")[2]
+    assert tag.startswith("manylinux_2_")
+    command = [sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = json.loads(done.stdout)
+    assert shown["sym_tag"] == tag
+    assert not shown["unsupported_isa"]
+    # All that is not in the policy is torch's, which the wheel requires.
+    assert set(shown["external_libs"]) == {"libc10.so", "libtorch_cpu.so"}

@@ -29,7 +29,7 @@ __all__ = ["STAGES", "VARIANT", "Done", "Site"]
 
 VARIANT = "cpu_torch213"
 STAGES = (
-    *("toolchain", "library", "binding", "wheel"),
+    *("toolchain", "compiler", "library", "binding", "wheel"),
     *("verify", "try-conda", "try-pip", "publish"),
 )
 _SOURCES = ("csrc", "flashinfer", "recipe", "scripts", "requirements")
@@ -97,7 +97,7 @@ class Site:
         site.check_complete(site.run(), "a second build", deep=True)
         for stage in STAGES:
             [entry] = (site.build / "ledger").rglob(f"{stage}*.json")
-            site.seconds[stage] = json.loads(entry.read_text())["seconds"]
+            site.seconds[stage] = json.loads(entry.read_text())["cost"]["seconds"]
         for name in ("build", "dist"):
             shutil.copytree(site.root / name, site.folder / "kept" / name)
         return site
@@ -188,6 +188,7 @@ class Site:
         environ |= {
             "FLASHINFER_CACHE_DIR": str(self.cache),
             "CXX": str(self.compiler / "g++"),
+            "FLASHINFER_COMPILER_CACHE": "none",  # compiler.sh remembers, and counts
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_CACHE_DIR": "1",
             "PIP_NO_INDEX": "1",
@@ -197,12 +198,16 @@ class Site:
         return {name: value for name, value in environ.items() if value}
 
     def start(
-        self, *arguments: str, extra: Mapping[str, str] | None = None, log: str = "log.txt"
+        self,
+        *arguments: str,
+        what: tuple[str, str] = ("--variant", VARIANT),
+        extra: Mapping[str, str] | None = None,
+        log: str = "log.txt",
     ) -> subprocess.Popen[bytes]:
-        """A build that runs; what it says goes to `log`."""
+        """A build of `what` that runs; what it says goes to `log`."""
         with (self.folder / log).open("wb") as stream:
             return subprocess.Popen(
-                [sys.executable, "scripts/build.py", "--variant", VARIANT, *arguments],
+                [sys.executable, "scripts/build.py", *what, *arguments],
                 cwd=self.root,
                 env=self.environ(extra),
                 stdin=subprocess.DEVNULL,
@@ -230,6 +235,11 @@ class Site:
             entry.unlink()
         gone = {
             "toolchain": [self.build / "inputs", self.cache / "packages", self.cache / "channels"],
+            "compiler": [
+                channel
+                for channel in (self.cache / "channels").iterdir()
+                if not list(channel.glob("*/pytorch-*"))
+            ],
             "library": [self.build / "packages"],
             "binding": [self.build / "staging"],
             "wheel": [
@@ -241,6 +251,8 @@ class Site:
         }
         for path in gone.get(stage, []):
             shutil.rmtree(path)
+        if stage == "compiler":
+            (self.build / "inputs" / "cpu.json").unlink()
         if stage == "toolchain":
             for wheel in self.small_wheels():
                 shutil.rmtree(self.tree(wheel))

@@ -14,7 +14,7 @@ from conda_bridge.ledger import file_digest
 
 # A try takes longest and makes nothing; publishing is where a half would hurt most.
 WEIGHTS = {
-    **{"toolchain": 4, "library": 3, "binding": 2, "wheel": 3},
+    **{"toolchain": 4, "compiler": 1, "library": 3, "binding": 2, "wheel": 3},
     **{"verify": 2, "try-conda": 1, "try-pip": 1, "publish": 4},
 }
 START = 0.15  # seconds after which there is something to kill

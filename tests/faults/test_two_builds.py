@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from site_of_faults import Site
+import pytest
+from site_of_faults import VARIANT, Site
 
 WEIGHTS = {
-    **{"toolchain": 4, "library": 3, "binding": 1, "wheel": 4},
+    **{"toolchain": 4, "compiler": 1, "library": 3, "binding": 1, "wheel": 4},
     **{"verify": 2, "try-conda": 1, "try-pip": 1, "publish": 4},
 }
 COMPILES = {"library": 15, "binding": 13}
@@ -41,8 +42,34 @@ def test_two_builds_share_the_work(
         injected("two builds at once", stage)
 
 
+@pytest.mark.parametrize("first", ["library", "variant"])
+def test_two_builds_that_share_their_kernels_compile_them_once(
+    site: Site, injected: Callable[[str, str], None], first: str
+) -> None:
+    """One makes the library alone, the other a variant over it: as two variants of one CUDA do."""
+    asked = {"library": ("--library", "cpu"), "variant": ("--variant", VARIANT)}
+    order = sorted(asked, key=lambda name: name != first)
+    site.undo("library")
+    started = time.monotonic()
+    children = {}
+    for name in order:
+        children[name] = site.start(what=asked[name], log=f"{name}.txt")
+        delay = site.moments.uniform(0, 0.5)
+        time.sleep(delay)
+    context = f"the kernels asked for by {order}, {delay:.3f} s apart"
+    ended = [site.finish(children[name], started, f"{name}.txt") for name in order]
+    for done in ended:
+        site.check_complete(done, context)
+    calls = len(list((site.compiler / "calls").iterdir()))
+    assert calls == COMPILES["library"], site.words(context)
+    marks = [next(_marks(done.said, "library"), "") for done in ended]
+    assert sorted(marks) == ["=", "✓"], site.words((context, marks))
+    injected("two builds at once", "library")
+
+
 TITLES = {
     "toolchain": "toolchain",
+    "compiler": "compiler for",
     "library": "libflashinfer",
     "binding": "flashinfer (torch",
     "wheel": "bridge to",

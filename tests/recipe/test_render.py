@@ -13,7 +13,7 @@ import pytest
 from meta_yaml import Recipe
 from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
-from conda_bridge import variants
+from conda_bridge import compiler_cache, variants
 from conda_bridge.label import Label
 
 SPECS = variants.load()
@@ -26,6 +26,11 @@ BUILDS: dict[str, dict[str, str]] = {
         "FLASHINFER_BUILD_NUMBER": "2",
     },
     "release candidate": {"FLASHINFER_BUILD_VERSION": "0.2.0rc1", "MAX_JOBS": "3"},
+    "with a compiler cache": {
+        "FLASHINFER_COMPILER_CACHE": "ccache",
+        "CCACHE_DIR": "/there",
+        "SCCACHE_DIR": "/here",
+    },
     "alpha of a post release": {"FLASHINFER_BUILD_VERSION": "0.2.0a2.post1.dev3"},
     "beta, variables set to nothing": {
         "FLASHINFER_BUILD_VERSION": "0.2.0b10",
@@ -78,7 +83,8 @@ def environ(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The build's environment, also set in this process: rattler-build reads it from there."""
     for name in ("VERSION", "COMMIT", "NUMBER"):
         monkeypatch.delenv(f"FLASHINFER_BUILD_{name}", raising=False)
-    monkeypatch.delenv("MAX_JOBS", raising=False)
+    for name in ("MAX_JOBS", *compiler_cache.VARIABLES):
+        monkeypatch.delenv(name, raising=False)
     chosen = BUILDS[getattr(request, "param", "as version.txt says")]
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)

@@ -297,14 +297,6 @@ def test_dry_run_checks_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_platform_tag_is_in_name_and_wheel(tmp_path: Path) -> None:
-    made = bridge(write_pair(tmp_path), tmp_path, platform_tag="manylinux_2_28_x86_64")
-    assert made.path.name.endswith("-cp38-abi3-manylinux_2_28_x86_64.whl")
-    with zipfile.ZipFile(made.path) as archive:
-        text = archive.read("flashinfer-0.1.6+cputorch2.13.dist-info/WHEEL")
-    assert b"Tag: cp38-abi3-manylinux_2_28_x86_64\n" in text
-
-
 # ------------------------------------------------------------ name = metadata = content
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from conda_bridge import builder, conda_package
-from conda_bridge.errors import ArtifactError, BuildFailed
+from conda_bridge.errors import ArtifactError, BuildFailed, ToolchainError
 from conda_bridge.label import Variant
 from conda_bridge.toolchain import system
 from conda_bridge.toolchain.channel import make_channel
@@ -157,7 +157,7 @@ def test_both_outputs(build: Build, tmp_path: Path) -> None:
     binding = build("toy")
     assert binding.name == "toy-2.5-torch2.13_0.conda"
     package = conda_package.read(binding)
-    assert "libtoy ==2.5 cpu_0" in package.index["depends"]
+    assert "libtoy 2.5 cpu_0" in package.index["depends"]  # as conda-build spells it
     assert package.index["noarch"] == "python"
     assert [member.path for member in package.payload()] == ["site-packages/toy.py"]
     records = json.loads((tmp_path / "channel/linux-64/repodata.json").read_text())
@@ -288,6 +288,26 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
     assert published(tmp_path) == []
+
+
+def test_the_compiler_cache_of_the_caller_is_handed_on(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "elsewhere" / "sccache"  # on no PATH that a build has
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("FLASHINFER_COMPILER_CACHE", str(program))
+    monkeypatch.setenv("SCCACHE_DIR", str(tmp_path / "store"))
+    names = ("FLASHINFER_COMPILER_CACHE", "SCCACHE_DIR")
+    seen = " ".join(f"${{{{ env.get('{name}', default='') }}}}" for name in names)
+    made = build(script=[*COMPILE, f"echo {seen} > $PREFIX/lib/seen"])
+    package = conda_package.read(made)
+    (content,) = (m.read() for m in package.payload() if m.path == "lib/seen")
+    assert content.decode().split() == [str(program), str(tmp_path / "store")]
+    monkeypatch.setenv("FLASHINFER_COMPILER_CACHE", str(tmp_path / "ccache"))
+    with pytest.raises(ToolchainError, match="there is no"):
+        build()
 
 
 def test_driver_of_the_variant_is_assumed(tmp_path: Path) -> None:

@@ -260,6 +260,22 @@ def test_normalised_packages_of_two_builds_are_the_same(tmp_path: Path) -> None:
     assert read_all(made[0]) == {"bin/a": (b"aa", True), "lib/link": "z", "lib/z": (b"zz", False)}
 
 
+def test_normalised_requirements_have_one_order_and_condas_spelling(tmp_path: Path) -> None:
+    depends = ["python >=3.8", "other ==1.0", "library ==0.1.6 cpu_0", "a ==1.0|==2.0 b", "b 1.* c"]
+    index = {**INDEX, "depends": depends, "constrains": ["__cuda >=13", "x ==2 y_1"]}
+    write(tmp_path / FILE, index=index, files=[], level=1)
+    normalise(tmp_path / FILE, tmp_path / FILE)
+    package = conda_package.read(tmp_path / FILE)
+    assert package.index["depends"] == [
+        "a ==1.0|==2.0 b",
+        "b 1.* c",
+        "library 0.1.6 cpu_0",
+        "other ==1.0",
+        "python >=3.8",
+    ]
+    assert package.index["constrains"] == ["__cuda >=13", "x 2 y_1"]
+
+
 def test_normalise_in_place_twice_changes_nothing(tmp_path: Path) -> None:
     source = of_a_builder(tmp_path / FILE, 1_700_000_000, "/home/me")
     normalise(source, source)

@@ -136,6 +136,19 @@ def test_every_label_survives_its_names(label: Label) -> None:
     assert Label.parse_wheel_version(label.wheel_version) == unnumbered
 
 
+@given(labels, st.sampled_from(["manylinux_2_31_x86_64", "linux_x86_64.manylinux_2_28_x86_64"]))
+def test_a_label_survives_another_platform_tag(label: Label, platform: str) -> None:
+    name = label.wheel_file_for("cp38", "abi3", platform)
+    assert Label.parse_wheel_file(name) == label
+    assert "cp38-abi3-manylinux" in {str(tag)[:19] for tag in parse_wheel_filename(name)[3]}
+
+
+@pytest.mark.parametrize("platform", ["", "Linux", "manylinux_2_31_x86_64.", "a b", "a/b", "<b>"])
+def test_what_is_no_tag_is_refused(platform: str) -> None:
+    with pytest.raises(LabelError, match="is not a tag"):
+        Label.parse_wheel_file(f"flashinfer-0.1.6+cputorch2.13-cp38-abi3-{platform}.whl")
+
+
 @given(labels)
 def test_installers_read_the_wheel_name_as_we_do(label: Label) -> None:
     name, version, build, tags = parse_wheel_filename(label.wheel_file)

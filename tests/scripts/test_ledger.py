@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conda_bridge.ledger import Ledger, digest, tree_digest
+from conda_bridge.usage import Cost
 
 
 @pytest.fixture
@@ -18,10 +19,10 @@ def test_done_until_the_key_changes(ledger: Ledger, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.write_text("made")
     assert ledger.lookup("a/b", "k1") is None
-    ledger.record("a/b", "k1", [output], 1.5, {"summary": "s"})
+    ledger.record("a/b", "k1", [output], Cost(1.5, 3.25, 4096), {"summary": "s"})
     entry = ledger.lookup("a/b", "k1")
     assert entry is not None
-    assert (entry.seconds, entry.facts) == (1.5, {"summary": "s"})
+    assert (entry.cost, entry.facts) == (Cost(1.5, 3.25, 4096), {"summary": "s"})
     assert ledger.lookup("a/b", "k2") is None
 
 
@@ -31,7 +32,7 @@ def test_an_output_that_is_not_what_was_made_makes_it_run_again(
 ) -> None:
     output = tmp_path / "out"
     output.write_text("made")
-    ledger.record("a", "k", [output], 0.0)
+    ledger.record("a", "k", [output], Cost())
     if damage == "changed":
         output.write_text("mode")
     else:
@@ -41,7 +42,7 @@ def test_an_output_that_is_not_what_was_made_makes_it_run_again(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "k"}'])
 def test_a_damaged_entry_means_not_done(ledger: Ledger, tmp_path: Path, text: str) -> None:
-    ledger.record("a", "k", [], 0.0)
+    ledger.record("a", "k", [], Cost())
     (tmp_path / "ledger" / "a.json").write_text(text)
     assert ledger.lookup("a", "k") is None
 
@@ -49,7 +50,7 @@ def test_a_damaged_entry_means_not_done(ledger: Ledger, tmp_path: Path, text: st
 def test_a_bit_flipped_anywhere_in_an_entry_means_not_done(ledger: Ledger, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.write_text("made")
-    ledger.record("a", "k", [output], 1.5, {"summary": "18 checks"})
+    ledger.record("a", "k", [output], Cost(1.5, 2.5, 3), {"summary": "18 checks"})
     file = tmp_path / "ledger" / "a.json"
     whole = file.read_bytes()
     for at in range(len(whole)):
@@ -58,13 +59,14 @@ def test_a_bit_flipped_anywhere_in_an_entry_means_not_done(ledger: Ledger, tmp_p
         file.write_bytes(damaged)
         found = ledger.lookup("a", "k")
         # White space and the case of nothing: what is read is what was written, or nothing.
-        assert found is None or (found.seconds, found.facts) == (1.5, {"summary": "18 checks"})
+        wanted = (Cost(1.5, 2.5, 3), {"summary": "18 checks"})
+        assert found is None or (found.cost, found.facts) == wanted
     file.write_bytes(whole)
     assert ledger.lookup("a", "k") is not None
 
 
 def test_forget(ledger: Ledger) -> None:
-    ledger.record("a", "k", [], 0.0)
+    ledger.record("a", "k", [], Cost())
     ledger.forget("a")
     ledger.forget("a")
     assert ledger.lookup("a", "k") is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import native
+from conda_bridge import elf, native
 from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
 from conda_bridge.ledger import file_digest
 
@@ -83,6 +83,32 @@ def test_the_same_sources_in_another_folder_give_the_same_bytes(
     assert str(tmp_path).encode() not in first.read_bytes()
     assert b"0.1.6" in first.read_bytes()
     assert (tmp_path / "p1/include/flashinfer/api.h").read_text() == "// header\n"
+
+
+def test_another_checkout_in_the_same_build_folder_is_compiled(small: Path, tmp_path: Path) -> None:
+    """ninja alone would take its objects for up to date: same commands, older files."""
+    first = _build(small, tmp_path / "p1", tmp_path / "b").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(small, other)
+    source = other / "csrc/cpu/a.cpp"
+    source.write_text(source.read_text().replace("__FILE__", '"changed"'))
+    os.utime(source, (0, 0))
+    second = _build(other, tmp_path / "p2", tmp_path / "b").read_bytes()
+    assert (b"changed" in first, b"changed" in second) == (False, True)
+
+
+def test_arguments_in_cxx_are_for_compiler_and_linker(small: Path, tmp_path: Path) -> None:
+    source = small / "csrc/cpu/a.cpp"
+    source.write_text(source.read_text().replace("__FILE__", "GIVEN"))
+    environ = {**os.environ, "CXX": "g++ '-DGIVEN=\"two words\"' -Wl,--version-script=exports"}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "exports").write_text("{ global: where; local: *; };\n")
+    made = native.build_library(
+        small, tmp_path / "p", tmp_path / "b", version="0.1.6", nvcc=None, environ=environ
+    )
+    assert b"two words" in made.read_bytes()
+    exported = {symbol.name for symbol in elf.read(made.read_bytes(), "x").exported}
+    assert exported == {"where"}
 
 
 def test_a_compile_error_stops_and_leaves_no_library(small: Path, tmp_path: Path) -> None:

@@ -6,15 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import factories
 import pytest
+import toy_artifacts as toy
 
-from conda_bridge.errors import BuildFailed, ConfigError
+from conda_bridge import atomic, report, verify
+from conda_bridge.build_jobs import STAGES, Job, LibraryJob, VariantJob
+from conda_bridge.errors import BuildFailed, ConfigError, LabelMismatch, ToolchainError
 from conda_bridge.ledger import tree_digest
 from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
 from conda_bridge.progress import Progress
 from conda_bridge.stages import Log, Outcome, Stage, StageFailed
+from conda_bridge.usage import Cost
 
 
 def _build(root: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +43,31 @@ def test_list_names_both_sides_and_the_supplier_or_what_is_missing(root: Path) -
     assert all(variant in table for variant in rows)
 
 
+@pytest.mark.parametrize("width", [100, 160])
+def test_the_list_fits_with_every_name_whole(root: Path, tmp_path: Path, width: int) -> None:
+    rows = Pipeline(Settings(root, tmp_path)).rows()
+    lines = report.variants_table(rows, width=width).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    text = "\n".join(lines)
+    for row in rows:
+        assert row["conda_file"] in text
+        assert row["wheel_file"] in text
+        [line] = [line for line in lines if line.startswith(row["variant"] + " ")]
+        reason = row["missing"].split(":")[0]
+        assert (row["provider"] or reason) in line
+        assert row["arch_list"].replace("None", "-") in line
+
+
+def test_a_nightly_of_the_commit_is_the_same_on_every_machine(root: Path) -> None:
+    command = ["git", "-C", str(root), "log", "-1", "--format=%H %ct"]
+    commit, seconds = subprocess.check_output(command, text=True).split()
+    day = datetime.fromtimestamp(int(seconds), tz=UTC).strftime("%Y%m%d")
+    rows = json.loads(
+        _build(root, "--list", "--json", "--nightly", "commit", TZ="Asia/Tokyo").stdout
+    )
+    assert f".dev{day}-cpu_torch24_g{commit[:7]}_0." in rows[0]["conda_file"]
+
+
 def test_nightly_and_build_number_reach_every_name(root: Path) -> None:
     nightly = ["--nightly", "20261122", "--commit", "1a2b3c4", "--build-number", "2"]
     rows = json.loads(_build(root, "--list", "--json", *nightly).stdout)
@@ -55,6 +86,10 @@ def test_nightly_and_build_number_reach_every_name(root: Path) -> None:
         (["--variant", "cu124_torch24"], {}, "cu124_torch24"),
         (["--list"], {"FLASHINFER_BUILD_VERSION": "0.1.6+abc"}, "FLASHINFER_BUILD_VERSION=0.1.6"),
         (["--all", "--variant", "cpu_torch213"], {}, "exclude each other"),
+        (["--library", "cpu", "--variant", "cpu_torch213"], {}, "excludes"),
+        (["--library", "cu999"], {}, "cpu, cu118"),
+        (["--library", "cpu", "--stage", "wheel"], {}, "compiler, library, verify, publish"),
+        (["--stage", "wheels"], {}, "try-conda"),
     ],
 )
 def test_unusable_input_says_what_to_do_with_status_2(
@@ -76,9 +111,11 @@ def test_errors_as_json(root: Path) -> None:
 def test_chosen_architectures_get_a_folder_of_their_own(root: Path, tmp_path: Path) -> None:
     plain = Settings(root, tmp_path)
     hopper = Settings(root, tmp_path, arch_list="9.0a")
+    old = Settings(root, tmp_path, arch_list="9.0a", glibc="2.31")
     both = Settings(root, tmp_path, arch_list="8.0+PTX;9.0a")
     assert plain.output_dir.name == "dist"
     assert hopper.output_dir.name == "dist-9.0a"
+    assert old.output_dir.name == "dist-9.0a-glibc2.31"
     assert both.output_dir.name == "dist-8.0+PTX_9.0a"
     assert Settings(root, tmp_path, output=tmp_path / "x", arch_list="9.0a").output_dir.name == "x"
 
@@ -124,6 +161,83 @@ def test_the_default_is_one_variant_and_repeats_are_one(root: Path, tmp_path: Pa
     assert "cu124_torch24" not in available
 
 
+def test_kernels_are_the_same_job_whatever_the_torch(root: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    jobs = [pipeline.job(spec) for spec in pipeline.select(["cu130_torch211", "cu130_torch213"])]
+    alone = pipeline.library("cu130")
+    for job in jobs:
+        assert job.kernels.library == alone.library
+        assert job.kernels.spec == alone.spec
+        shared = {stage.name for stage in job.stages()} & {stage.name for stage in alone.stages()}
+        assert shared == {"cu130/compiler", "cu130/library"}
+    own = [{stage.lock for stage in job.stages()} for job in jobs]
+    assert own[0] & own[1] == {"cu130/compiler", "cu130"}
+
+
+def test_the_wheel_is_what_lies_there_when_its_platform_is_measured(
+    root: Path, tmp_path: Path
+) -> None:
+    def job(tag: str) -> VariantJob:
+        pipeline = Pipeline(Settings(tmp_path, tmp_path, platform_tag=tag))
+        return pipeline.job(pipeline.select(["cpu_torch213"])[0])
+
+    for name in ("conda_build_config.yaml", "version.txt"):
+        (tmp_path / name).write_text((root / name).read_text())
+    usual = job("linux_x86_64").wheel
+    assert job("auto").wheel == usual
+    measured = usual.with_name(usual.name.replace("linux_x86_64", "manylinux_2_31_x86_64"))
+    measured.parent.mkdir(parents=True)
+    measured.touch()
+    assert job("auto").wheel == measured
+    assert measured.name in [path.name for path in job("auto").published]
+    assert job("linux_x86_64").wheel == usual
+
+
+def test_every_stage_needs_only_what_comes_before_it(root: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    jobs: list[Job] = [pipeline.library("cpu"), *map(pipeline.job, pipeline.select(None))]
+    for job in jobs:
+        before: set[str] = set()
+        for stage in job.stages():
+            assert set(stage.needs) <= before, stage.name
+            before.add(stage.kind)
+        assert before <= set(STAGES)
+        proofs = {kind for kind in before if kind.startswith(("verify", "try"))}
+        assert set(job.stages()[-1].needs) == proofs
+
+
+def test_a_stage_alone_without_its_input_names_what_to_run_first(
+    root: Path, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path, glibc="1.0"))  # a folder that nobody has
+    specs = pipeline.select(["cpu_torch213"])
+    result = pipeline.run(specs, Progress(0, quiet=True), stage="wheel")
+    assert result.exit_code == 2
+    said = str(result.failures["cpu_torch213"])
+    assert "'toolchain' is not done" in said
+    assert "python scripts/build.py --variant cpu_torch213 --stage toolchain" in said
+
+
+def test_kernels_that_are_not_there_are_not_compiled_where_that_is_ruled_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conda_build_config.yaml", "version.txt"):
+        (tmp_path / name).write_text((root / name).read_text())
+    for name in ("scripts", "csrc", "recipe", "LICENSE"):
+        (tmp_path / name).symlink_to(root / name)
+    pipeline = Pipeline(Settings(tmp_path, tmp_path / "cache"))
+    job = pipeline.library("cpu")
+    compiler = job.stages()[0]
+    pipeline.ledger.record(compiler.name, compiler.key() or "", [], Cost())
+    compiled: list[str] = []
+    monkeypatch.setattr(LibraryJob, "_run_library", lambda self, log: compiled.append("kernels"))
+    result = pipeline.run([], Progress(0, quiet=True), libraries=["cpu"], kernels=False)
+    assert compiled == []
+    assert result.exit_code == 2
+    assert "the kernels are not built" in str(result.failures["cpu"])
+    assert [outcome.outcome for outcome in result.variants["cpu"]] == ["kept"]
+
+
 def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
     def nothing(_log: Log) -> tuple[list[Path], dict[str, object]]:
         return [], {}
@@ -137,3 +251,110 @@ def test_the_result_has_the_worst_exit_code_and_is_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(bad.as_dict()))["variants"]["a"]["error"]["what"]
     good = BuildResult(tmp_path, False, {"c": [kept]}, {}, {})
     assert (good.exit_code, good.unchanged) == (0, True)
+
+
+# ---------------------------------------------------------------- conda packages alone
+
+
+class Packages:
+    """cu124_torch24 as built against a torch of the new C++ ABI: toy packages, staged."""
+
+    def __init__(self, root: Path, folder: Path, *, wheel: bool) -> None:
+        for name in ("csrc", "scripts", "conda_build_config.yaml"):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(root / name)
+        version = {"FLASHINFER_BUILD_VERSION": "0.1.6"}
+        pipeline = Pipeline(
+            Settings(folder, folder / "cache", output=folder / "dist", wheel=wheel, environ=version)
+        )
+        [spec] = pipeline.select(["cu124_torch24"])
+        self.job = pipeline.job(spec)
+        label = self.job.label
+        made = folder / "made"
+        files = {
+            factories.BUILD_INFO: factories.build_info(label, CUDA="12.4.131", CXX11_ABI=True),
+            factories.MODULE: toy.binding(variant="cu124_torch24", torch="2.4"),
+        }
+        atomic.copy(toy.write_conda(made, label, files=files), self.job.binding)
+        library = toy.library(cuda="12.4.131", archs="8.0+PTX;9.0a", gpu="zstd")
+        packed = toy.write_conda_library(made, label, files={"lib/libflashinfer.so": library})
+        atomic.copy(packed, self.job.staged_library)
+        self.log = Log(folder / "log", (folder / "log").open("w"), Progress(0, quiet=True))
+
+    def run_stage(self, kind: str) -> list[Path]:
+        [stage] = [stage for stage in self.job.stages() if stage.kind == kind]
+        assert stage.key()
+        return list(stage.run(self.log)[0])
+
+
+def test_a_package_of_the_other_abi_gets_no_wheel_and_the_way_out_is_named(
+    root: Path, tmp_path: Path
+) -> None:
+    whole = Packages(root, tmp_path, wheel=True)
+    with pytest.raises(LabelMismatch) as caught:
+        whole.run_stage("wheel")
+    assert "the new C++ string ABI" in caught.value.what
+    assert "build cu124_torch24 against the torch 2.4 of PyPI" in caught.value.fix
+    assert "python scripts/build.py --no-wheel" in caught.value.fix
+    assert not whole.job.wheel.exists()
+
+
+def test_without_a_wheel_the_packages_are_verified_and_published_alone(
+    root: Path, tmp_path: Path
+) -> None:
+    alone = Packages(root, tmp_path, wheel=False)
+    assert [stage.kind for stage in alone.job.stages()] == [
+        *("toolchain", "compiler", "library", "binding", "verify", "try-conda", "publish")
+    ]
+    needs = {stage.kind: stage.needs for stage in alone.job.stages()}
+    assert needs["verify"] == ("binding",)
+    assert needs["publish"] == ("verify", "try-conda")
+    assert verify.verify([alone.job.binding, alone.job.staged_library]).findings == ()
+    assert alone.run_stage("verify") == []
+    made = alone.run_stage("publish")
+    assert made == alone.job.published
+    assert [path.name for path in made] == [
+        "flashinfer-0.1.6-cu124_torch24_0.conda",
+        "libflashinfer-0.1.6-cu124_0.conda",
+    ]
+    assert all(path.is_file() for path in made)
+    output = tmp_path / "dist"
+    assert not list(output.rglob("*.whl"))
+    records = json.loads((output / "channel/linux-64/repodata.json").read_text())
+    assert set(records["packages.conda"]) == {path.name for path in made}
+
+
+# ---------------------------------------------------------------- conda channels
+
+
+def test_the_state_of_the_channels_is_part_of_the_key(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(Settings(root, tmp_path))
+    [spec] = pipeline.select(["cpu_torch213"])
+    job = pipeline.job(spec)
+    channels = ["one"]
+    monkeypatch.setattr(
+        "conda_bridge.build_jobs.toolchain.state", lambda _request, _among: channels[0]
+    )
+
+    def key() -> str | None:
+        [stage] = [stage for stage in job.stages() if stage.kind == "toolchain"]
+        return stage.key()
+
+    before = key()
+    assert before == key()
+    channels[0] = "two"
+    assert key() not in (before, None)
+
+    def unreadable(*_args: object) -> str:
+        raise ToolchainError("the channel cannot be read")
+
+    monkeypatch.setattr("conda_bridge.build_jobs.toolchain.state", unreadable)
+    assert key() is None  # so the stage runs, and says so itself
+
+
+def test_a_name_that_is_no_channel_ends_the_program(root: Path) -> None:
+    done = _build(root, "--list", "--channel", "defaults")
+    assert done.returncode == 2
+    assert "conda config --show default_channels" in done.stderr

@@ -136,6 +136,43 @@ def test_the_group_ends_with_its_caller(tmp_path: Path, number: signal.Signals) 
     assert gone(child)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_what_has_a_process_group_of_its_own_ends_too(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """As ninja starts compilers."""
+    pid_file = tmp_path / "pid"
+    inner = textwrap.dedent(
+        f"""
+        import os, pathlib, time
+        os.setpgid(0, 0)
+        pathlib.Path({str(pid_file)!r}).write_text(f"{{os.getpid()}}\\n")
+        time.sleep(100)
+        """
+    )
+    program = textwrap.dedent(
+        f"""
+        import os, sys
+        from conda_bridge import process
+        process.run(
+            ["sh", "-c", 'exec "$0" -c "$1" & wait', sys.executable, {inner!r}],
+            environ=dict(os.environ),
+        )
+        """
+    )
+    scripts = str(Path(process.__file__).parents[1])
+    caller = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": scripts},
+        stderr=subprocess.DEVNULL,
+    )
+    child = pid_in(pid_file)
+    assert os.getpgid(child) == child
+    caller.send_signal(number)
+    caller.wait()
+    assert gone(child)
+
+
 def test_several_at_once() -> None:
     codes: list[int] = []
     threads = [

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +19,10 @@ import pytest
 from rich.console import Console
 
 from conda_bridge import atomic
-from conda_bridge.errors import BuildFailed
+from conda_bridge.errors import BuildFailed, ConfigError
 from conda_bridge.ledger import Ledger, file_digest
 from conda_bridge.progress import Progress
-from conda_bridge.stages import Log, Stage, StageFailed, run_stages
+from conda_bridge.stages import Log, Outcome, Stage, StageFailed, first_missing, run_stages
 
 
 def _chain(folder: Path, ran: list[str]) -> list[Stage]:
@@ -40,7 +42,8 @@ def _chain(folder: Path, ran: list[str]) -> list[Stage]:
             atomic.write_text(output, (before.read_text() if before else "") + name)
             return [output], {"summary": name}
 
-        return Stage("x", name, name, "x", key, run)
+        needs = (before.name,) if before else ()
+        return Stage(name, name, name, "x", key, run, needs)
 
     return [stage("a", None), stage("b", folder / "a"), stage("c", folder / "b")]
 
@@ -76,6 +79,82 @@ def test_a_lost_output_is_made_again_and_what_follows_stays_when_its_input_is_th
     run(_chain(tmp_path, ran))
     (tmp_path / "b").unlink()
     assert run(_chain(tmp_path, ran)) == ["kept", "done", "kept"]
+
+
+def test_a_stage_alone_waits_for_all_it_needs_to_be_done_and_up_to_date(
+    tmp_path: Path, run: Callable[..., list[str]]
+) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+
+    def missing(kind: str) -> str:
+        stage = first_missing(_chain(tmp_path, []), kind, ledger)
+        return stage.kind if stage else ""
+
+    assert (missing("a"), missing("b"), missing("c")) == ("", "a", "a")
+    run(_chain(tmp_path, [])[:2])
+    assert (missing("b"), missing("c")) == ("", "")
+    (tmp_path / "b").write_text("another")
+    assert missing("c") == "b"
+    (tmp_path / "a").unlink()
+    assert missing("c") == "a"
+    with pytest.raises(ConfigError, match="no stage 'd'"):
+        missing("d")
+
+
+def test_the_cost_is_recorded_and_told_again_when_the_stage_is_kept(tmp_path: Path) -> None:
+    size = 200 << 20
+
+    def work(_log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        program = f"import time; x = bytearray({size}); time.sleep(0.6)"
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return [], {}
+
+    def call() -> Outcome:
+        stage = Stage("x", "x", "x", "x", lambda: "k", work)
+        quiet = Progress(1, quiet=True)
+        return run_stages([stage], Ledger(tmp_path / "ledger"), tmp_path / "logs", quiet)[0]
+
+    done = call()
+    assert done.cost.peak_memory > size
+    assert 0.6 < done.seconds == done.cost.seconds
+    kept = call()
+    assert (kept.outcome, kept.seconds) == ("kept", 0.0)
+    assert kept.cost.peak_memory == done.cost.peak_memory
+
+
+def test_readers_of_a_lock_run_together_and_whoever_changes_it_waits(tmp_path: Path) -> None:
+    moments: list[str] = []
+    together = threading.Barrier(2, timeout=10)
+
+    def reader(_log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        together.wait()  # only passed when both are in here at once
+        moments.append("read")
+        return [], {}
+
+    def writer(_log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        moments.append("write")
+        time.sleep(0.3)
+        moments.append("written")
+        return [], {}
+
+    def call(stage: Stage) -> None:
+        quiet = Progress(1, quiet=True)
+        run_stages([stage], Ledger(tmp_path / "build" / "ledger"), tmp_path / "logs", quiet)
+
+    stages = [
+        Stage("w", "w", "w", "data", lambda: "k", writer),
+        Stage("r1", "r1", "r", "data/r1", lambda: "k", reader, reads=("data",)),
+        Stage("r2", "r2", "r", "data/r2", lambda: "k", reader, reads=("data",)),
+    ]
+    threads = [threading.Thread(target=call, args=(stage,)) for stage in stages]
+    threads[0].start()
+    while not moments:
+        time.sleep(0.01)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert moments == ["write", "written", "read", "read"]
 
 
 def test_a_dry_run_makes_nothing(tmp_path: Path, run: Callable[..., list[str]]) -> None:

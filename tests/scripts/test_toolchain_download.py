@@ -289,6 +289,20 @@ def test_fetch_names_what_no_index_has(only_local: Path, tmp_path: Path) -> None
     assert "No matching distribution" in caught.value.what  # pip's own words
 
 
+def test_pip_says_how_it_reaches_the_network(
+    only_local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_PROXY", "PIP_CERT", "PIP_DEFAULT_TIMEOUT", "PIP_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    _, plain = module._ask_pip(["one"], print)
+    assert (plain.proxy, plain.certificates) == (None, None)
+    monkeypatch.setenv("PIP_PROXY", "http://proxy.example.org:3128")
+    monkeypatch.setenv("PIP_CERT", "/etc/company.pem")
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "180")
+    _, own = module._ask_pip(["one"], print)
+    assert own == module.Settings("http://proxy.example.org:3128", "/etc/company.pem", 180.0)
+
+
 class Simple(http.server.SimpleHTTPRequestHandler):
     """A package index; keeps the paths that were asked for, and may refuse the files."""
 
@@ -376,7 +390,7 @@ def test_a_pip_that_cannot_be_asked_downloads_by_itself(
     publish(root, wheel)
     broken = tmp_path / "broken.py"
     broken.write_text("raise ImportError('moved')\n")
-    monkeypatch.setattr(module, "_PIP_LINKS", broken)
+    monkeypatch.setattr(module, "PIP_LINKS", broken)
     said: list[str] = []
     (path,) = fetch([[wheel]], tmp_path / "cache", said.append)
     assert path.name == wheel.filename

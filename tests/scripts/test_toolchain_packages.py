@@ -20,7 +20,7 @@ from conda_bridge.conda_writer import PackageFile
 from conda_bridge.errors import ArtifactError, ToolchainError
 from conda_bridge.toolchain import intact, system
 from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.cuda import cuda_packages
+from conda_bridge.toolchain.cuda_wheels import cuda_packages
 from conda_bridge.toolchain.lock import CudaSet, LockedWheel
 from conda_bridge.toolchain.packages import Built, PackageSpec, make
 from conda_bridge.toolchain.unpacked import SITE, files_of, join, link_tree, symlink_site, unpack
@@ -197,6 +197,23 @@ def test_join_puts_everything_into_one_folder(tmp_path: Path) -> None:
         symlink_site(trees, tmp_path / "site-packages")
 
 
+def test_join_takes_one_of_two_equal_files_and_refuses_different_ones(tmp_path: Path) -> None:
+    trees = []
+    for name, content in (("one", "same"), ("two", "same"), ("three", "other")):
+        files = {"nvidia/__init__.py": content, f"nvidia/{name}.so": ""}
+        path, wheel = make_wheel(tmp_path, name, files=files)
+        trees.append(unpack(path, wheel, tmp_path / "cache"))
+    joined = join(trees[:2], tmp_path / "joined")
+    assert {p.name for p in (joined / "site/nvidia").iterdir()} == {
+        "__init__.py",
+        "one.so",
+        "two.so",
+    }
+    with pytest.raises(FileExistsError):
+        join(trees, tmp_path / "joined-too")
+    assert not (tmp_path / "joined-too").exists()
+
+
 # ---------------------------------------------------------------- wheels
 
 
@@ -220,10 +237,17 @@ def test_pure_wheel_becomes_a_noarch_package(tmp_path: Path) -> None:
     assert (index["noarch"], index["subdir"]) == ("python", "noarch")
     link = json.loads(spec.info_files["info/link.json"])
     assert link["noarch"]["entry_points"] == ["say = typing_extensions:main"]
-    assert {file.path: file.link_target for file in spec.files()} == {
-        f"site-packages/{name}": str(tree / SITE / name)
-        for name in ("typing_extensions.py", "typing_extensions-4.5.dist-info")
-    }
+    links = {file.path: file.link_target or "" for file in spec.files()}
+    assert sorted(links) == [
+        "site-packages/typing_extensions-4.5.dist-info",
+        "site-packages/typing_extensions.py",
+    ]
+    for name, target in links.items():
+        assert target.startswith("../")  # conda does not keep absolute links
+        assert (
+            Path(os.path.normpath(f"/any/prefix/{name}/../{target}"))
+            == tree / SITE / Path(name).name
+        )
 
 
 def test_wheel_with_machine_code_is_for_this_python(tmp_path: Path) -> None:

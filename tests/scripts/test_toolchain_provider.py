@@ -15,7 +15,7 @@ from conda_bridge.errors import ToolchainError
 from conda_bridge.label import Variant
 from conda_bridge.toolchain import Request, Toolchain, pypi
 from conda_bridge.toolchain.assembled import Assembled
-from conda_bridge.toolchain.lock import LOCK_FILE, Lock, LockedWheel
+from conda_bridge.toolchain.lock import LOCK_FILE, SCHEMA, Lock, LockedWheel
 from conda_bridge.toolchain.pypi import PyPI
 
 TAG = pypi._TAG
@@ -45,8 +45,11 @@ class Index:
             "requires": [self.add(name).filename for name in ("sympy", "numpy", "pip")],
         }
         self.data: dict[str, Any] = {
-            "schema": 1,
+            "schema": SCHEMA,
             "wheels": self.wheels,
+            "tools": [self.add("ninja").filename],
+            "debs": {},
+            "debian": {"cuda": {}, "sysroot": {}},
             "cuda": {"13.0": {"wheels": [wheel.filename for wheel in compiler]}},
             "torch": {"2.13": {"cuda": "13.0", "python": {TAG: sets}}},
         }
@@ -105,6 +108,21 @@ def test_a_cpu_toolchain_has_no_cuda(index: Index, tmp_path: Path) -> None:
     assert not any("nvidia" in line for line in made.inputs)
 
 
+def test_a_toolchain_for_the_kernels_has_no_torch(index: Index, tmp_path: Path) -> None:
+    request = Request(Variant((13, 0), (2, 13)), torch=False)
+    made = index.provider(tmp_path / "cache").provide(request, report=quiet)
+    assert {"ninja", "cuda-nvcc", "gxx_linux-64"} <= names_in(made)
+    assert not names_in(made) & {"pytorch", "numpy", "pip"}
+    assert (made.torch_version, made.trees) == ("", ())
+
+
+def test_pip_is_asked_once_for_each_part(index: Index, tmp_path: Path) -> None:
+    said: list[str] = []
+    request = Request(Variant((13, 0), (2, 13)))
+    index.provider(tmp_path / "cache").provide(request, report=said.append)
+    assert len([line for line in said if line.startswith("asking pip")]) == 2  # CUDA, torch
+
+
 def test_the_second_time_nothing_is_downloaded(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,12 +174,14 @@ def test_what_is_not_locked_is_refused_and_downloads_nothing(index: Index, tmp_p
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("name", ["cu130_torch213", "cu130_torch211", "cpu_torch213"])
+@pytest.mark.parametrize(
+    "name", ["cu130_torch213", "cu130_torch211", "cu132_torch215", "cpu_torch24", "cpu_torch213"]
+)
 def test_the_shipped_lock_supplies(name: str) -> None:
     assert toolchain.supply(Request(Variant.parse(name)), toolchain.providers()).provider == "pypi"
 
 
-@pytest.mark.parametrize("name", ["cu124_torch24", "cu128_torch28", "cu132_torch215"])
+@pytest.mark.parametrize("name", ["cu126_torch26", "cu128_torch28", "cu130_torch29"])
 def test_the_shipped_lock_says_what_it_lacks(name: str, tmp_path: Path) -> None:
     supply = toolchain.supply(Request(Variant.parse(name)), toolchain.providers())
     assert supply.provider is None

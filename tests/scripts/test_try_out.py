@@ -190,6 +190,25 @@ def test_packages_for_another_torch_do_not_install(stage: Stage) -> None:
         stage.try_pip()
 
 
+def test_without_unpacked_wheels_pip_gets_torch_as_the_users_pip_would(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a toolchain of conda packages: from the user's index, here a folder of wheels."""
+    files = {"torch.py": "__version__ = '2.13.1'\n"}
+    mirror = stage.folder / "mirror"
+    make_wheel(mirror, "torch", "2.13.1", files=files)
+    make_wheel(mirror, "torch", "2.14.0", files={"torch.py": "__version__ = '2.14.0'\n"})
+    make_wheel(mirror, "numpy")
+    stage.add_wheel()
+    bare = replace(stage.tools, trees=())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(stage.folder / "nowhere"))
+    with pytest.raises(TestsFailed, match=r"pip install torch==2\.13\.\*"):
+        stage.try_pip(bare)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(mirror))
+    assert stage.try_pip(bare).torch == "2.13.1"
+
+
 def test_a_torch_without_its_libraries_is_refused(stage: Stage) -> None:
     light = replace(stage.tools, torch_importable=False)
     for attempt in (stage.try_conda, stage.try_pip):

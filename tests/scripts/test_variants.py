@@ -125,6 +125,23 @@ def test_a_variant_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         variants.load(write(tmp_path, text))
 
 
+@pytest.mark.parametrize(("key", "value"), [("cuda_arch_list", '"9.0"'), ("gxx_below", '"15"')])
+def test_two_torches_of_one_cuda_share_their_kernels(tmp_path: Path, key: str, value: str) -> None:
+    text = SMALL
+    for name, extra in (
+        ("cuda_nvcc", '"13.0"'),
+        ("pytorch", '"2.11"'),
+        ("cuda_arch_list", '"8.0+PTX;9.0a"'),
+        ("gxx_below", '"16"'),
+    ):
+        row = f"  - {value if name == key else extra}\n"
+        text = re.sub(rf"(?m)^{name}:\n(  - .*\n)+", lambda hit, row=row: hit[0] + row, text)
+    with pytest.raises(ConfigError, match="for another torch") as caught:
+        variants.load(write(tmp_path, text))
+    assert caught.value.where.endswith(f": {key}")
+    assert "they share kernels" in caught.value.expected
+
+
 def test_keys_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'c_stdlib_version' is missing"):
         variants.load(write(tmp_path, SMALL.replace('c_stdlib_version:\n  - "2.28"\n', "")))

@@ -271,15 +271,38 @@ def test_in_a_conda_package_the_old_string_abi_is_a_warning(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("platform", "finds"),
     [("manylinux_2_5_x86_64", True), ("manylinux1_x86_64", True), ("manylinux_2_17_x86_64", False),
-     ("manylinux2014_x86_64", False), ("musllinux_1_1_x86_64", True)],
+     ("manylinux2014_x86_64", False), ("musllinux_1_1_x86_64", True),
+     ("manylinux_2_29_x86_64", True), ("linux_x86_64.manylinux_2_12_x86_64", True)],
 )  # fmt: skip
 def test_the_glibc_floor_against_the_platform_tag(
     tmp_path: Path, platform: str, finds: bool
 ) -> None:
-    wheel = WHEEL + f"Tag: cp38-abi3-{platform}\n".encode()
+    tags = "".join(f"Tag: cp38-abi3-{tag}\n" for tag in platform.split("."))
+    wheel = WHEEL + tags.encode()
     name = CUDA.wheel_file_for("cp38", "abi3", platform)
     path = toy.write_wheel(tmp_path, CUDA, name=name, wheel=wheel, library=lib(more=MEMCPY))
     assert failed(verify([path])) == ({"floor"} if finds else set())
+
+
+def test_a_tag_that_the_libraries_do_not_reach_names_the_symbol(tmp_path: Path) -> None:
+    wheel = WHEEL + b"Tag: cp38-abi3-manylinux_2_12_x86_64\n"
+    name = CUDA.wheel_file_for("cp38", "abi3", "manylinux_2_12_x86_64")
+    path = toy.write_wheel(tmp_path, CUDA, name=name, wheel=wheel, library=lib(more=MEMCPY))
+    (found,) = verify([path]).findings
+    assert found.check == "floor"
+    assert found.member == "flashinfer/lib/libflashinfer.so"
+    assert found.what == "needs memcpy@GLIBC_2.14, and the tag promises manylinux_2_12_x86_64"
+    assert found.expected == "GLIBC_2.12 at most"
+
+
+def test_floors_of_each_library_and_of_all(tmp_path: Path) -> None:
+    path = toy.write_wheel(tmp_path, CUDA, library=lib(more=MEMCPY))
+    (item,) = verify([path]).artifacts
+    floors = item.facts["floors"]
+    assert floors["flashinfer/lib/libflashinfer.so"]["GLIBC"] == "2.14"
+    assert floors["flashinfer/lib/libflashinfer.so"]["manylinux"] == "manylinux_2_17_x86_64"
+    assert floors["flashinfer/_C.abi3.so"].get("GLIBC") != "2.14"
+    assert (item.facts["glibc"], item.facts["manylinux"]) == ("2.14", "manylinux_2_17_x86_64")
 
 
 # ------------------------------------------------------------ RECORD and the archive
@@ -674,6 +697,7 @@ def test_the_program_prints_a_table(root: Path, tmp_path: Path) -> None:
     done = program(root, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "compute_80 sm_80 sm_90a" in done.stdout
+    assert "manylinux_2_5_x86_64" in done.stdout
     assert "0 findings" in done.stdout
 
 

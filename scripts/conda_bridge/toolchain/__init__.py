@@ -15,7 +15,18 @@ from typing import Protocol
 from ..errors import ToolchainError
 from ..label import Variant
 
-__all__ = ["Provider", "Report", "Request", "Supply", "Toolchain", "provide", "providers", "supply"]
+__all__ = [
+    "Provider",
+    "Report",
+    "Request",
+    "Supply",
+    "Toolchain",
+    "provide",
+    "providers",
+    "state",
+    "supplies",
+    "supply",
+]
 
 Report = Callable[[str], None]
 
@@ -117,21 +128,32 @@ def providers(cache: Path | None = None, channels: Sequence[str] = ()) -> list[P
 
     Args:
         cache: where downloads and packages are kept; the project's cache by default.
-        channels: conda channels to prefer.
+        channels: conda channels to prefer: names, URLs or paths.
+
+    Raises:
+        ConfigError: one of `channels` is no channel.
     """
     from .assembled import Assembled
+    from .conda import Conda
+    from .debian import Debian
     from .pypi import PyPI
 
-    index = PyPI(cache)
-    return [Assembled("pypi", index, index, cache=cache)]
+    index, debian = PyPI(cache), Debian(cache)
+    preferred: list[Provider] = [Conda(channels, cache)] if channels else []
+    return [
+        *preferred,
+        Assembled("pypi", index, index, debian, cache=cache),
+        Assembled("debian", debian, index, debian, cache=cache),
+    ]
 
 
 def _first(request: Request, among: Sequence[Provider]) -> tuple[Provider | None, str]:
-    reasons = []
+    """The first provider that has it, and why the ones before it do not."""
+    reasons: list[str] = []
     for provider in among:
         reason = provider.missing(request)
         if not reason:
-            return provider, ""
+            return provider, "; ".join(reasons)
         reasons.append(f"{provider.name}: {reason}")
     return None, "; ".join(reasons)
 
@@ -139,7 +161,29 @@ def _first(request: Request, among: Sequence[Provider]) -> tuple[Provider | None
 def supply(request: Request, among: Sequence[Provider]) -> Supply:
     """Which provider of `among` answers `request`, or what is missing."""
     provider, missing = _first(request, among)
-    return Supply(provider.name if provider else None, missing)
+    return Supply(provider.name, "") if provider else Supply(None, missing)
+
+
+def supplies(requests: Sequence[Request], among: Sequence[Provider]) -> list[Supply]:
+    """:func:`supply` for many requests; channels are read once for all of them."""
+    from .conda import Conda
+
+    for provider in among:
+        if isinstance(provider, Conda):
+            provider.read(requests)
+    return [supply(request, among) for request in requests]
+
+
+def state(request: Request, among: Sequence[Provider]) -> str:
+    """A digest of what `request` gets now, where that changes without a change here: channels do.
+
+    Raises:
+        ToolchainError: a channel cannot be read.
+    """
+    from .conda import Conda
+
+    provider, _ = _first(request, among)
+    return provider.state(request) if isinstance(provider, Conda) else ""
 
 
 def provide(
@@ -161,4 +205,6 @@ def provide(
             fix="python scripts/build.py --list shows what can be built here; --channel names "
             "conda channels that have the rest",
         )
+    if missing:
+        report(missing)
     return provider.provide(request, report=report)

@@ -79,15 +79,17 @@ class Assembled:
             else self._torch.tools(report)
         )
         compiler = cuda.compiler or find_compiler()
-        if request.glibc and self._sysroots:
-            sysroot = self._sysroots.sysroot(request.glibc, report)
-        else:
-            sysroot = SysrootPart(sysroot_package(), (), glibc_version())
+        own_sysroot = (
+            self._sysroots.sysroot(request.glibc, report)
+            if (request.glibc and self._sysroots)
+            else None
+        )
+        sysroot = own_sysroot or SysrootPart(sysroot_package(), (), glibc_version())
         report("making conda packages")
         specs = [
             python_package(),
             sysroot.spec,
-            *compiler_packages(compiler, sysroot.spec),
+            *compiler_packages(compiler, sysroot.spec, own_sysroot=own_sysroot is not None),
             *torch.specs,
             *cuda.specs,
         ]

@@ -37,15 +37,15 @@ def _fill(channel: Path, wanted: Sequence[Built]) -> None:
     for subdir in ("linux-64", "noarch"):
         folder = channel / subdir
         folder.mkdir(exist_ok=True)
-        records = {}
+        records: dict[str, dict[str, dict[str, object]]] = {".conda": {}, ".bz2": {}}
         for built in wanted:
             if built.record["subdir"] == subdir:
                 _place(built, folder / built.path.name)
-                records[built.path.name] = dict(built.record)
+                records[built.path.suffix][built.path.name] = dict(built.record)
         document = {
             "info": {"subdir": subdir},
-            "packages": {},
-            "packages.conda": records,
+            "packages": records[".bz2"],
+            "packages.conda": records[".conda"],
             "removed": [],
             "repodata_version": 1,
         }

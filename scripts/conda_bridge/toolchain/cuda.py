@@ -1,53 +1,34 @@
-"""NVIDIA's compiler wheels as conda-forge's CUDA packages.
+"""conda-forge's CUDA packages: their names, and how they depend on each other.
 
-The wheels hold one toolkit folder; conda-forge keeps programs in ``bin/`` and everything for the
-target in ``targets/x86_64-linux/``. nvcc.profile finds both relative to itself, so it stays as it
-is.
+Programs are in ``bin/``, everything for the target in ``targets/x86_64-linux/``. Where the files
+come from is somebody else's matter (:mod:`.cuda_wheels`, :mod:`.debian_cuda`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..conda_writer import PackageFile
-from ..errors import ToolchainError
-from .lock import CudaSet, LockedWheel
 from .packages import PackageSpec
-from .unpacked import SITE, files_of
 
-__all__ = ["cuda_packages"]
+__all__ = ["TARGET", "CudaFiles", "cuda_specs"]
 
-_TARGET = "targets/x86_64-linux"
+TARGET = "targets/x86_64-linux"
 
-
-@dataclass(frozen=True)
-class _Part:
-    """One package: which files of which wheel, by their path in the toolkit folder."""
-
-    package: str
-    wheel: str
-    pattern: str
-    depends: tuple[str, ...] = ()
-
-
-# conda-forge's names. The ones with `_linux-64` hold files for the target; the plain ones, below,
-# are what a recipe asks for.
-_PARTS = (
-    _Part("cuda-nvcc-tools", "nvidia-cuda-nvcc", r"bin/"),
-    _Part("cuda-nvcc-dev_linux-64", "nvidia-cuda-nvcc", r"include/|lib/"),
-    _Part("cuda-nvvm-tools", "nvidia-nvvm", r"nvvm/bin/"),
-    _Part("cuda-nvvm-dev_linux-64", "nvidia-nvvm", r"nvvm/libdevice/|include/|lib/"),
-    _Part("cuda-crt-dev_linux-64", "nvidia-cuda-crt", r"include/"),
-    _Part("cuda-cudart_linux-64", "nvidia-cuda-runtime", r"lib/libcudart\.so"),
-    _Part("cuda-cudart-static_linux-64", "nvidia-cuda-runtime", r"lib/.*\.a$"),
-    _Part(
-        "cuda-cudart-dev_linux-64", "nvidia-cuda-runtime", r"include/", ("cuda-cudart_linux-64",)
-    ),
-    _Part("cuda-cccl_linux-64", "nvidia-cuda-cccl", r"include/|lib/"),
-)
+# The packages with files of their own -> what they need beside cuda-version. The ones with
+# `_linux-64` hold files for the target; the plain ones, below, are what a recipe asks for.
+_HOLDERS: Mapping[str, tuple[str, ...]] = {
+    "cuda-nvcc-tools": (),
+    "cuda-nvcc-dev_linux-64": (),
+    "cuda-nvvm-tools": (),
+    "cuda-nvvm-dev_linux-64": (),
+    "cuda-crt-dev_linux-64": (),
+    "cuda-cudart_linux-64": (),
+    "cuda-cudart-static_linux-64": (),
+    "cuda-cudart-dev_linux-64": ("cuda-cudart_linux-64",),
+    "cuda-cccl_linux-64": (),
+}
 _NVCC = (
     "cuda-nvcc-tools",
     "cuda-nvcc-dev_linux-64",
@@ -70,80 +51,53 @@ _NAMES = {
 }
 
 
-def _move(relative: str) -> str:
-    first = relative.split("/", 1)[0]
-    return f"{_TARGET}/{relative}" if first in ("include", "lib") else relative
+@dataclass(frozen=True)
+class CudaFiles:
+    """What one package holds.
+
+    Attributes:
+        version: of the package.
+        identity: what its bytes depend on.
+        files: makes the list of its files when they are needed.
+        licences: further members below ``info/``.
+    """
+
+    version: str
+    identity: tuple[str, ...]
+    files: Callable[[], Iterable[PackageFile]]
+    licences: Mapping[str, bytes]
 
 
-def _part_files(tree: Path, home: Path, pattern: str) -> Iterable[PackageFile]:
-    for path in files_of(home):
-        relative = path.relative_to(home).as_posix()
-        if not re.match(pattern, relative):
-            continue
-        mode = 0o755 if path.stat().st_mode & 0o111 else 0o644
-        yield PackageFile(_move(relative), path, mode, None)
-        versioned = re.fullmatch(r"lib/(lib\w+\.so)\.\d+", relative)
-        if versioned:
-            yield PackageFile(f"{_TARGET}/lib/{versioned[1]}", None, 0o777, path.name)
-
-
-def _licences(tree: Path) -> dict[str, bytes]:
-    return {
-        f"info/licenses/{path.name}": path.read_bytes()
-        for path in sorted(tree.glob(f"{SITE}/*.dist-info/licenses/*"))
-        if path.is_file()
-    }
-
-
-def cuda_packages(locked: CudaSet, trees: Mapping[LockedWheel, Path]) -> list[PackageSpec]:
+def cuda_specs(release: tuple[int, int], contents: Mapping[str, CudaFiles]) -> list[PackageSpec]:
     """The packages of one CUDA release.
 
     Args:
-        locked: its wheels.
-        trees: the unpacked tree of each.
-
-    Raises:
-        ToolchainError: a part is not in the wheels.
+        release: as the label names it, e.g. ``(12, 4)``.
+        contents: the files of every package that holds some, by its name.
     """
-    major, minor = locked.release
-    wheels = {wheel.name: wheel for wheel in locked.wheels}
-    specs = [
-        PackageSpec(
+    major, minor = release
+    exact = f"cuda-version {major}.{minor}.*"
+    specs = {
+        "cuda-version": PackageSpec(
             "cuda-version",
             f"{major}.{minor}",
             noarch="generic",
             constrains=(f"__cuda >={major}",),
         )
-    ]
-    exact = f"cuda-version {major}.{minor}.*"
-    built: dict[str, PackageSpec] = {}
-    for part in _PARTS:
-        wheel = wheels.get(part.wheel)
-        home = trees[wheel] / SITE / "nvidia" / f"cu{major}" if wheel else None
-        if wheel is None or home is None or not home.is_dir():
-            raise ToolchainError(
-                f"no {part.wheel} among the wheels of CUDA {major}.{minor}",
-                where=part.package,
-                fix="python scripts/lock_toolchain.py",
-            )
-        tree, pattern = trees[wheel], part.pattern
-
-        def files(
-            tree: Path = tree, home: Path = home, pattern: str = pattern
-        ) -> Iterable[PackageFile]:
-            return _part_files(tree, home, pattern)
-
-        built[part.package] = PackageSpec(
-            part.package,
-            wheel.version,
-            identity=[wheel.sha256, part.pattern],
-            files=files,
-            depends=(exact, *part.depends),
-            info_files=_licences(tree),
+    }
+    for name, depends in _HOLDERS.items():
+        held = contents[name]
+        specs[name] = PackageSpec(
+            name,
+            held.version,
+            identity=held.identity,
+            files=held.files,
+            depends=(exact, *depends),
+            info_files=held.licences,
             flavour="cuda",
         )
     for name, (like, depends) in _NAMES.items():
-        built[name] = PackageSpec(
-            name, built[like].version, depends=(exact, *depends), flavour="cuda"
+        specs[name] = PackageSpec(
+            name, specs[like].version, depends=(exact, *depends), flavour="cuda"
         )
-    return [*specs, *built.values()]
+    return list(specs.values())

@@ -7,7 +7,6 @@ download is refused (a login, an odd proxy), pip does it. What counts in every c
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import http.client
 import json
@@ -18,36 +17,32 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from .. import atomic, process
 from ..errors import ToolchainError
-from .lock import LockedWheel
+from .lock import LockedFile, LockedWheel
 
-__all__ = ["Choice", "cached", "download", "fetch"]
+__all__ = ["PIP_LINKS", "Choice", "Settings", "cached", "download", "fetch"]
 
 Report = Callable[[str], None]
 # Several wheels of one project, the preferred one first; any of them will do.
 Choice = Sequence[LockedWheel]
 
-_PIP_LINKS = Path(__file__).with_name("pip_links.py")
+PIP_LINKS = Path(__file__).with_name("pip_links.py")
 _BLOCK = 1 << 20
 _ATTEMPTS = 5
 _MEGABYTE = 1e6
 
 
-def _place(wheel: LockedWheel, cache: Path) -> Path:
-    return cache / "wheels" / wheel.sha256 / wheel.filename
-
-
-def cached(choice: Choice, cache: Path) -> Path | None:
-    """The first wheel of `choice` that is in the cache; it was verified when it went in."""
-    for wheel in choice:
-        if _place(wheel, cache).is_file():
-            return _place(wheel, cache)
+def cached(choice: Sequence[LockedFile], cache: Path) -> Path | None:
+    """The first file of `choice` that is in the cache; it was verified when it went in."""
+    for file in choice:
+        if file.place(cache).is_file():
+            return file.place(cache)
     return None
 
 
@@ -72,8 +67,7 @@ def fetch(
     missing = [choice for choice in choices if cached(choice, cache) is None]
     if missing:
         report(f"asking pip where {len(missing)} wheels are")
-        links = _ask_pip([choice[0].name for choice in missing], report)
-        settings = _Settings.of_pip()
+        links, settings = _ask_pip([choice[0].name for choice in missing], report)
         for choice in missing:
             _fetch_one(choice, links.get(choice[0].name, []), cache, settings, report)
     found = [cached(choice, cache) for choice in choices]
@@ -85,7 +79,7 @@ def _fetch_one(
     choice: Choice,
     links: Sequence[_Link],
     cache: Path,
-    settings: _Settings,
+    settings: Settings,
     report: Report,
 ) -> None:
     for wheel in choice:
@@ -131,16 +125,22 @@ class _Link:
     sha256: str
 
 
-def _ask_pip(projects: Sequence[str], report: Report) -> dict[str, list[_Link]]:
-    """The files that pip sees of each project; none where this pip cannot be asked."""
-    code, lines = _pip("-I", str(_PIP_LINKS), *projects)
+def _ask_pip(
+    projects: Sequence[str], report: Report
+) -> tuple[Mapping[str, Sequence[_Link]], Settings]:
+    """The files that pip sees of each project, and how it reaches the network.
+
+    No files where this pip cannot be asked.
+    """
+    code, lines = _pip("-I", str(PIP_LINKS), *projects)
     answers = [line for line in lines if line.startswith("{")]
     if code != 0 or not answers:
         reason = [line for line in lines if line.strip()][-1:] or ["no reason given"]
         report(f"pip cannot be asked for links ({reason[0]}); it downloads by itself")
-        return {}
-    data: dict[str, list[list[str]]] = json.loads(answers[-1])
-    return {project: [_Link(*link) for link in links] for project, links in data.items()}
+        return {}, Settings()
+    data = json.loads(answers[-1])
+    links = {project: [_Link(*link) for link in found] for project, found in data["links"].items()}
+    return links, Settings(**data["settings"])
 
 
 def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
@@ -169,7 +169,7 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
             digest = _sha256(files[0])
             for wheel in same:
                 if wheel.sha256 == digest:
-                    target = _place(wheel, cache)
+                    target = wheel.place(cache)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     files[0].replace(target)
                     return
@@ -183,12 +183,12 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
     )
 
 
-def _mismatch(name: str, digest: str, choice: Choice) -> ToolchainError:
+def _mismatch(name: str, digest: str, choice: Sequence[LockedFile]) -> ToolchainError:
     return ToolchainError(
         f"its sha256 is {digest}",
         where=name,
-        expected=" or ".join(wheel.sha256 for wheel in choice),
-        fix="the index serves another file than the lock names: do not use it before you know why",
+        expected=" or ".join(file.sha256 for file in choice),
+        fix="the server has another file than the lock names: do not use it before you know why",
     )
 
 
@@ -198,36 +198,18 @@ def _sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """pip's own network settings, for the downloads made here.
+class Settings:
+    """How the network is reached.
 
     Attributes:
-        proxy: pip's proxy, or None for the environment's.
-        certificates: pip's certificate file, or None for the system's.
+        proxy: for http and https, or None for the environment's.
+        certificates: a file of authorities, or None for the system's.
         timeout: seconds without a byte after which a connection counts as dead.
     """
 
     proxy: str | None = None
     certificates: str | None = None
     timeout: float = 60.0
-
-    @classmethod
-    def of_pip(cls) -> _Settings:
-        """Reads them from ``pip config list``; the environment wins over ``global``."""
-        values: dict[str, str] = {}
-        for line in sorted(_pip("-m", "pip", "config", "list")[1], reverse=True):
-            key, separator, value = line.partition("=")
-            scope, _, name = key.rpartition(".")
-            if separator and scope in ("global", "download", ":env:"):
-                try:
-                    values[name] = str(ast.literal_eval(value))
-                except (SyntaxError, ValueError):
-                    continue
-        try:
-            timeout = float(values.get("default-timeout") or values.get("timeout") or 60)
-        except ValueError:
-            timeout = 60.0
-        return cls(values.get("proxy"), values.get("cert"), timeout)
 
     def opener(self) -> urllib.request.OpenerDirector:
         """What makes the requests."""
@@ -243,23 +225,23 @@ class _Settings:
 
 def download(
     url: str,
-    wheel: LockedWheel,
+    file: LockedFile,
     cache: Path,
     *,
-    settings: _Settings | None = None,
+    settings: Settings | None = None,
     report: Report = lambda _line: None,
     attempts: int = _ATTEMPTS,
     pause: float = 1.0,
 ) -> Path:
-    """Brings `wheel` from `url` into the cache, continuing what an earlier call left.
+    """Brings `file` from `url` into the cache, continuing what an earlier call left.
 
     Bytes go to ``<name>.part``; the name itself appears when the sha256 is right. A server that
     ignores the range starts over, one that drops the connection is asked again for the rest.
 
     Args:
         url: ``http``, ``https`` or ``file``.
-        wheel: what it must turn out to be.
-        cache: where wheels are kept, by their digest.
+        file: what it must turn out to be.
+        cache: where such files are kept, by their digest.
         settings: of the network; the machine's own without.
         report: is told how far it is.
         attempts: how many times in a row a request may bring nothing new.
@@ -269,29 +251,29 @@ def download(
         OSError: the server cannot be reached or refuses.
         ToolchainError: the bytes are not what was locked.
     """
-    target = _place(wheel, cache)
-    with atomic.lock(target.parent.with_name(wheel.sha256 + ".lock")):
+    target = file.place(cache)
+    with atomic.lock(target.parent.with_name(file.sha256 + ".lock")):
         if target.is_file():  # another process was faster
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
         if urlsplit(url).scheme == "file":
-            report(f"{wheel.filename}: copying")
+            report(f"{file.filename}: copying")
             shutil.copyfile(Path(unquote(urlsplit(url).path)), part)
             digest = _sha256(part)
         else:
-            opener = (settings or _Settings()).opener()
-            timeout = (settings or _Settings()).timeout
+            opener = (settings or Settings()).opener()
+            timeout = (settings or Settings()).timeout
             pieces = _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
             digest = _sha256(part)
-            if digest != wheel.sha256 and pieces:
+            if digest != file.sha256 and pieces:
                 # What was there was not the beginning of this file, or the file changed meanwhile.
                 part.unlink()
                 _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
                 digest = _sha256(part)
-        if digest != wheel.sha256:
+        if digest != file.sha256:
             part.unlink()
-            raise _mismatch(wheel.filename, digest, [wheel])
+            raise _mismatch(file.filename, digest, [file])
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(target)

@@ -1,13 +1,15 @@
-"""Whether an unpacked wheel is still what was unpacked, at the cost of asking for file times.
+"""Whether an unpacked archive is still what was unpacked, at the cost of asking for file times.
 
 As git does it: a file whose size, times and place on the disk are those of when it was last seen
 whole is whole. Every write moves the change time, also one that puts the modification time back.
 Any other file is read and compared with the wheel, and written again from there where it differs.
+Where the archive is not kept (Debian's packages), a digest of the whole folder says it, its seal.
 What changes bytes below the file system moves no time, and is not seen here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from .. import atomic
 
-__all__ = ["changed", "repair", "seen"]
+__all__ = ["changed", "repair", "seal", "sealed", "seen"]
 
 # Size, modification time, change time.
 Stamp = tuple[int, int, int]
@@ -101,6 +103,54 @@ def repair(
             mended.append(name)
     seen(tree, found)
     return mended
+
+
+def seal(tree: Path) -> None:
+    """Records the bytes of all files of `tree`, of which there will be no other copy."""
+    names = _names(tree)
+    atomic.write_text(_seal(tree), _digest(tree, names))
+    seen(tree, names)
+
+
+def sealed(tree: Path) -> bool:
+    """Whether the files of `tree` have the bytes that they were sealed with.
+
+    Read only where a time has moved. A folder that was never sealed is sealed as it is: it appeared
+    whole, and its maker was killed before it could do so.
+    """
+    if not _seal(tree).is_file():
+        seal(tree)
+        return True
+    if not changed(tree):
+        return True
+    names = _names(tree)
+    if _digest(tree, names) != _seal(tree).read_text():
+        return False
+    seen(tree, names)
+    return True
+
+
+def _seal(tree: Path) -> Path:
+    return tree.with_name(f"{tree.name}.sha256")
+
+
+def _names(tree: Path) -> list[str]:
+    paths = [path for path in tree.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.relative_to(tree).as_posix() for path in paths)
+
+
+def _digest(tree: Path, names: Iterable[str]) -> str:
+    """The sha256 over names, kinds, modes and bytes."""
+    total = hashlib.sha256()
+    for name in names:
+        path = tree / name
+        if path.is_symlink():
+            total.update(f"{name}\0link {path.readlink()}\0".encode())
+            continue
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{name}\0{path.stat().st_mode & 0o111:o} {content}\0".encode())
+    return total.hexdigest()
 
 
 def _same(path: Path, member: zipfile.ZipInfo) -> bool:

@@ -1,43 +1,73 @@
 """What may enter a build: every wheel by file name and sha256, written once, read by the providers.
 
-The lock (``toolchain.lock.json``) has three tables:
+The lock (``toolchain.lock.json``) has these tables:
 
 - ``wheels``: file name -> sha256. A file name occurs once, whatever number of sets need it.
+- ``tools``: what a build needs of the Python index that has no part in torch.
 - ``cuda``: CUDA release -> the wheels that make up its compiler.
 - ``torch``: torch minor -> the CUDA it was built with, and for each CPython the wheels that are
   acceptable as torch (in the order of preference, each with the CUDA libraries it needs to be
   imported) and those it and the build need beside it.
+- ``debs``: file name of a Debian package -> its path in the archive, size and sha256.
+- ``debian``: CUDA release -> the packages of its compiler, and of a g++ where it needs an older
+  one; glibc version -> the packages of a C library to link against.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from ..errors import ConfigError, ToolchainError
 
-__all__ = ["LOCK_FILE", "SCHEMA", "CudaSet", "Lock", "LockedWheel", "TorchBuild", "TorchSet"]
+__all__ = [
+    "LOCK_FILE",
+    "SCHEMA",
+    "CudaSet",
+    "DebianCuda",
+    "Lock",
+    "LockedDeb",
+    "LockedFile",
+    "LockedWheel",
+    "TorchBuild",
+    "TorchSet",
+]
 
-SCHEMA = 1
+SCHEMA = 2
 LOCK_FILE = Path(__file__).with_name("toolchain.lock.json")
 
 
 @dataclass(frozen=True, order=True)
-class LockedWheel:
-    """A wheel that is acceptable under exactly one digest.
+class LockedFile:
+    """A file that is acceptable under exactly one digest.
 
     Attributes:
-        filename: e.g. ``numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl``.
+        filename: its last part.
         sha256: of the file, in hexadecimal.
+        folder: of the cache, where files of this kind are kept.
     """
 
     filename: str
     sha256: str
+    folder: ClassVar[str] = "files"
+
+    def place(self, cache: Path) -> Path:
+        """Where it is kept once it is here and verified."""
+        return cache / self.folder / self.sha256 / self.filename
+
+
+@dataclass(frozen=True, order=True)
+class LockedWheel(LockedFile):
+    """A wheel, e.g. ``numpy-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl``."""
+
+    folder: ClassVar[str] = "wheels"
 
     @property
     def name(self) -> str:
@@ -48,6 +78,45 @@ class LockedWheel:
     def version(self) -> str:
         """The version with its local part, e.g. ``2.13.0+cpu``."""
         return str(parse_wheel_filename(self.filename)[1])
+
+
+@dataclass(frozen=True, order=True)
+class LockedDeb(LockedFile):
+    """A package of Debian, e.g. ``nvidia-cuda-dev_12.4.127~12.4.1-2_amd64.deb``.
+
+    Attributes:
+        path: in the archive, e.g. ``pool/main/h/hello/hello_2.10-3_amd64.deb``.
+        size: in bytes.
+    """
+
+    path: str
+    size: int
+    folder: ClassVar[str] = "debs"
+
+    @property
+    def package(self) -> str:
+        """The package's name, e.g. ``nvidia-cuda-dev``."""
+        return self.filename.split("_")[0]
+
+    @property
+    def upstream(self) -> str:
+        """The version without Debian's revision, e.g. ``12.4.127``."""
+        return re.split(r"[~+-]", unquote(self.filename.split("_")[1]).rpartition(":")[2])[0]
+
+
+@dataclass(frozen=True)
+class DebianCuda:
+    """The compiler of one CUDA release from Debian.
+
+    Attributes:
+        release: as the label names it, e.g. ``(12, 4)``.
+        toolkit: nvcc, headers, runtime.
+        gxx: the C++ compiler that it needs and what that needs; empty where the machine's will do.
+    """
+
+    release: tuple[int, int]
+    toolkit: tuple[LockedDeb, ...]
+    gxx: tuple[LockedDeb, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +168,15 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 class Lock:
-    """The lock, checked when it is read."""
+    """The lock, checked when it is read.
+
+    Attributes:
+        where: the file it came from.
+        data: as it was read.
+        tools: the wheels of what compiles the kernels, for every supported CPython.
+        debian_cuda: CUDA release -> its compiler from Debian.
+        sysroots: glibc version -> the packages that it is made of.
+    """
 
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
         self.where = where
@@ -110,12 +187,13 @@ class Lock:
                 expected=str(SCHEMA),
                 fix="python scripts/lock_toolchain.py",
             )
-        self._data = data
+        self.data = data
         try:
             self._wheels = {
                 name: LockedWheel(name, self._checked(name, digest))
                 for name, digest in data["wheels"].items()
             }
+            self.tools = self._resolve(data["tools"])
             self._cuda = {
                 _pair(release): CudaSet(_pair(release), self._resolve(entry["wheels"]))
                 for release, entry in data["cuda"].items()
@@ -133,6 +211,19 @@ class Lock:
                 for minor, entry in data["torch"].items()
                 for python, wheels in entry["python"].items()
             }
+            debs = {name: self._deb(name, **entry) for name, entry in data["debs"].items()}
+            self.debian_cuda = {
+                _pair(release): DebianCuda(
+                    _pair(release),
+                    tuple(debs[name] for name in entry["toolkit"]),
+                    tuple(debs[name] for name in entry["gxx"]),
+                )
+                for release, entry in data["debian"]["cuda"].items()
+            }
+            self.sysroots = {
+                glibc: tuple(debs[name] for name in names)
+                for glibc, names in data["debian"]["sysroot"].items()
+            }
         except (KeyError, TypeError, ValueError, AttributeError, InvalidWheelFilename) as error:
             raise ConfigError(
                 f"the lock is damaged: {type(error).__name__}: {error}",
@@ -140,9 +231,23 @@ class Lock:
                 fix="python scripts/lock_toolchain.py",
             ) from None
 
-    @staticmethod
-    def _checked(filename: str, digest: str) -> str:
+    @classmethod
+    def _deb(cls, filename: str, path: str, size: int, sha256: str) -> LockedDeb:
+        if (
+            ".." in path
+            or not re.fullmatch(r"pool/[\w.+~/-]+", path)
+            or Path(path).name != filename
+        ):
+            raise ValueError(f"{filename}: {path!r} is not its path")
+        return LockedDeb(filename, cls._digest(filename, sha256), path, int(size))
+
+    @classmethod
+    def _checked(cls, filename: str, digest: str) -> str:
         parse_wheel_filename(filename)
+        return cls._digest(filename, digest)
+
+    @staticmethod
+    def _digest(filename: str, digest: str) -> str:
         if len(digest) != 64 or int(digest, 16) < 0 or digest != digest.lower():
             raise ValueError(f"{filename}: {digest!r} is not a sha256")
         return digest

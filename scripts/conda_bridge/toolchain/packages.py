@@ -12,14 +12,29 @@ from typing import Any
 from .. import atomic, conda_writer
 from ..conda_writer import PackageFile
 
-__all__ = ["Built", "PackageSpec", "make"]
+__all__ = ["Built", "PackageSpec", "link_out", "make"]
 
 # Part of every key: raise it when what is written for the same input changes.
-_CONVERTER = 2
+_CONVERTER = 3
+# Steps up that reach the root from any prefix; above the root there is the root.
+_TO_THE_ROOT = "../" * 40
 # zstd: on files that are read once from this machine's disk a higher level only costs time.
 _LEVEL = 1
 # Local packages carry no date; a fixed one keeps their bytes the same.
 _TIMESTAMP = conda_writer.DEFAULT_TIMESTAMP
+
+
+def link_out(path: str, target: Path) -> PackageFile:
+    """A link in a package to a file or folder of this machine.
+
+    Relative, up to the root and down again: conda keeps such a link, but copies the file that an
+    absolute one leads to, and stops where that is a folder.
+
+    Args:
+        path: in the package.
+        target: an absolute path.
+    """
+    return PackageFile(path, None, 0o777, _TO_THE_ROOT + str(target).lstrip("/"))
 
 
 def _nothing() -> Iterable[PackageFile]:
@@ -158,6 +173,6 @@ def _write(spec: PackageSpec, path: Path, record_file: Path) -> None:
         info_files=spec.info_files,
         level=_LEVEL,
         timestamp=_TIMESTAMP,
-        absolute_links=True,
+        outside_links=True,
     )
     atomic.write_text(record_file, _record(spec, path))

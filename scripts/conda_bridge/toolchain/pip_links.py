@@ -7,7 +7,8 @@ to ``pip download``.
 
     python pip_links.py torch numpy
 
-prints one JSON object: project -> list of ``[URL, file name, sha256 or ""]``.
+prints one JSON object: ``links``, project -> list of ``[URL, file name, sha256 or ""]``, and
+``settings``, how pip reaches the network.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
-def links(projects: Sequence[str]) -> dict[str, list[list[str]]]:
-    """The wheels for this interpreter and machine, of all versions."""
+def links(projects: Sequence[str]) -> dict[str, Any]:
+    """The wheels for this interpreter and machine, of all versions, and pip's settings."""
     from pip._internal.commands.index import IndexCommand
 
     command = IndexCommand("index", "")
@@ -28,7 +30,7 @@ def links(projects: Sequence[str]) -> dict[str, list[list[str]]]:
         finder = command._build_package_finder(
             options=options, session=command.get_default_session(options)
         )
-        return {
+        found = {
             project: [
                 [
                     candidate.link.url_without_fragment,
@@ -39,6 +41,12 @@ def links(projects: Sequence[str]) -> dict[str, list[list[str]]]:
             ]
             for project in projects
         }
+    settings = {
+        "proxy": options.proxy or None,
+        "certificates": options.cert or None,
+        "timeout": options.timeout,
+    }
+    return {"links": found, "settings": settings}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import bootstrap
 from ..errors import BridgeError
 from . import Report
-from .cuda import cuda_packages
+from .cuda_wheels import cuda_packages
 from .download import fetch
 from .lock import Lock, LockedWheel, TorchBuild, TorchSet
 from .parts import CudaPart, TorchPart
@@ -20,8 +20,6 @@ from .wheels import linked_torch_package, python_wheel_package
 __all__ = ["PyPI"]
 
 _TAG = "cp{}{}".format(*sys.version_info[:2])
-# What compiles the kernels needs of Python's packages (recipe/recipe.yaml).
-_TOOLS = ("ninja", "packaging")
 
 
 class PyPI:
@@ -48,7 +46,7 @@ class PyPI:
     def cuda(self, release: tuple[int, int], report: Report) -> CudaPart:
         """The compiler of a CUDA release, from NVIDIA's wheels."""
         locked = self._lock.cuda(release)
-        trees = self._unpacked(locked.wheels, report)
+        trees = self._fetched(locked.wheels, report)
         return CudaPart(tuple(cuda_packages(locked, trees)), _lines(locked.wheels))
 
     # ---------------------------------------------------------------- torch
@@ -70,9 +68,11 @@ class PyPI:
     def torch(self, minor: tuple[int, int], *, importable: bool, report: Report) -> TorchPart:
         """A torch minor, with what it needs and what builds and installs packages."""
         locked = self._lock.torch(minor, _TAG)
-        [file] = fetch([[build.wheel for build in locked.builds]], self._cache, report)
+        # All in one call: pip is asked once.
+        wanted = [[build.wheel for build in locked.builds], *([w] for w in locked.requires)]
+        [file, *files] = fetch(wanted, self._cache, report)
         build = _build_of(locked, file)
-        trees = self._unpacked(locked.requires, report)
+        trees = self._unpacked(locked.requires, files, report)
         report(f"unpacking {build.wheel.filename}")
         tree = unpack(file, build.wheel, self._cache, report)
         libraries = build.libraries if importable else ()
@@ -91,9 +91,8 @@ class PyPI:
 
     def tools(self, report: Report) -> TorchPart:
         """Only what builds the kernels: ninja and Python packages, no torch."""
-        newest = self._lock.torch(self._lock.torch_minors(_TAG)[-1], _TAG)
-        wheels = [wheel for wheel in newest.requires if wheel.name in _TOOLS]
-        trees = self._unpacked(wheels, report)
+        wheels = self._lock.tools
+        trees = self._fetched(wheels, report)
         return TorchPart(
             specs=tuple(python_wheel_package(wheel, trees[wheel]) for wheel in wheels),
             inputs=_lines(wheels),
@@ -102,8 +101,13 @@ class PyPI:
             trees=(),
         )
 
-    def _unpacked(self, wheels: Sequence[LockedWheel], report: Report) -> dict[LockedWheel, Path]:
+    def _fetched(self, wheels: Sequence[LockedWheel], report: Report) -> dict[LockedWheel, Path]:
         files = fetch([[wheel] for wheel in wheels], self._cache, report)
+        return self._unpacked(wheels, files, report)
+
+    def _unpacked(
+        self, wheels: Sequence[LockedWheel], files: Sequence[Path], report: Report
+    ) -> dict[LockedWheel, Path]:
         report("unpacking")
         return {
             wheel: unpack(path, wheel, self._cache, report)

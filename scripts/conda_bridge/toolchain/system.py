@@ -14,24 +14,37 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..conda_writer import PackageFile
 from ..errors import ToolchainError
-from .packages import PackageSpec
+from .packages import PackageSpec, link_out
 
 __all__ = [
+    "SYSROOT",
     "Compiler",
     "compiler_packages",
     "find_compiler",
     "glibc_version",
     "python_package",
     "sysroot_package",
+    "sysroot_spec",
 ]
 
 _TRIPLE = "x86_64-conda-linux-gnu"
+SYSROOT = f"{_TRIPLE}/sysroot"
+_DRIVERS = ("gcc", "cc", "g++", "c++")
+# --sysroot is for headers, -idirafter for those of a GCC that knows nothing of Debian's folders. A
+# GCC that was configured without a sysroot still finds the machine's C library first, so -B puts
+# the other before it. The C++ runtime stays that of the GCC, and may want more of the C library
+# than the sysroot has: programs are linked nevertheless.
+_IN_SYSROOT = f"${{0%/*}}/../{SYSROOT}"
+_SYSROOT_FLAGS = (
+    f' --sysroot="{_IN_SYSROOT}" -B"{_IN_SYSROOT}/usr/lib/x86_64-linux-gnu"'
+    f' -idirafter "{_IN_SYSROOT}/usr/include/x86_64-linux-gnu" -Wl,--allow-shlib-undefined'
+)
 _BINUTILS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip")
 
 
@@ -92,8 +105,8 @@ def glibc_version() -> str:
     return version
 
 
-def _script(program: Path) -> bytes:
-    return f'#!/bin/sh\nexec "{program}" "$@"\n'.encode()
+def _script(program: Path, flags: str = "") -> bytes:
+    return f'#!/bin/sh\nexec "{program}"{flags} "$@"\n'.encode()
 
 
 def _activation(package: str, values: Mapping[str, str]) -> list[PackageFile]:
@@ -106,22 +119,36 @@ def _activation(package: str, values: Mapping[str, str]) -> list[PackageFile]:
     ]
 
 
-def sysroot_package() -> PackageSpec:
-    """The machine's own C library, by version.
+def sysroot_spec(
+    glibc: str,
+    *,
+    identity: Sequence[str],
+    files: Callable[[], Iterable[PackageFile]],
+    licences: Mapping[str, bytes],
+) -> PackageSpec:
+    """The package of a C library, by version.
 
     What is built with it says so in its requirements, as it does with conda-forge's.
     """
-    glibc = glibc_version()
     exports = {"strong": [f"__glibc >={glibc},<3.0.a0"]}
     return PackageSpec(
         "sysroot_linux-64",
         glibc,
-        identity=[glibc],
-        info_files={"info/run_exports.json": json.dumps(exports).encode()},
+        identity=identity,
+        files=files,
+        info_files={"info/run_exports.json": json.dumps(exports).encode(), **licences},
     )
 
 
-def compiler_packages(compiler: Compiler, sysroot: PackageSpec) -> list[PackageSpec]:
+def sysroot_package() -> PackageSpec:
+    """The machine's own C library: no files, the compilers find it by themselves."""
+    glibc = glibc_version()
+    return sysroot_spec(glibc, identity=[glibc], files=tuple, licences={})
+
+
+def compiler_packages(
+    compiler: Compiler, sysroot: PackageSpec, *, own_sysroot: bool = False
+) -> list[PackageSpec]:
     """conda-forge's compiler names, leading to `compiler`.
 
     What is built with them requires the C++ runtime of that GCC, as it does with conda-forge's.
@@ -129,14 +156,21 @@ def compiler_packages(compiler: Compiler, sysroot: PackageSpec) -> list[PackageS
     Args:
         compiler: a GCC on this machine.
         sysroot: the package of the C library that it links against.
+        own_sysroot: whether that package holds the C library; without, it is the machine's.
     """
     major = compiler.major
+    flags = _SYSROOT_FLAGS if own_sysroot else ""
 
     def package(
         name: str, variables: Mapping[str, str], programs: Mapping[str, Path]
     ) -> list[PackageFile]:
         files = [
-            PackageFile(f"bin/{_TRIPLE}-{tool}", _script(path), 0o755, None)
+            PackageFile(
+                f"bin/{_TRIPLE}-{tool}",
+                _script(path, flags if tool in _DRIVERS else ""),
+                0o755,
+                None,
+            )
             for tool, path in programs.items()
         ]
         return [*files, *_activation(name, variables)]
@@ -146,7 +180,8 @@ def compiler_packages(compiler: Compiler, sysroot: PackageSpec) -> list[PackageS
     c_variables = {"CC": f"$CONDA_PREFIX/bin/{_TRIPLE}-cc"}
     cxx_programs = {"g++": compiler.cxx, "c++": compiler.cxx}
     cxx_variables = {"CXX": f"$CONDA_PREFIX/bin/{_TRIPLE}-c++"}
-    where = tuple(str(path) for path in {**c_programs, **cxx_programs}.values())
+    programs = {**c_programs, **cxx_programs}
+    where = (*(str(path) for path in programs.values()), *([flags] if flags else []))
     exports = {
         "gcc_linux-64": [f"libgcc >={major}"],
         "gxx_linux-64": [f"libgcc >={major}", f"libstdcxx >={major}"],
@@ -191,13 +226,13 @@ def python_package() -> PackageSpec:
 
     def files() -> list[PackageFile]:
         items = [
-            PackageFile(f"bin/python{minor}", None, 0o777, str(base)),
+            link_out(f"bin/python{minor}", base),
             PackageFile("bin/python3", None, 0o777, f"python{minor}"),
             PackageFile("bin/python", None, 0o777, f"python{minor}"),
             PackageFile("pyvenv.cfg", config.encode(), 0o644, None),
         ]
         if headers.is_dir():
-            items.append(PackageFile(f"include/python{minor}", None, 0o777, str(headers)))
+            items.append(link_out(f"include/python{minor}", headers))
         return items
 
     return PackageSpec(

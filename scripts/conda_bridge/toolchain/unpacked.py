@@ -6,6 +6,7 @@ and ``data``. Environments get links to it, so torch is inflated once on a machi
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -127,11 +128,17 @@ def files_of(tree: Path) -> list[Path]:
     )
 
 
-def link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path, *, shared: bool = False) -> None:
     """Fills `target` with hard links to the files of `source`, copies where that cannot be.
 
     Folders may exist in `target` already, files may not. Python's compiled files come along: they
     are valid, because a hard link has its source's time and size.
+
+    Args:
+        source: a folder.
+        target: where its content goes.
+        shared: a file may exist if it has the same bytes, as NVIDIA's ``nvidia/__init__.py`` in
+            each of the wheels for CUDA 12.
     """
     copy = False
     for folder, _names, files in os.walk(source):
@@ -139,6 +146,8 @@ def link_tree(source: Path, target: Path) -> None:
         here.mkdir(parents=True, exist_ok=True)
         for name in files:
             original = Path(folder, name)
+            if shared and (here / name).is_file() and filecmp.cmp(original, here / name, False):
+                continue
             if not copy:
                 try:
                     os.link(original, here / name, follow_symlinks=False)
@@ -178,7 +187,7 @@ def join(trees: Sequence[Path], target: Path) -> Path:
         if not target.is_dir():
             with atomic.directory(target) as fresh:
                 for tree in trees:
-                    link_tree(tree, fresh)
+                    link_tree(tree, fresh, shared=True)
             for tree in trees:
                 intact.seen(tree)  # a new link to a file moves its change time
         else:
@@ -196,11 +205,7 @@ def _link_again(tree: Path, target: Path) -> None:
         here = target / Path(folder).relative_to(tree)
         for name in files:
             original, other = os.lstat(f"{folder}/{name}"), _lstat(here / name)
-            # Copies, where there are no hard links, have their source's time.
-            if other and (other.st_size, other.st_mtime_ns) == (
-                original.st_size,
-                original.st_mtime_ns,
-            ):
+            if other and _alike(original, other, Path(folder, name), here / name):
                 continue
             here.mkdir(parents=True, exist_ok=True)
             with atomic.scratch(here) as scratch:
@@ -209,6 +214,15 @@ def _link_again(tree: Path, target: Path) -> None:
             linked = True
     if linked:
         intact.seen(tree)
+
+
+def _alike(original: os.stat_result, other: os.stat_result, source: Path, target: Path) -> bool:
+    """Whether the file `target` of a joined folder is as its `source`, whose facts are these."""
+    if other.st_size != original.st_size:
+        return False
+    # Copies, where there are no hard links, have their source's time. One that several trees share
+    # has the time of one of them, and is read.
+    return other.st_mtime_ns == original.st_mtime_ns or filecmp.cmp(source, target, shallow=False)
 
 
 def _lstat(path: Path) -> os.stat_result | None:

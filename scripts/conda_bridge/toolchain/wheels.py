@@ -21,7 +21,7 @@ from packaging.version import Version
 from ..conda_writer import PackageFile
 from ..errors import ArtifactError
 from .lock import LockedWheel
-from .packages import PackageSpec
+from .packages import PackageSpec, link_out
 from .unpacked import SITE, files_of
 
 __all__ = ["conda_name", "linked_torch_package", "python_wheel_package"]
@@ -83,7 +83,7 @@ def _links(tree: Path, site_packages: str) -> Iterable[PackageFile]:
     """One link for each entry of the tree's site-packages, whole packages at once."""
     for path in sorted((tree / SITE).iterdir()):
         if path.name != "__pycache__":
-            yield PackageFile(f"{site_packages}/{path.name}", None, 0o777, str(path))
+            yield link_out(f"{site_packages}/{path.name}", path)
 
 
 def _programs(tree: Path, folder: str) -> Iterable[PackageFile]:

@@ -1,0 +1,186 @@
+"""Debian's binary packages: what is wanted of them, unpacked without root, dpkg or trust.
+
+A .deb is an ``ar`` archive whose member ``data.tar.*`` holds the files. Links that are absolute in
+it are meant for the root of a system; here they lead to the same place in the tree.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import posixpath
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from ..conda_writer import PackageFile
+from ..errors import ArtifactError
+from ..member_names import check_link, check_name
+from ..zstd import zstd
+from .lock import LockedDeb
+
+__all__ = ["licences", "package_file", "tree_of", "unpack"]
+
+_MAGIC = b"!<arch>\n"
+_HEADER = 60
+# What decompresses data.tar, by its suffix.
+_OPEN: Mapping[str, Callable[[Any], Any]] = {
+    "": lambda raw: raw,
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".xz": lzma.LZMAFile,
+    ".zst": zstd.ZstdFile,
+}
+_UNREADABLE = (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zstd.ZstdError, ValueError)
+_BLOCK = 1 << 20
+
+
+class _Member(io.RawIOBase):
+    """One member of an ``ar`` archive, as a stream that ends where it ends."""
+
+    def __init__(self, raw: IO[bytes], size: int) -> None:
+        self._raw = raw
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._raw.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+def _data_member(raw: IO[bytes], where: str) -> tuple[str, _Member]:
+    """(suffix, stream) of the archive's ``data.tar.*``."""
+    if raw.read(len(_MAGIC)) != _MAGIC:
+        raise ArtifactError("not a .deb: it is no ar archive", where=where)
+    while header := raw.read(_HEADER):
+        name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), header[48:58]
+        if len(header) < _HEADER or header[58:] != b"`\n" or not size.strip().isdigit():
+            raise ArtifactError("a damaged ar header", where=where)
+        length = int(size)
+        if name.startswith("data.tar"):
+            return name.removeprefix("data.tar"), _Member(raw, length)
+        raw.seek(length + length % 2, os.SEEK_CUR)
+    raise ArtifactError("it has no data.tar", where=where)
+
+
+def _relative_link(name: str, target: str) -> str:
+    """`target` of the link `name`, as a path from the link's own folder."""
+    if not target.startswith("/"):
+        return target
+    inside = posixpath.normpath(target).lstrip("/") or "."
+    return posixpath.relpath(inside, posixpath.dirname(name) or ".")
+
+
+def _members(tar: tarfile.TarFile, wanted: re.Pattern[str], where: str) -> Iterator[Any]:
+    """(name, header) of the wanted members that are no folders."""
+    for header in tar:
+        name = header.name.removeprefix("./")
+        if header.isdir() or name == ".":
+            continue
+        check_name(name, where)
+        if wanted.match(name):
+            yield name, header
+
+
+def _place(tree: Path, name: str, where: str) -> Path:
+    """The path of `name`, whose folders are made; none of them is a link."""
+    folder = tree
+    for part in name.split("/")[:-1]:
+        folder = folder / part
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ArtifactError("lies below something that is no folder", where=f"{where}: {name}")
+        folder.mkdir(exist_ok=True)
+    path = folder / name.rpartition("/")[2]
+    if path.is_symlink() or path.exists():
+        raise ArtifactError("a second member with this name", where=f"{where}: {name}")
+    return path
+
+
+def _extract(tar: tarfile.TarFile, tree: Path, wanted: re.Pattern[str], where: str) -> None:
+    for name, header in _members(tar, wanted, where):
+        path = _place(tree, name, where)
+        if header.issym():
+            target = _relative_link(name, header.linkname)
+            check_link(name, target, where)
+            path.symlink_to(target)
+        elif header.islnk():
+            original = header.linkname.removeprefix("./")
+            check_name(original, where)
+            source = tree / original
+            if source.is_symlink() or not source.is_file():
+                raise ArtifactError(
+                    f"a hard link to {original!r}, which is not there", where=f"{where}: {name}"
+                )
+            os.link(source, path)
+        elif header.isreg():
+            content = tar.extractfile(header)
+            assert content is not None  # a regular file
+            with path.open("wb") as output:
+                shutil.copyfileobj(content, output, _BLOCK)
+            path.chmod(0o755 if header.mode & 0o111 else 0o644)
+        else:
+            raise ArtifactError(
+                f"a member of kind {header.type!r}",
+                where=f"{where}: {name}",
+                expected="files, symbolic links and hard links",
+            )
+
+
+def unpack(deb: Path, tree: Path, wanted: str = "") -> None:
+    """Unpacks into the folder `tree` what of `deb` matches.
+
+    Args:
+        deb: the package.
+        tree: an existing folder.
+        wanted: a regular expression for the beginning of a path without ``./``; all by default.
+
+    Raises:
+        ArtifactError: no .deb, a damaged one, or a member or link that leads out of the tree.
+    """
+    where = deb.name
+    try:
+        with deb.open("rb") as raw:
+            suffix, member = _data_member(raw, where)
+            if suffix not in _OPEN:
+                raise ArtifactError(
+                    f"data.tar{suffix} is compressed in an unknown way", where=where
+                )
+            with (
+                _OPEN[suffix](io.BufferedReader(member, _BLOCK)) as stream,
+                tarfile.open(fileobj=stream, mode="r|") as tar,
+            ):
+                _extract(tar, tree, re.compile(wanted), where)
+    except _UNREADABLE as error:
+        raise ArtifactError(f"cannot be unpacked: {error}", where=where) from error
+
+
+def package_file(path: Path, place: str) -> PackageFile:
+    """The file or link `path` of a tree as a package's file with the name `place`."""
+    if path.is_symlink():
+        return PackageFile(place, None, 0o777, str(path.readlink()))
+    return PackageFile(place, path, 0o755 if path.stat().st_mode & 0o111 else 0o644)
+
+
+def licences(trees: Mapping[LockedDeb, Path]) -> dict[str, bytes]:
+    """The licences of unpacked packages, as members of a conda package."""
+    found = {deb: tree / f"usr/share/doc/{deb.package}/copyright" for deb, tree in trees.items()}
+    return {
+        f"info/licenses/{deb.package}": path.read_bytes()
+        for deb, path in found.items()
+        if path.is_file()
+    }
+
+
+def tree_of(deb: LockedDeb, wanted: str, cache: Path) -> Path:
+    """Where what is `wanted` of `deb` is kept once it is unpacked."""
+    key = hashlib.sha256(f"{deb.sha256} {wanted}".encode()).hexdigest()
+    return cache / "unpacked" / key

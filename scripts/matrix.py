@@ -1,0 +1,184 @@
+"""The matrix of builds: runs it on Snakemake, here or on a cluster, and says what CI fans out.
+
+Examples:
+    python scripts/matrix.py run -j 2 --variant cpu_torch213 --accelerator cu130
+    python scripts/matrix.py run --all --dry-run
+    python scripts/matrix.py run --all -j 40 --executor slurm -- --default-resources slurm_account=x
+    python scripts/matrix.py report --all
+    python scripts/matrix.py --format table
+    python scripts/matrix.py check dist --event release
+    python scripts/matrix.py --update-golden
+
+A run continues where the last one stopped, and builds the kernels once per CUDA. Exit status: 0 all
+built, 1 something is not built that was asked for by name or that can be built here, 2 unusable
+input. docs/matrix.md says more.
+"""
+
+from __future__ import annotations
+
+from conda_bridge import bootstrap
+
+bootstrap.ensure(__file__)
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from conda_bridge import atomic, build_options, fan_out, matrix_plan, matrix_run, report
+from conda_bridge.build_settings import Settings
+from conda_bridge.errors import BridgeError
+from conda_bridge.fan_out import EVENTS
+from conda_bridge.pipeline import Pipeline
+
+_NOISE = re.compile(r"Select jobs|Execute \d+ jobs|Finished jobid|\[\w{3} \w{3} .*\d{4}\]$")
+GOLDEN = "tests/matrix/golden"
+_EVENT_HELP = "what CI builds for: newest torch of each CUDA on a pull request, else everything"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--format", choices=("github", "json", "table"), help="print the jobs that CI fans out"
+    )
+    parser.add_argument("--event", choices=tuple(EVENTS), default="release", help=_EVENT_HELP)
+    parser.add_argument(
+        "--update-golden", action="store_true", help="rewrite tests/matrix/golden from the matrix"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    what = argparse.ArgumentParser(add_help=False)
+    what.add_argument("--all", action="store_true", help="the whole matrix (the default)")
+    what.add_argument("--variant", action="append", default=[], metavar="ID")
+    what.add_argument(
+        "--accelerator",
+        action="append",
+        default=[],
+        metavar="CU",
+        help="all variants of this CUDA, e.g. cu130, or of the cpu",
+    )
+    what.add_argument(
+        "--library",
+        action="append",
+        default=[],
+        metavar="CU",
+        help="the kernels alone for this CUDA, without any torch",
+    )
+    what.add_argument("--json", action="store_true", help="print the report as JSON")
+    build_options.add(what)
+    run = commands.add_parser("run", parents=[what], help="build what is due")
+    run.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processors to use here, or jobs at once on a cluster (default: the processors here)",
+    )
+    run.add_argument(
+        "--threads", type=int, metavar="N", help="compilers at once in one job (default: what fits)"
+    )
+    run.add_argument("--executor", metavar="NAME", help="a Snakemake executor plugin, e.g. slurm")
+    run.add_argument("--dry-run", action="store_true", help="say what would run")
+    run.add_argument("snakemake", nargs="*", help="further options for Snakemake, after --")
+    commands.add_parser("report", parents=[what], help="what is built, without building")
+    check = commands.add_parser("check", help="is a folder a complete release?")
+    check.add_argument("folder", type=Path, help="with channel/, wheels/ and index/")
+    check.add_argument("--event", choices=tuple(EVENTS), default="release", help=_EVENT_HELP)
+    check.add_argument("--json", action="store_true", help="print what is missing as JSON")
+    build_options.add(check)
+    return parser
+
+
+def _fan_out(args: argparse.Namespace) -> int:
+    root = bootstrap.project_root()
+    pipeline = Pipeline(Settings(root, bootstrap.cache_dir(), environ={}))
+    if args.update_golden:
+        for event in EVENTS:
+            jobs = fan_out.fan_out(pipeline, event)
+            for form in ("github", "json", "table"):
+                path = root / GOLDEN / f"{event}.{form}"
+                atomic.write_text(path, getattr(jobs, f"as_{form}")())
+                print(os.path.relpath(path))
+        return 0
+    jobs = fan_out.fan_out(pipeline, args.event)
+    if args.event == "release":
+        fan_out.check_tag(os.environ, pipeline.label(pipeline.specs[0].variant))
+    text: str = getattr(jobs, f"as_{args.format}")()
+    if args.format == "github" and os.environ.get("GITHUB_OUTPUT"):
+        # GitHub reads a step's outputs from this file.
+        with Path(os.environ["GITHUB_OUTPUT"]).open("a") as stream:
+            stream.write(text)
+    print(text, end="")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    pipeline = Pipeline(build_options.settings(args))
+    missing = fan_out.missing_files(pipeline, args.event, args.folder)
+    if args.json:
+        print(json.dumps({"schema": 1, "missing": missing}, indent=2))
+    elif missing:
+        print("\n".join(f"missing {name}" for name in missing))
+    else:
+        print("complete")
+    return 1 if missing else 0
+
+
+def _show(line: str) -> None:
+    """What Snakemake says, without what says nothing."""
+    if line.strip() and not _NOISE.match(line):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _run(args: argparse.Namespace) -> int:
+    pipeline = Pipeline(build_options.settings(args))
+    plan = matrix_plan.plan(
+        pipeline, variants=args.variant, accelerators=args.accelerator, libraries=args.library
+    )
+    if args.command == "report":
+        made = matrix_run.state(plan, pipeline.settings, pipeline.ledger)
+    else:
+        where = matrix_run.Where(args.jobs, args.threads, args.executor, tuple(args.snakemake))
+        made = matrix_run.run(
+            plan,
+            pipeline.settings,
+            pipeline.ledger,
+            where,
+            dry_run=args.dry_run,
+            report=_show,
+        )
+        if args.dry_run:
+            return 0
+    if args.json:
+        print(json.dumps(made.as_dict(), indent=2))
+    else:
+        print(report.matrix_table(made), end="")
+    return made.exit_code
+
+
+def main() -> int:
+    parser = _parser()
+    args = parser.parse_args()
+    try:
+        if args.command is None:
+            if not (args.format or args.update_golden):
+                parser.error("one of run, report, check, --format and --update-golden is needed")
+            return _fan_out(args)
+        if args.command == "check":
+            return _check(args)
+        if args.all and (args.variant or args.accelerator or args.library):
+            parser.error("--all excludes --variant, --accelerator and --library")
+        return _run(args)
+    except BridgeError as error:
+        return report.failure(error, as_json=getattr(args, "json", False))
+    except KeyboardInterrupt:
+        print("interrupted; the next call continues here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
