@@ -227,6 +227,9 @@ def test_what_is_shared_and_not_in_order_makes_a_stage_run_again(
     run(stages)
     last = replace(stages[-1], sound=lambda: False)
     assert run([*stages[:-1], last]) == ["kept", "kept", "done"]
+    ledger = Ledger(tmp_path / "ledger")
+    assert stages[-1].done(ledger) is not None
+    assert last.done(ledger) is None
 
 
 _KILLED = """

@@ -176,6 +176,23 @@ def test_a_joined_tree_follows_the_mended_one(tmp_path: Path) -> None:
     assert (joined / "site/one.py").samefile(tree / "site/one.py")
 
 
+def test_a_joined_tree_keeps_the_file_that_two_wheels_share(tmp_path: Path) -> None:
+    trees = []
+    for number, name in enumerate(("one", "two")):
+        path, wheel = make_wheel(tmp_path, name, files={"nvidia/__init__.py": "same"})
+        trees.append(unpack(path, wheel, tmp_path / "cache"))
+        os.utime(trees[-1] / "site/nvidia/__init__.py", (number, number))
+    joined = join(trees, tmp_path / "joined")
+    shared = joined / "site/nvidia/__init__.py"
+    before = shared.stat()
+    join(trees, joined)
+    assert shared.stat().st_ino == before.st_ino  # not linked to and fro
+    shared.unlink()
+    shared.write_text("flip")
+    join(trees, joined)
+    assert shared.read_text() == "same"
+
+
 def test_links_share_the_file(tmp_path: Path) -> None:
     path, wheel = make_wheel(tmp_path, "one")
     tree = unpack(path, wheel, tmp_path / "cache")
