@@ -1,4 +1,9 @@
-"""Outputs that appear whole or not at all: temporary name, fsync, rename, one lock a name."""
+"""Outputs that appear whole or not at all: temporary name, fsync, rename, one lock a name.
+
+What a killed process leaves has a name that starts with ``.partial-``. Whoever makes something
+takes a lock on it that ends with the process, so the next one that writes into the folder knows
+what nobody works on any more, and removes it.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,27 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["copy", "directory", "lock", "remove", "write_bytes", "write_text", "writing"]
+__all__ = [
+    "PREFIX",
+    "copy",
+    "directory",
+    "lock",
+    "remove",
+    "scratch",
+    "write_bytes",
+    "write_text",
+    "writing",
+]
 
-_PREFIX = ".partial-"
+PREFIX = ".partial-"  # every name that is not final begins with it
+_HELD = "held"  # the file in a temporary folder that its maker keeps locked
+# A temporary folder is without its lock for a moment only, or it is of another kind of maker.
+_UNHELD_FOR = 3600.0
 
 
 def _sync_folder(folder: Path) -> None:
@@ -24,26 +43,71 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _try_lock(descriptor: int) -> bool:
+    """Whether nobody else holds the file, which is held from now on."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without locks, where nothing is ever swept
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what processes that are gone left in `folder` under temporary names."""
+    for path in folder.glob(f"{PREFIX}*"):
+        is_folder = path.is_dir() and not path.is_symlink()
+        try:
+            descriptor = os.open(path / _HELD if is_folder else path, os.O_RDWR)
+        except OSError:
+            with contextlib.suppress(OSError):
+                if is_folder and time.time() - path.stat().st_mtime > _UNHELD_FOR:
+                    shutil.rmtree(path, ignore_errors=True)
+            continue
+        try:
+            if _try_lock(descriptor):
+                if is_folder:
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+        except OSError:  # somebody else sweeps too
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A new locked file beside `path`."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=PREFIX, suffix="-" + path.name, dir=path.parent)
+        temporary = Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():
+            return descriptor, temporary
+        os.close(descriptor)  # swept before it was locked
+
+
 @contextlib.contextmanager
 def writing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """A binary file that takes the name `path` only when the block ends without an exception.
 
     Readers see the old file or the new one, never a part. What is left over after a kill has a
-    name that starts with ``.partial-``.
+    name that starts with ``.partial-``; the next call for this folder removes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix="-" + path.name, dir=path.parent)
-    temporary = Path(name)
+    _sweep(path.parent)
+    descriptor, temporary = _temporary(path)
     try:
         with os.fdopen(descriptor, "w+b") as stream:
             yield stream
             stream.flush()
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
         raise
 
 
@@ -65,34 +129,49 @@ def copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A new folder with a temporary name in `folder`, removed when the block ends.
+
+    After a kill it is removed by the next call that makes something in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+    try:
+        with (temporary / _HELD).open("w") as held:
+            with contextlib.suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_EX)
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def directory(path: Path) -> Iterator[Path]:
     """A new folder that takes the name `path` only when the block ends without an exception.
 
     The block fills the folder it is given. Where `path` exists already by then (another process
     was faster), the new folder is dropped and the existing one stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix="-" + path.name, dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
+    with scratch(path.parent) as temporary:
+        fresh = temporary / path.name
+        fresh.mkdir()
+        yield fresh
+        fresh.chmod(0o755)
         try:
-            os.rename(temporary, path)
+            os.rename(fresh, path)
         except OSError:
             if not path.is_dir():
                 raise
         _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
     """Removes a folder so that a kill in between never leaves a part of it under its name."""
     if not path.exists():
         return
-    grave = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=path.parent))
-    os.rename(path, grave / path.name)
-    shutil.rmtree(grave, ignore_errors=True)
+    with scratch(path.parent) as grave:
+        os.rename(path, grave / path.name)
 
 
 @contextlib.contextmanager

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
-from . import atomic
-from .errors import ToolchainError
+from . import atomic, process
+from .errors import StorageError, ToolchainError
 
 __all__ = ["cache_dir", "ensure", "environment", "project_root"]
 
@@ -68,8 +69,9 @@ def environment(name: str) -> Path:
             install = [python, "-m", "pip", "install", "--require-hashes", "--only-binary=:all:"]
             install += ["--no-input", "--requirement", str(requirements)]
             for command in (make, install):
-                done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT)
-                if done.returncode != 0:
+                # Guarded: a pip that outlives this process would write into the next one's folder.
+                done = process.run(command, environ=os.environ, report=_writer(stream))
+                if done.code != 0:
                     stream.flush()
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                     raise ToolchainError(
@@ -80,6 +82,13 @@ def environment(name: str) -> Path:
         complete.write_text("")
         print(f"  ready in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return folder
+
+
+def _writer(stream: TextIO) -> Callable[[str], None]:
+    def write(line: str) -> None:
+        stream.write(line + "\n")
+
+    return write
 
 
 def ensure(program: str, name: str = "tools") -> None:
@@ -95,6 +104,10 @@ def ensure(program: str, name: str = "tools") -> None:
         raise SystemExit(f"{program}: Python {wanted} or newer is needed, this is {sys.version}")
     try:
         folder = environment(name)
+    except OSError as problem:
+        error = StorageError(problem)
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
     except ToolchainError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

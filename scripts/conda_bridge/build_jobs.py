@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -183,7 +182,6 @@ class Job:
             into,
             variant_keys=tools.variant_keys,
             environ=environ,
-            cache=self.settings.cache,
             work=self.settings.build_dir / "work",
             report=log.line,
         )
@@ -224,7 +222,15 @@ class Job:
     def _run_publish(self, log: Log) -> Made:
         output = self.settings.output_dir
         index.publish(self.artifacts(), output, replace=self.settings.replace, report=log.line)
-        return self.published, {"summary": os.path.relpath(output, self.settings.root)}
+        return self._recorded(), {"summary": os.path.relpath(output, self.settings.root)}
+
+    def _recorded(self) -> list[Path]:
+        """What the publication writes of this job alone."""
+        return self.published
+
+    def _sound(self) -> bool:
+        """Whether repodata, pages and overview, which are every job's, agree with each other."""
+        return index.consistent(self.settings.output_dir)
 
 
 class LibraryJob(Job):
@@ -311,6 +317,7 @@ class LibraryJob(Job):
                 self._run_publish,
                 needs=("verify",),
                 reads=(name,),
+                sound=self._sound,
             ),
         ]
 
@@ -330,8 +337,10 @@ class LibraryJob(Job):
         )
 
     def _run_library(self, log: Log) -> Made:
+        atomic.remove(self.channel)
         made = self.build(log, "libflashinfer", self.channel, [])
-        return [made], {"summary": _size(made), "archs": self.spec.cuda_arch_list}
+        files = [made, *_repodata(self.channel)]
+        return files, {"summary": _size(made), "archs": self.spec.cuda_arch_list}
 
 
 class VariantJob(Job):
@@ -389,6 +398,12 @@ class VariantJob(Job):
             output / "wheels" / self.wheel.name,
             output / "index" / self.label.index_dir / "flashinfer" / "index.html",
         ]
+
+    def _recorded(self) -> list[Path]:
+        if not self.settings.wheel:
+            return self.published
+        *_, wheel, page = self.published
+        return [*self.published, _metadata(wheel), page.with_suffix(".json")]
 
     def artifacts(self) -> list[Path]:
         """The packages and the wheel, before they are published."""
@@ -474,6 +489,7 @@ class VariantJob(Job):
                 self._run_publish,
                 needs=("verify", "try-conda", "try-pip"),
                 reads=(name,),
+                sound=self._sound,
             ),
         ]
 
@@ -497,11 +513,12 @@ class VariantJob(Job):
 
     def _run_binding(self, log: Log) -> Made:
         # Under this stage's lock: nobody reads the folder now, and a half of an earlier one goes.
-        shutil.rmtree(self.staging, ignore_errors=True)
+        atomic.remove(self.staging)
         made = self.build(log, "flashinfer", self.staging / "channel", [self.kernels.channel])
         atomic.copy(self.kernels.library, self.staged_library)
         index.update_channel(self.staging / "channel", replace=True, prune=True)
-        return [made, self.staged_library], {"summary": _size(made)}
+        files = [made, self.staged_library, *_repodata(self.staging / "channel")]
+        return files, {"summary": _size(made)}
 
     # ------------------------------------------------------------ wheel
 
@@ -529,7 +546,9 @@ class VariantJob(Job):
                 f"{made.path.name} is not there", where=str(folder), expected="one wheel"
             )
         index.update_wheel_index(self.staging, replace=True, prune=True)
-        return [made.path], {"summary": _size(made.path)}
+        pages = [path for path in (self.staging / "index").rglob("*") if path.is_file()]
+        files = [made.path, _metadata(made.path), *sorted(pages)]
+        return files, {"summary": _size(made.path)}
 
     # ------------------------------------------------------------ proof
 
@@ -542,7 +561,6 @@ class VariantJob(Job):
             self.staging / "channel",
             tools,
             self.label,
-            cache=self.settings.cache,
             work=self.settings.build_dir / "work",
             report=log.line,
         )
@@ -554,7 +572,6 @@ class VariantJob(Job):
             self.staging,
             tools,
             self.label,
-            cache=self.settings.cache,
             work=self.settings.build_dir / "work",
             report=log.line,
         )
@@ -564,6 +581,15 @@ class VariantJob(Job):
 def _without_wheel(needs: Sequence[str]) -> tuple[str, ...]:
     named = ["binding" if kind == "wheel" else kind for kind in needs]
     return tuple(kind for kind in named if kind not in _OF_THE_WHEEL)
+
+
+def _repodata(channel: Path) -> list[Path]:
+    return sorted(channel.glob("*/repodata.json*"))
+
+
+def _metadata(wheel: Path) -> Path:
+    """The file beside a wheel that pip reads instead of it."""
+    return wheel.with_name(f"{wheel.name}.metadata")
 
 
 def _size(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,21 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic, compiler_cache, conda_writer, index, process
-from .errors import BuildFailed
+from .errors import BuildFailed, full_disk_fix
 from .variants import VariantSpec
 
 __all__ = ["build", "subprocess_environ"]
 
 _KEPT = ("HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "MAX_JOBS", "SOURCE_DATE_EPOCH")
 _SHOWN = 15
+# How ninja and compilers begin what a person has to read, and what a full disk says.
+_FAILURE = re.compile(r"\bFAILED: |\berror: |No space left on device")
 Report = Callable[[str], None]
 
 
-def subprocess_environ(cache: Path, *, cuda: str | None = None) -> dict[str, str]:
+def subprocess_environ(work: Path, *, cuda: str | None = None) -> dict[str, str]:
     """The environment of everything that solves, installs or builds: nothing of the user's own.
 
     Args:
-        cache: the project's cache; rattler's goes below it.
+        work: the folder of this one job. rattler's cache goes below it and ends with it: rattler
+            trusts what it finds unpacked under a package's name, be it damaged, half unpacked or
+            of an earlier build. Unpacking a CUDA compiler again takes a second.
         cuda: the CUDA that ``__cuda`` is to say, so that a package for it can be installed and
             tried on the CPU of a machine with another driver or none.
     """
@@ -41,7 +46,7 @@ def subprocess_environ(cache: Path, *, cuda: str | None = None) -> dict[str, str
     # Without /usr/local/bin: a CUDA toolkit installed there has no part in this.
     environ["PATH"] = os.pathsep.join([str(own), "/usr/bin", "/bin"])
     environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-    environ["RATTLER_CACHE_DIR"] = str(cache / "rattler")
+    environ["RATTLER_CACHE_DIR"] = str(work / "rattler")
     if cuda:
         environ["CONDA_OVERRIDE_CUDA"] = cuda
     return environ
@@ -56,7 +61,6 @@ def build(
     *,
     variant_keys: Mapping[str, str],
     environ: Mapping[str, str],
-    cache: Path,
     work: Path,
     report: Report = lambda _line: None,
     test: bool = True,
@@ -71,7 +75,6 @@ def build(
         into: the channel to put it into; its repodata is brought up to date.
         variant_keys: keys of the variant that the toolchain decides.
         environ: the environment variables that the recipe reads.
-        cache: the project's cache.
         work: where to build; what is left there of a failed build can be looked at.
         report: is called with every line of the log.
         test: also run the recipe's tests on the package.
@@ -89,7 +92,7 @@ def build(
         folder.mkdir(parents=True)
         cuda = ".".join(map(str, spec.variant.cuda)) if spec.variant.cuda else None
         whole = {
-            **subprocess_environ(cache, cuda=cuda),
+            **subprocess_environ(folder, cuda=cuda),
             **compiler_cache.handed_on(os.environ),
             **environ,
         }
@@ -139,11 +142,6 @@ def _test(
     spec: VariantSpec,
 ) -> None:
     """Runs the recipe's tests on the package in environments of their own."""
-    # The tests are read from rattler's cache by the package's name alone, where an earlier build's
-    # may lie under the same name.
-    cached = Path(environ["RATTLER_CACHE_DIR"]) / "pkgs" / package.stem
-    shutil.rmtree(cached, ignore_errors=True)
-    cached.with_name(f"{cached.name}.lock").unlink(missing_ok=True)
     answer = _work(
         {"do": "test", "package": str(package), "channels": list(urls)},
         folder,
@@ -176,17 +174,26 @@ def _work(
     asked, answered = folder / f"{request['do']}.json", folder / f"{request['do']}-answer.json"
     asked.write_text(json.dumps(request, indent=1))
     report(step)
+    failure: list[str] = []
+
+    def watch(line: str) -> None:
+        report(line)
+        # pip says a page of its own after what the compiler said.
+        if (failure or _FAILURE.search(line)) and len(failure) < _SHOWN:
+            failure.append(line)
+
     done = process.run(
         [sys.executable, "-m", "conda_bridge.build_worker", str(asked), str(answered)],
         environ=environ,
         cwd=folder,
-        report=report,
+        report=watch,
     )
     if done.code != 0 or not answered.is_file():
-        tail = "\n".join(_words(done.tail)[-_SHOWN:])
+        tail = "\n".join(failure or _words(done.tail)[-_SHOWN:])
         raise BuildFailed(
             f"{step} stopped with exit status {done.code}; it ended with:\n{tail}",
             where=str(folder),
+            fix=full_disk_fix("\n".join([*failure, *done.tail])),
         )
     answer: dict[str, Any] = json.loads(answered.read_text())
     return answer

@@ -17,7 +17,16 @@ from . import conda_package
 from .errors import ArtifactError
 from .zstd import zstd
 
-__all__ = ["CHANNEL", "SUBDIRS", "Records", "published", "read_package", "repodata"]
+__all__ = [
+    "CHANNEL",
+    "SUBDIRS",
+    "Records",
+    "consistent",
+    "published",
+    "published_digests",
+    "read_package",
+    "repodata",
+]
 
 CHANNEL = "channel"
 SUBDIRS = ("linux-64", "noarch")  # clients ask every channel for noarch, so it is always there
@@ -33,6 +42,8 @@ _KEYS = (
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
+_PLAIN, _COMPRESSED = "repodata.json", "repodata.json.zst"
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def read_package(path: Path) -> dict[str, Any]:
@@ -65,24 +76,72 @@ def read_package(path: Path) -> dict[str, Any]:
 def published(channel: Path, subdir: str) -> Records:
     """The records of a subdir's ``repodata.json``; none where there is none yet.
 
+    Where it was damaged, its compressed form says what was published.
+
     Raises:
-        ArtifactError: the file is not repodata.
+        ArtifactError: the file is not repodata, and there is no other form of it.
     """
-    path = channel / subdir / "repodata.json"
-    if not path.is_file():
-        return {}
+    folder = channel / subdir
+    twin = _twin(channel, subdir)
     try:
-        records = json.loads(path.read_bytes())["packages.conda"]
-        for name, record in records.items():
-            if not _SHA256.fullmatch(record["sha256"]):
-                raise ValueError(f"the sha256 of {name}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        records = _records((folder / _PLAIN).read_bytes())
+    except FileNotFoundError:
+        return twin or {}
+    except _UNREADABLE as error:
+        if twin is not None:
+            return twin
         raise ArtifactError(
             f"is not repodata of this channel ({type(error).__name__}: {error})",
-            where=f"{subdir}/repodata.json",
+            where=f"{subdir}/{_PLAIN}",
             fix="delete it; it is written anew from the packages",
         ) from error
+    here = {record["sha256"] for name, record in (twin or {}).items() if (folder / name).is_file()}
+    return {
+        name: record
+        for name, record in records.items()
+        # A damaged name: no such file, and its bytes are another's that is here.
+        if (folder / name).is_file() or (twin and name in twin) or record["sha256"] not in here
+    }
+
+
+def published_digests(channel: Path, subdir: str) -> dict[str, set[str]]:
+    """Under which sha256 each package was published, as either form of the repodata has it.
+
+    The two differ where one of them was damaged, or a process was killed between them.
+
+    Raises:
+        ArtifactError: neither is repodata.
+    """
+    digests: dict[str, set[str]] = {}
+    for records in (published(channel, subdir), _twin(channel, subdir) or {}):
+        for name, record in records.items():
+            digests.setdefault(name, set()).add(record["sha256"])
+    return digests
+
+
+def consistent(channel: Path, subdir: str) -> bool:
+    """Whether both forms of a subdir's repodata are there and say the same."""
+    try:
+        plain = (channel / subdir / _PLAIN).read_bytes()
+        return plain == zstd.decompress((channel / subdir / _COMPRESSED).read_bytes())
+    except (OSError, zstd.ZstdError):
+        return False
+
+
+def _records(text: bytes) -> Records:
+    records = json.loads(text)["packages.conda"]
+    for name, record in records.items():
+        if not _SHA256.fullmatch(record["sha256"]):
+            raise ValueError(f"the sha256 of {name}")
     return dict(records)
+
+
+def _twin(channel: Path, subdir: str) -> Records | None:
+    """The records of the compressed form; None where they cannot be had."""
+    try:
+        return _records(zstd.decompress((channel / subdir / _COMPRESSED).read_bytes()))
+    except (OSError, zstd.ZstdError, *_UNREADABLE):
+        return None
 
 
 def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
@@ -95,4 +154,4 @@ def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "repodata_version": 1,
     }
     text = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
-    return {"repodata.json": text, "repodata.json.zst": zstd.compress(text, 19)}
+    return {_PLAIN: text, _COMPRESSED: zstd.compress(text, 19)}

@@ -15,7 +15,6 @@ import os
 import posixpath
 import re
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -175,15 +174,14 @@ def normalise(
     for key in ("depends", "constrains"):
         if isinstance(index.get(key), list):
             index[key] = sorted(_EXACT_PIN.sub(r"\1 \2 \3", spec) for spec in index[key])
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=dst.parent) as folder:
+    with atomic.scratch(dst.parent) as folder:
         files = []
         for number, member in enumerate(package.payload()):
             if member.link_target is not None:
                 files.append(PackageFile(member.path, None, link_target=member.link_target))
                 continue
             # A number for a name: nothing of the archive reaches the file system.
-            blob = Path(folder) / str(number)
+            blob = folder / str(number)
             with blob.open("wb") as stream:
                 for data in member.chunks():
                     stream.write(data)

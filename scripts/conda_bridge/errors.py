@@ -16,9 +16,14 @@ __all__ = [
     "ConflictError",
     "LabelError",
     "LabelMismatch",
+    "StorageError",
     "TestsFailed",
     "ToolchainError",
+    "full_disk_fix",
 ]
+
+_FULL = "No space left on device"  # the words of errno ENOSPC, in every program's messages
+_FREE_SPACE = "the disk is full: free space there and run the same command again, it continues"
 
 
 class BridgeError(Exception):
@@ -75,6 +80,19 @@ class ToolchainError(BridgeError):
     """A compiler, torch or package that cannot be had or is not what the lock says."""
 
 
+class StorageError(BridgeError):
+    """A file that cannot be read or written: the disk is full, read-only or broken.
+
+    Args:
+        error: what the system said.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        names = [str(name) for name in (error.filename, error.filename2) if name]
+        what = f"{type(error).__name__}: {error.strerror or error}"
+        super().__init__(what, where=" -> ".join(names), fix=full_disk_fix(str(error)))
+
+
 class LabelMismatch(BridgeError):
     """The measured toolchain is not the one that the label promises."""
 
@@ -98,3 +116,8 @@ class TestsFailed(BridgeError):
 
     exit_code = 1
     __test__ = False  # pytest: an exception, not a test class
+
+
+def full_disk_fix(said: str) -> str:
+    """What to do where a program said that the disk is full; empty where it did not."""
+    return _FREE_SPACE if _FULL in said else ""

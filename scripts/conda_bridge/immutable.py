@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .errors import ConflictError
 
-__all__ = ["refuse_other_bytes"]
+__all__ = ["refuse_damaged", "refuse_other_bytes"]
 
 
-def refuse_other_bytes(name: str, published: str | None, new: str) -> None:
+def refuse_damaged(name: str, published: Collection[str], now: str) -> None:
+    """Compares the digest of a file that lies in the output folder with what the pages say of it.
+
+    Args:
+        name: the file's name.
+        published: the sha256 that pages and repodata have; empty where the name is new to them.
+        now: the sha256 of the file.
+
+    Raises:
+        ConflictError: it is another.
+    """
+    if published and now not in published:
+        raise ConflictError(
+            f"is published with other bytes (sha256 {min(published)[:12]}..., the file's is now "
+            f"{now[:12]}...)",
+            where=name,
+            expected="the bytes that were published",
+            fix="if it was damaged, delete it and publish the same build again: the same bytes "
+            "come back; if it is a new build, raise the build number (--build-number 1), or "
+            "where nobody has it yet --replace",
+        )
+
+
+def refuse_other_bytes(name: str, published: Collection[str], new: str) -> None:
     """Compares the digest of what is to be published with that of what is.
 
     Args:
         name: the file's name.
-        published: its sha256 in hexadecimal; None where the name is new.
+        published: the sha256 that it has, in hexadecimal; empty where the name is new.
         new: the sha256 now.
 
     Raises:
         ConflictError: they differ.
     """
-    if published is not None and published != new:
+    if published and new not in published:
         raise ConflictError(
-            f"is published with other bytes (sha256 {published[:12]}..., now {new[:12]}...)",
+            f"is published with other bytes (sha256 {min(published)[:12]}..., now {new[:12]}...)",
             where=name,
             expected="the same bytes, or a new name",
             fix="raise the build number (--build-number 1), or where nobody has it yet --replace",

@@ -20,12 +20,12 @@ from pathlib import Path
 from . import atomic, channel_index, wheel_index
 from .channel_index import CHANNEL, SUBDIRS
 from .errors import ArtifactError
-from .immutable import refuse_other_bytes
+from .immutable import refuse_damaged, refuse_other_bytes
 from .label import LIBRARY_NAME, Label, LibraryLabel
 from .wheel_index import INDEX, WHEELS
 from .wheel_reader import file_sha256
 
-__all__ = ["Result", "publish", "update", "update_channel", "update_wheel_index"]
+__all__ = ["Result", "consistent", "publish", "update", "update_channel", "update_wheel_index"]
 
 _LOCK = ".lock"
 
@@ -92,6 +92,7 @@ def update_channel(
     for subdir in SUBDIRS:
         folder = channel / subdir
         known = channel_index.published(channel, subdir)
+        digests = channel_index.published_digests(channel, subdir)
         found: channel_index.Records = {}
         for path in sorted(folder.glob("[!.]*.conda")):
             record = channel_index.read_package(path)
@@ -100,9 +101,7 @@ def update_channel(
                     f"is a package for {record['subdir']}", where=f"{subdir}/{path.name}"
                 )
             if not replace:
-                refuse_other_bytes(
-                    path.name, known.get(path.name, {}).get("sha256"), record["sha256"]
-                )
+                refuse_damaged(path.name, digests.get(path.name, ()), record["sha256"])
             found[path.name] = record
         gone = sorted(set(known) - set(found))
         if not prune:
@@ -133,13 +132,13 @@ def update_wheel_index(
         LabelError: a wheel without a label.
     """
     known = wheel_index.published(root)
+    digests = wheel_index.published_digests(root)
     found: dict[str, wheel_index.WheelEntry] = {}
     files: dict[Path, bytes] = {}
     for path in sorted((root / WHEELS).glob("[!.]*.whl")):
         entry, metadata = wheel_index.read_wheel(path)
         if not replace:
-            other = known.get(entry.file)
-            refuse_other_bytes(entry.file, other.sha256 if other else None, entry.sha256)
+            refuse_damaged(entry.file, digests.get(entry.file, ()), entry.sha256)
         found[entry.file] = entry
         files[path.with_name(path.name + ".metadata")] = metadata
     gone = sorted(set(known) - set(found))
@@ -237,11 +236,17 @@ def publish(
             target, digest = _target(path, output)
             targets.append(target)
             existing = file_sha256(target) if target.is_file() else None
+            published = known.get(path.name, set())
             if not replace:
-                refuse_other_bytes(path.name, known.get(path.name), digest)
-                refuse_other_bytes(path.name, existing, digest)
+                refuse_other_bytes(path.name, published, digest)
+                if not published and existing:
+                    refuse_other_bytes(path.name, {existing}, digest)
             if existing == digest:
                 report(f"unchanged {target.name}")
+            elif existing and published:
+                # Its own bytes again: it was damaged after it was published.
+                report(f"repair {target.name}: its sha256 was {existing}")
+                new.append((path, target))
             else:
                 report(f"publish {target.name}")
                 new.append((path, target))
@@ -254,12 +259,19 @@ def publish(
     return targets
 
 
-def _published_digests(output: Path) -> dict[str, str]:
+def consistent(output: Path) -> bool:
+    """Whether pages and repodata of `output` are all there and agree with each other."""
+    channel = output / CHANNEL
+    return wheel_index.consistent(output) and all(
+        channel_index.consistent(channel, subdir) for subdir in SUBDIRS
+    )
+
+
+def _published_digests(output: Path) -> dict[str, set[str]]:
     """The sha256 of everything that pages and repodata list, by file name."""
-    digests = {name: entry.sha256 for name, entry in wheel_index.published(output).items()}
+    digests = wheel_index.published_digests(output)
     for subdir in SUBDIRS:
-        for name, record in channel_index.published(output / CHANNEL, subdir).items():
-            digests[name] = record["sha256"]
+        digests.update(channel_index.published_digests(output / CHANNEL, subdir))
     return digests
 
 

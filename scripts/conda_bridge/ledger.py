@@ -88,8 +88,11 @@ class Ledger:
         try:
             raw = json.loads(self._file(stage).read_text())
             entry = Entry(raw["key"], raw["outputs"], Cost(**raw["cost"]), raw["facts"])
+            sound = raw["sha256"] == digest(_written(entry))
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # never made, or an entry of another version of this file: make it again
+            return None  # never made, damaged, or of another version of this file: make it again
+        if not sound:
+            return None
         if entry.key != key:
             return None
         for name, recorded in entry.outputs.items():
@@ -109,10 +112,17 @@ class Ledger:
         """Writes that `stage` made `outputs` from `key` at this `cost`."""
         made = {self._name(path): file_digest(path) for path in outputs}
         entry = Entry(key, made, cost, dict(facts or {}))
-        text = json.dumps({**vars(entry), "cost": cost.as_dict()}, indent=1, sort_keys=True)
-        atomic.write_text(self._file(stage), text)
+        written = _written(entry)
+        # Its own digest: a damaged entry must not pass on what it says.
+        written["sha256"] = digest(written)
+        atomic.write_text(self._file(stage), json.dumps(written, indent=1, sort_keys=True))
         return entry
 
     def forget(self, stage: str) -> None:
         """Makes `stage` run again."""
         self._file(stage).unlink(missing_ok=True)
+
+
+def _written(entry: Entry) -> dict[str, object]:
+    """An entry as it is in its file."""
+    return {**vars(entry), "cost": entry.cost.as_dict()}

@@ -118,8 +118,7 @@ def _stage(job: Job, stage: Stage, ledger: Ledger, folder: Path, kept: set[str])
     log = job.settings.build_dir / "logs" / f"{stage.name}.log"
     shown = os.path.relpath(log) if log.is_file() else ""
     record = _record(folder / job.name / f"{stage.kind}.json", job.name)
-    key = stage.key()
-    entry = ledger.lookup(stage.name, key) if key is not None else None
+    entry = stage.done(ledger)
     if entry is not None:
         # What was called may have found that nothing had changed.
         called = [one["outcome"] for one in record.get("stages", ())]

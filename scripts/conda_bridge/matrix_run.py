@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +137,8 @@ def _place(folder: Path, dry_run: bool) -> Iterator[Path]:
     if not dry_run:
         yield folder
         return
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        yield Path(name)
+    with atomic.scratch(folder) as place:
+        yield place
 
 
 def set_stamps(plan: Plan, ledger: Ledger, folder: Path) -> set[str]:
@@ -157,9 +156,8 @@ def set_stamps(plan: Plan, ledger: Ledger, folder: Path) -> set[str]:
         names = {stage.kind: stage.name for stage in job.stages()}
         for stage in plan.stages_of(job):
             stamp = folder / job.name / f"{stage.kind}.done"
-            key = stage.key()
             ready = all(names[kind] in done for kind in stage.needs)
-            if ready and key is not None and ledger.lookup(stage.name, key) is not None:
+            if ready and stage.done(ledger) is not None:
                 done.add(stage.name)
                 stamp.parent.mkdir(parents=True, exist_ok=True)
                 stamp.touch()

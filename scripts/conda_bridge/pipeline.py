@@ -260,8 +260,7 @@ def _check_needs(job: Job, kind: str, ledger: Ledger) -> None:
 
 def _check_built(library: Stage, ledger: Ledger) -> None:
     """Raises ConfigError unless the kernels are there, made of what is here."""
-    key = library.key()
-    if key is None or ledger.lookup(library.name, key) is None:
+    if library.done(ledger) is None:
         raise ConfigError(
             "the kernels are not built, or were built with another compiler or other sources",
             where=library.name,

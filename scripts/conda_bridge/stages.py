@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from . import atomic
-from .errors import BridgeError, BuildFailed, ConfigError
+from .errors import BridgeError, BuildFailed, ConfigError, StorageError
 from .ledger import Entry, Ledger
 from .progress import Progress
 from .usage import NO_COST, Cost, measured
@@ -50,6 +50,7 @@ class Stage:
         run: does the work and returns the files it made and facts for the summary.
         needs: the kinds of the stages that have to be done before it.
         reads: locks of what it only reads: held together with others that read.
+        sound: whether what the stage shares with others (and so cannot record) is in order.
     """
 
     kind: str
@@ -60,6 +61,13 @@ class Stage:
     run: Callable[[Log], Made]
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    sound: Callable[[], bool] = lambda: True
+
+    def done(self, ledger: Ledger) -> Entry | None:
+        """What is recorded of it, if nothing that it reads, made or shares has changed since."""
+        key = self.key()
+        entry = ledger.lookup(self.name, key) if key is not None else None
+        return entry if entry is not None and self.sound() else None
 
 
 @dataclass(frozen=True)
@@ -162,10 +170,8 @@ def first_missing(stages: Sequence[Stage], kind: str, ledger: Ledger) -> Stage |
         wanted.add(name)
         waiting += by_kind[name].needs
     for stage in stages:
-        if stage.kind in wanted:
-            key = stage.key()
-            if key is None or ledger.lookup(stage.name, key) is None:
-                return stage
+        if stage.kind in wanted and stage.done(ledger) is None:
+            return stage
     return None
 
 
@@ -186,10 +192,21 @@ def _locked(stage: Stage, folder: Path) -> Iterator[None]:
 def _run_stage(
     stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
 ) -> Outcome:
+    """One stage; the disk may be full at any of its lines."""
     progress.start(stage.title)
+    try:
+        return _run_locked(stage, ledger, logs, progress, dry_run)
+    except OSError as error:
+        progress.end("failed")
+        shown = os.path.relpath(logs / f"{stage.name}.log")
+        raise StageFailed(stage, Path(shown), StorageError(error)) from error
+
+
+def _run_locked(
+    stage: Stage, ledger: Ledger, logs: Path, progress: Progress, dry_run: bool
+) -> Outcome:
     with _locked(stage, ledger.folder.parent / "locks"):
-        key = stage.key()
-        entry = ledger.lookup(stage.name, key) if key is not None else None
+        entry = stage.done(ledger)
         log_path = logs / f"{stage.name}.log"
         shown = os.path.relpath(log_path)
         if entry is not None:
@@ -203,8 +220,13 @@ def _run_stage(
                 try:
                     made, facts = stage.run(log)
                 except BridgeError as error:
-                    log.line(str(error))
+                    with contextlib.suppress(OSError):  # a full disk: the error counts, not its log
+                        log.line(str(error))
                     raise
+                except OSError as error:
+                    with contextlib.suppress(OSError):
+                        log.line(traceback.format_exc())
+                    raise StorageError(error) from error
                 except Exception as error:
                     log.line(traceback.format_exc())
                     raise BuildFailed(f"{type(error).__name__}: {error}") from error

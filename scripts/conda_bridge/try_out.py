@@ -23,7 +23,7 @@ from pathlib import Path
 
 from . import atomic, process
 from .builder import subprocess_environ
-from .errors import TestsFailed, ToolchainError
+from .errors import TestsFailed, ToolchainError, full_disk_fix
 from .label import Label
 from .toolchain import Toolchain
 from .toolchain.unpacked import symlink_site
@@ -67,7 +67,6 @@ def in_conda(
     tools: Toolchain,
     label: Label,
     *,
-    cache: Path,
     work: Path,
     report: Report = lambda _line: None,
 ) -> Tried:
@@ -77,7 +76,6 @@ def in_conda(
         channel: the conda channel with the package.
         tools: has python and pytorch; torch must be importable.
         label: of the package.
-        cache: the project's cache.
         work: where to make the environment.
         report: is called with every line.
 
@@ -87,7 +85,7 @@ def in_conda(
     """
     _need_torch(tools)
     with _folder(work / f"try-conda-{label.variant.id}") as folder:
-        environ = _environ(cache, label)
+        environ = _environ(folder, label)
         prefix = folder / "env"
         spec = f"flashinfer =={label.conda_version} {label.conda_build}"
         request = {
@@ -112,7 +110,6 @@ def in_venv(
     tools: Toolchain,
     label: Label,
     *,
-    cache: Path,
     work: Path,
     report: Report = lambda _line: None,
 ) -> Tried:
@@ -123,7 +120,6 @@ def in_venv(
         tools: has torch and pip, unpacked; torch must be importable. Where it has no unpacked
             wheels (it is made of conda packages), pip gets torch as the user's pip would.
         label: of the wheel.
-        cache: the project's cache.
         work: where to make the environment.
         report: is called with every line.
 
@@ -133,7 +129,7 @@ def in_venv(
     """
     _need_torch(tools)
     with _folder(work / f"try-pip-{label.variant.id}") as folder:
-        environ = _environ(cache, label)
+        environ = _environ(folder, label)
         del environ["PYTHONPATH"]
         prefix = folder / "env"
         python = str(prefix / "bin" / "python")
@@ -190,9 +186,9 @@ def _folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environ(cache: Path, label: Label) -> dict[str, str]:
+def _environ(folder: Path, label: Label) -> dict[str, str]:
     cuda = ".".join(map(str, label.variant.cuda)) if label.variant.cuda else None
-    return subprocess_environ(cache, cuda=cuda)
+    return subprocess_environ(folder, cuda=cuda)
 
 
 def _try(
@@ -231,7 +227,10 @@ def _step(
     done = process.run(command, environ=environ, report=report)
     if done.code != 0:
         tail = "\n".join(line for line in done.tail[-_SHOWN:] if line.strip())
-        raise TestsFailed(f"`{name}` stopped with exit status {done.code}:\n{tail}")
+        raise TestsFailed(
+            f"`{name}` stopped with exit status {done.code}:\n{tail}",
+            fix=full_disk_fix("\n".join(done.tail)),
+        )
     return done.tail
 
 

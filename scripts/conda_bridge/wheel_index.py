@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from packaging.version import Version
 
@@ -25,13 +25,14 @@ from .errors import ArtifactError, LabelError
 from .label import NAME, Label
 from .wheel_reader import file_sha256
 
-__all__ = ["WheelEntry", "pages", "published", "read_wheel"]
+__all__ = ["WheelEntry", "consistent", "pages", "published", "published_digests", "read_wheel"]
 
 API_VERSION = "1.1"
 INDEX = "index"
 WHEELS = "wheels"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ANCHOR = re.compile(r'href="[^"]*/([^"/]+)#sha256=([0-9a-f]{64})"')
 _UP = "../../../../"  # from index/<cuXYZ>/<torchX.Y>/flashinfer/
 
 
@@ -127,20 +128,87 @@ def read_wheel(path: Path) -> tuple[WheelEntry, bytes]:
 def published(root: Path) -> dict[str, WheelEntry]:
     """The entries of the pages below `root`/index, by file name.
 
+    Where a JSON page was damaged, the HTML page beside it says what was published.
+
     Raises:
-        ArtifactError: a page that this module did not write.
+        ArtifactError: a page that this module did not write, and no other form of it.
     """
     entries = {}
-    for page in sorted((root / INDEX).glob(f"*/*/{NAME}/index.json")):
-        folder = page.parent.parent.relative_to(root / INDEX).as_posix()
-        for entry in _read_page(page, str(page.relative_to(root))):
-            if entry.label.index_dir != folder:
-                raise ArtifactError(f"lists {entry.file}", where=str(page.relative_to(root)))
+    for folder in sorted((root / INDEX).glob(f"*/*/{NAME}")):
+        for entry in _entries(root, folder):
             entries[entry.file] = entry
     return entries
 
 
-def _read_page(page: Path, where: str) -> list[WheelEntry]:
+def _entries(root: Path, folder: Path) -> list[WheelEntry]:
+    """The entries of one variant's two pages."""
+    page = folder / "index.json"
+    variant = folder.parent.relative_to(root / INDEX).as_posix()
+    anchors = _anchors(folder / "index.html")
+    if not page.is_file() and not anchors:
+        return []
+    try:
+        entries = _read_page(page, str(page.relative_to(root)), variant)
+    except ArtifactError:
+        rebuilt = _rebuilt(root, anchors, variant)
+        if not rebuilt:
+            raise
+        return rebuilt
+    here = {sha256 for name, sha256 in anchors.items() if (root / WHEELS / name).is_file()}
+    return [
+        entry
+        for entry in entries
+        # A damaged name: no such file, and its bytes are another's that is here.
+        if (root / WHEELS / entry.file).is_file()
+        or entry.file in anchors
+        or entry.sha256 not in here
+    ]
+
+
+def _rebuilt(root: Path, anchors: Mapping[str, str], variant: str) -> list[WheelEntry]:
+    """The entries of `anchors`; none unless every wheel is here with the bytes it came with."""
+    entries = []
+    for name, sha256 in anchors.items():
+        path = root / WHEELS / name
+        if not path.is_file() or file_sha256(path) != sha256:
+            return []
+        entries.append(read_wheel(path)[0])
+    return entries if all(entry.label.index_dir == variant for entry in entries) else []
+
+
+def published_digests(root: Path) -> dict[str, set[str]]:
+    """Under which sha256 each wheel was published, as either form of its page has it.
+
+    The two differ where one of them was damaged, or a process was killed between them.
+
+    Raises:
+        ArtifactError: a page that this module did not write.
+    """
+    digests = {name: {entry.sha256} for name, entry in published(root).items()}
+    for page in (root / INDEX).glob(f"*/*/{NAME}/index.html"):
+        for file, sha256 in _anchors(page).items():
+            digests.setdefault(file, set()).add(sha256)
+    return digests
+
+
+def consistent(root: Path) -> bool:
+    """Whether every page is there as :func:`pages` writes it from the JSON pages."""
+    try:
+        wanted = pages(published(root).values())
+        return all((root / INDEX / name).read_text() == text for name, text in wanted.items())
+    except (OSError, ValueError, ArtifactError, LabelError):
+        return False
+
+
+def _anchors(page: Path) -> dict[str, str]:
+    """The sha256 of the files of a PEP 503 page."""
+    if not page.is_file():
+        return {}
+    found = _ANCHOR.findall(page.read_text(encoding="utf-8", errors="replace"))
+    return {unquote(name): sha256 for name, sha256 in found}
+
+
+def _read_page(page: Path, where: str, variant: str) -> list[WheelEntry]:
     try:
         document = json.loads(page.read_bytes())
         entries = [
@@ -159,7 +227,12 @@ def _read_page(page: Path, where: str) -> list[WheelEntry]:
             if not valid or not all(_SHA256.fullmatch(digest) for digest in digests):
                 raise ValueError(f"the entry of {entry.file}")
             Label.parse_wheel_file(entry.file)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, LabelError) as error:
+            if entry.label.index_dir != variant:
+                raise ValueError(f"lists {entry.file}")
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        LabelError,
+    ) as error:
         raise ArtifactError(
             f"is not a page of this index ({type(error).__name__}: {error})",
             where=where,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,10 @@ def test_a_kill_while_writing_leaves_the_old_bytes(root: Path, tmp_path: Path) -
     child.wait()
     child.stdout.close()
     assert target.read_bytes() == b"old"
-    leftovers = [path.name for path in tmp_path.iterdir() if path != target]
-    assert all(name.startswith(".partial-") for name in leftovers)
+    [left] = [path.name for path in tmp_path.iterdir() if path != target]
+    assert left.startswith(".partial-")
+    atomic.write_bytes(tmp_path / "another.bin", b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "another.bin"]
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
@@ -93,3 +96,60 @@ def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+_HOLDS = """
+import sys, time
+from pathlib import Path
+from conda_bridge import atomic
+folder = Path(sys.argv[1])
+with atomic.writing(folder / "file") as stream, atomic.directory(folder / "folder") as fresh:
+    (fresh / "a").write_text("1")
+    stream.write(b"half")
+    stream.flush()
+    print("working", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_somebody_works_on_is_left_alone_until_it_dies(root: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDS, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(root / "scripts")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"working\n"
+        with atomic.scratch(tmp_path):
+            pass
+        assert len(list(tmp_path.glob(".partial-*"))) == 2
+        child.kill()
+    with atomic.scratch(tmp_path) as own:
+        assert list(tmp_path.glob(".partial-*")) == [own]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_lock_is_somebodys_first_moment_unless_it_is_old(tmp_path: Path) -> None:
+    for name, age in (("new", 0.0), ("old", 7200.0)):
+        folder = tmp_path / f".partial-{name}"
+        folder.mkdir()
+        moment = time.time() - age
+        os.utime(folder, (moment, moment))
+    atomic.write_text(tmp_path / "a", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-new", "a"]
+
+
+def test_writers_that_sweep_do_not_disturb_one_another(tmp_path: Path) -> None:
+    def work(number: int) -> None:
+        for turn in range(30):
+            atomic.write_text(tmp_path / f"{number}", f"{turn}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        map(str, range(6)), "29"
+    )

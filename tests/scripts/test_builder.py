@@ -132,7 +132,6 @@ def build(channel: Path, tmp_path: Path) -> Build:
                 "cxx_compiler_version": system.find_compiler().major,
             },
             environ={"TOY_VERSION": "2.5"},
-            cache=tmp_path / "cache",
             work=tmp_path / "work",
             **options,  # type: ignore[arg-type]
         )
@@ -184,6 +183,18 @@ def test_a_failing_script_is_shown_and_nothing_is_published(build: Build, tmp_pa
     assert build().is_file()  # and the next call starts clean
 
 
+def test_what_the_compiler_said_is_shown_and_not_the_pages_after_it(build: Build) -> None:
+    with pytest.raises(BuildFailed) as caught:
+        build(script=["echo 'x.cpp:1: error: no such thing'", "seq 100", "exit 1"])
+    assert "x.cpp:1: error: no such thing" in caught.value.what
+    assert caught.value.fix == ""
+
+
+def test_a_full_disk_is_named(build: Build) -> None:
+    with pytest.raises(BuildFailed, match="free space there"):
+        build(script=["echo 'as: x.o: No space left on device'", "seq 100", "exit 1"])
+
+
 def test_a_failing_recipe_test_is_shown_and_nothing_is_published(
     build: Build, tmp_path: Path
 ) -> None:
@@ -196,7 +207,7 @@ def test_a_failing_recipe_test_is_shown_and_nothing_is_published(
 
 def test_a_rebuild_is_tested_with_its_own_tests(build: Build) -> None:
     build()
-    build("toy")  # takes libtoy into rattler's cache
+    build("toy")
     with pytest.raises(BuildFailed, match="tests of the recipe failed"):
         build(test="test -f $PREFIX/lib/nowhere.so")
     build()
@@ -223,7 +234,6 @@ def test_a_missing_requirement_is_named(tmp_path: Path) -> None:
             tmp_path / "channel",
             variant_keys={},
             environ={},
-            cache=tmp_path / "cache",
             work=tmp_path / "work",
         )
 
@@ -252,7 +262,7 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
             Path({str(recipe)!r}), spec, "libtoy", [{channel.as_uri()!r}],
             Path({str(tmp_path / "channel")!r}),
             variant_keys={{"c_stdlib_version": "{system.glibc_version()}"}}, environ={{}},
-            cache=Path({str(tmp_path / "cache")!r}), work=Path({str(tmp_path / "work")!r}),
+            work=Path({str(tmp_path / "work")!r}),
             report=lambda line: print(line, flush=True),
         )
         """

@@ -286,6 +286,7 @@ def test_a_page_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
     index.update_wheel_index(tmp_path)
     target = tmp_path / "index" / CPU.index_dir / "flashinfer" / "index.json"
     target.write_text(text)
+    target.with_suffix(".html").unlink()
     with pytest.raises(ArtifactError, match=r"cpu/torch2\.13/flashinfer/index\.json"):
         index.update_wheel_index(tmp_path)
     assert target.read_text() == text
@@ -566,6 +567,69 @@ def test_a_dry_run_of_publish(tmp_path: Path) -> None:
     index.publish([wheel], tmp_path / "dist", dry_run=True, report=lines.append)
     assert lines == [f"publish {wheel.name}"]
     assert not (tmp_path / "dist").exists()
+
+
+def _publish_both(tmp_path: Path) -> tuple[list[Path], Path, dict[str, bytes]]:
+    package = factories.write_pair(tmp_path / "built", CPU)
+    built = [package, package.with_name(CPU.lib_conda_file), small_wheel(tmp_path / "built", CPU)]
+    dist = tmp_path / "dist"
+    index.publish(built, dist)
+    return built, dist, tree(dist)
+
+
+def test_a_bit_flipped_in_any_published_file_is_noticed_and_mended(tmp_path: Path) -> None:
+    built, dist, before = _publish_both(tmp_path)
+    assert index.consistent(dist)
+    for name in before:
+        if name.endswith(".lock") or not before[name]:
+            continue
+        for place in (0.1, 0.5, 0.9):
+            data = bytearray(before[name])
+            data[int(len(data) * place)] ^= 1
+            (dist / name).write_bytes(data)
+            if "repodata" in name or name.startswith("index/"):
+                assert not index.consistent(dist), (name, place)
+            index.publish(built, dist)
+            assert tree(dist) == before, (name, place)
+
+
+@pytest.mark.parametrize(
+    "name", ["index/cpu/torch2.13/flashinfer/index.json", "channel/linux-64/repodata.json"]
+)
+@pytest.mark.parametrize("old", ["0.1.6", '"sha256"', "{"])
+def test_what_a_damaged_page_says_does_not_count_where_its_other_form_is_right(
+    tmp_path: Path, name: str, old: str
+) -> None:
+    """A version that was never published, a key that is missing, a file that is no JSON."""
+    built, dist, before = _publish_both(tmp_path)
+    path = dist / name
+    path.write_text(path.read_text().replace(old, {"0.1.6": "0.1.7"}.get(old, "?")))
+    index.publish(built, dist)
+    assert tree(dist) == before
+
+
+def test_a_file_that_no_page_lists_is_somebody_elses(tmp_path: Path) -> None:
+    wheel = small_wheel(tmp_path / "a", CPU)
+    target = tmp_path / "dist" / "wheels" / wheel.name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"somebody else's")
+    with pytest.raises(ConflictError, match=re.escape(wheel.name)):
+        index.publish([wheel], tmp_path / "dist")
+    assert target.read_bytes() == b"somebody else's"
+
+
+def test_a_damaged_file_that_this_build_does_not_make_is_reported(tmp_path: Path) -> None:
+    dist = tmp_path / "dist"
+    [other] = index.publish([small_wheel(tmp_path / "a", CUDA)], dist)
+    small_wheel(tmp_path / "b", CUDA, init=b"damaged\n").replace(other)
+    damaged = other.read_bytes()
+    with pytest.raises(ConflictError, match=re.escape(CUDA.wheel_file)) as raised:
+        index.publish([small_wheel(tmp_path / "a", CPU)], dist)
+    assert "delete it and publish the same build again" in raised.value.fix
+    assert other.read_bytes() == damaged
+    other.unlink()
+    index.publish([tmp_path / "a" / CUDA.wheel_file], dist)
+    assert index.consistent(dist)
 
 
 def test_an_interrupted_publish_is_finished_by_the_next(tmp_path: Path) -> None:

@@ -47,6 +47,24 @@ def test_a_damaged_entry_means_not_done(ledger: Ledger, tmp_path: Path, text: st
     assert ledger.lookup("a", "k") is None
 
 
+def test_a_bit_flipped_anywhere_in_an_entry_means_not_done(ledger: Ledger, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_text("made")
+    ledger.record("a", "k", [output], Cost(1.5, 2.5, 3), {"summary": "18 checks"})
+    file = tmp_path / "ledger" / "a.json"
+    whole = file.read_bytes()
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        file.write_bytes(damaged)
+        found = ledger.lookup("a", "k")
+        # White space and the case of nothing: what is read is what was written, or nothing.
+        wanted = (Cost(1.5, 2.5, 3), {"summary": "18 checks"})
+        assert found is None or (found.cost, found.facts) == wanted
+    file.write_bytes(whole)
+    assert ledger.lookup("a", "k") is not None
+
+
 def test_forget(ledger: Ledger) -> None:
     ledger.record("a", "k", [], Cost())
     ledger.forget("a")

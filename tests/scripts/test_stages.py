@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -11,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +193,43 @@ def test_an_unexpected_exception_has_its_traceback_in_the_log(
     with pytest.raises(StageFailed, match="ZeroDivisionError: oh"):
         run([Stage("x", "x", "x", "x", lambda: "k", crash)])
     assert "Traceback" in (tmp_path / "logs" / "x.log").read_text()
+
+
+def test_a_full_disk_is_said_with_what_to_do(
+    tmp_path: Path, run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a"))
+
+    def work(log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        full()
+        return [], {}
+
+    inside = Stage("x", "x", "the wheel", "x", lambda: "k", work)
+    with pytest.raises(StageFailed) as caught:
+        run([inside])
+    assert caught.value.code == 2
+    assert "the wheel failed" in str(caught.value)
+    assert f"{tmp_path / 'a'}: OSError: No space left on device" in str(caught.value)
+    assert "free space there" in str(caught.value)
+    # Also where it is met around the stage: its lock, its log, its entry.
+    monkeypatch.setattr(Ledger, "record", full)
+    with pytest.raises(StageFailed, match="free space there") as caught:
+        run(_chain(tmp_path, []))
+    assert caught.value.code == 2
+
+
+def test_what_is_shared_and_not_in_order_makes_a_stage_run_again(
+    tmp_path: Path, run: Callable[..., list[str]]
+) -> None:
+    ran: list[str] = []
+    stages = _chain(tmp_path, ran)
+    run(stages)
+    last = replace(stages[-1], sound=lambda: False)
+    assert run([*stages[:-1], last]) == ["kept", "kept", "done"]
+    ledger = Ledger(tmp_path / "ledger")
+    assert stages[-1].done(ledger) is not None
+    assert last.done(ledger) is None
 
 
 _KILLED = """

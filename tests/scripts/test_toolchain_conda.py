@@ -430,6 +430,19 @@ def test_a_package_with_other_bytes_is_refused_and_not_kept(base: Path, tmp_path
     provided(conda(tmp_path, path))
 
 
+def test_a_package_that_was_damaged_in_the_cache_is_fetched_again(
+    base: Path, tmp_path: Path
+) -> None:
+    first = provided(conda(tmp_path, base))
+    [kept] = (tmp_path / "cache/conda").rglob("pytorch-2.6.0-cpu*.conda")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1] + b"x")  # and with it, by a hard link, what the channel has
+    assert provided(conda(tmp_path, base)).channels == first.channels
+    assert kept.read_bytes() == whole
+    [again] = (tmp_path / "cache/channels").rglob(kept.name)
+    assert again.read_bytes() == whole
+
+
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "http://127.0.0.1:9/forge"])
 def test_a_channel_that_is_not_there_is_an_error_and_not_a_lack(
     base: Path, tmp_path: Path, name: str

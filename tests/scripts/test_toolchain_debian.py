@@ -268,6 +268,40 @@ def test_the_second_time_nothing_is_downloaded_and_no_package_is_kept(
     assert len(mirror.asked) == 5
 
 
+def test_what_was_damaged_after_it_was_unpacked_is_unpacked_again(
+    archive: Archive, mirror: type[Handler], tmp_path: Path
+) -> None:
+    archive.source(tmp_path).cuda((12, 4), quiet)
+    asked = len(mirror.asked)
+    [nvcc] = (tmp_path / "cache").glob("unpacked/*/usr/lib/nvidia-cuda-toolkit/bin/nvcc")
+    facts, whole = nvcc.stat(), nvcc.read_bytes()
+    nvcc.chmod(0o755)  # a time that moved, and the same bytes
+    archive.source(tmp_path).cuda((12, 4), quiet)
+    assert len(mirror.asked) == asked
+    nvcc.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    os.utime(nvcc, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    said: list[str] = []
+    archive.source(tmp_path).cuda((12, 4), said.append)
+    assert any("nvidia-cuda-toolkit" in line and "damaged" in line for line in said)
+    assert nvcc.read_bytes() == whole
+    assert len(mirror.asked) == asked + 1
+    assert left_in(tmp_path / "cache") == []
+
+
+def test_a_link_that_leads_elsewhere_is_damage_too(
+    archive: Archive, mirror: type[Handler], tmp_path: Path
+) -> None:
+    archive.source(tmp_path).cuda((12, 4), quiet)
+    asked = len(mirror.asked)
+    links = [path for path in (tmp_path / "cache/unpacked").rglob("*") if path.is_symlink()]
+    assert links
+    links[0].unlink()
+    links[0].symlink_to("elsewhere")
+    archive.source(tmp_path).cuda((12, 4), quiet)
+    assert str(links[0].readlink()) != "elsewhere"
+    assert len(mirror.asked) == asked + 1
+
+
 @pytest.mark.parametrize("package", ["nvidia-cuda-toolkit", "nvidia-cuda-dev", "libcudart12"])
 def test_an_incomplete_toolkit_is_refused(
     archive: Archive, mirror: type[Handler], tmp_path: Path, package: str

@@ -158,6 +158,19 @@ def test_wrong_bytes_are_refused_and_removed(server: Server, tmp_path: Path) -> 
     assert leftovers(tmp_path) == []
 
 
+def test_a_file_that_changes_while_it_is_resumed_is_begun_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.drop_after, server.body = 400_000, bytes(len(BODY))
+
+    def the_right_one(_seconds: float) -> None:
+        server.drop_after, server.body = None, BODY
+
+    monkeypatch.setattr(module.time, "sleep", the_right_one)
+    assert download(server.url, locked(), tmp_path).read_bytes() == BODY
+    assert server.requests == ["all", "bytes=400000-", "all"]
+
+
 def test_server_errors_are_tried_again_a_bounded_number_of_times(
     server: Server, tmp_path: Path
 ) -> None:

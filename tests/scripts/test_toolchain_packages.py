@@ -18,7 +18,7 @@ from wheel_factory import make_wheel
 from conda_bridge import builder, conda_package, process
 from conda_bridge.conda_writer import PackageFile
 from conda_bridge.errors import ArtifactError, ToolchainError
-from conda_bridge.toolchain import system
+from conda_bridge.toolchain import intact, system
 from conda_bridge.toolchain.channel import make_channel
 from conda_bridge.toolchain.cuda_wheels import cuda_packages
 from conda_bridge.toolchain.lock import CudaSet, LockedWheel
@@ -99,8 +99,98 @@ def test_unpack_refuses_members_that_lead_elsewhere(tmp_path: Path, member: str)
 def test_unpack_refuses_what_is_no_zip(tmp_path: Path) -> None:
     path = tmp_path / "bad-1.0-py3-none-any.whl"
     path.write_bytes(b"no zip")
+    locked = LockedWheel(path.name, hashlib.sha256(b"no zip").hexdigest())
     with pytest.raises(ArtifactError, match="not a wheel"):
-        unpack(path, LockedWheel(path.name, "0" * 64), tmp_path / "cache")
+        unpack(path, locked, tmp_path / "cache")
+
+
+def _flip(path: Path) -> None:
+    """One bit, in place, and the modification time as it was."""
+    facts = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone", "list flipped", "list gone"])
+def test_a_damaged_tree_is_mended(tmp_path: Path, damage: str) -> None:
+    cache = tmp_path / "cache"
+    path, wheel = make_wheel(
+        tmp_path, "tool", files={"tool/run.sh": "#!/bin/sh\n"}, executables=["tool/run.sh"]
+    )
+    tree = unpack(path, wheel, cache)
+    before = {file: file.read_bytes() for file in files_of(tree)}
+    seen = tree.with_name(f"{tree.name}.seen.json")
+    said: list[str] = []
+    unpack(path, wheel, cache, said.append)
+    assert said == []
+    if damage == "flipped":
+        _flip(tree / "site/tool/run.sh")
+    elif damage == "gone":
+        (tree / "site/tool/run.sh").unlink()
+    elif damage == "list flipped":
+        _flip(seen)
+    else:
+        seen.unlink()
+    unpack(path, wheel, cache, said.append)
+    assert {file: file.read_bytes() for file in files_of(tree)} == before
+    assert os.access(tree / "site/tool/run.sh", os.X_OK)
+    assert [line for line in said if "run.sh was damaged" in line] == (
+        said if damage in ("flipped", "gone") else []
+    )
+    said.clear()
+    unpack(path, wheel, cache, said.append)
+    assert said == []
+
+
+def test_a_damaged_wheel_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin, wheel = make_wheel(tmp_path / "wheelhouse", "tool")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(origin.parent))
+    cache = tmp_path / "cache"
+    path = cache / "wheels" / wheel.sha256 / wheel.filename
+    path.parent.mkdir(parents=True)
+    path.write_bytes(origin.read_bytes())
+    _flip(path)
+    said: list[str] = []
+    tree = unpack(path, wheel, cache, said.append)
+    assert "was damaged in the cache" in said[0]
+    assert path.read_bytes() == origin.read_bytes()
+    assert (tree / "site/tool.py").is_file()
+
+
+def test_a_joined_tree_follows_the_mended_one(tmp_path: Path) -> None:
+    path, wheel = make_wheel(tmp_path, "one")
+    tree = unpack(path, wheel, tmp_path / "cache")
+    joined = join([tree], tmp_path / "joined")
+    assert not intact.changed(tree)  # the link moved the change time
+    _flip(tree / "site/one.py")
+    unpack(path, wheel, tmp_path / "cache")
+    assert join([tree], tmp_path / "joined") == joined
+    assert (joined / "site/one.py").samefile(tree / "site/one.py")
+    assert not intact.changed(tree)
+    (joined / "site/one.py").unlink()
+    join([tree], tmp_path / "joined")
+    assert (joined / "site/one.py").samefile(tree / "site/one.py")
+
+
+def test_a_joined_tree_keeps_the_file_that_two_wheels_share(tmp_path: Path) -> None:
+    trees = []
+    for number, name in enumerate(("one", "two")):
+        path, wheel = make_wheel(tmp_path, name, files={"nvidia/__init__.py": "same"})
+        trees.append(unpack(path, wheel, tmp_path / "cache"))
+        os.utime(trees[-1] / "site/nvidia/__init__.py", (number, number))
+    joined = join(trees, tmp_path / "joined")
+    shared = joined / "site/nvidia/__init__.py"
+    before = shared.stat()
+    join(trees, joined)
+    assert shared.stat().st_ino == before.st_ino  # not linked to and fro
+    shared.unlink()
+    shared.write_text("flip")
+    join(trees, joined)
+    assert shared.read_text() == "same"
 
 
 def test_links_share_the_file(tmp_path: Path) -> None:
@@ -244,6 +334,37 @@ def test_a_failing_package_leaves_nothing(tmp_path: Path) -> None:
         make(spec, tmp_path)
     assert list((tmp_path / "packages").glob(spec.key)) == []
     assert list((tmp_path / "packages").glob(".partial*")) == []
+
+
+@pytest.mark.parametrize("what", ["package", "record"])
+def test_a_damaged_package_is_made_again_with_the_same_bytes(tmp_path: Path, what: str) -> None:
+    cache = tmp_path / "cache"
+    spec, _ = package_of(tmp_path, "one")
+    built = make(spec, cache)
+    channel = make_channel([built], cache)
+    before = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    _flip(built.path if what == "package" else built.path.with_name("record.json"))
+    assert make(spec, cache) == built
+    assert make_channel([make(spec, cache)], cache) == channel
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["linux-64/repodata.json", "noarch/repodata.json", "package"])
+def test_a_damaged_channel_is_mended(tmp_path: Path, name: str) -> None:
+    cache = tmp_path / "cache"
+    spec, _ = package_of(tmp_path, "one")
+    built = make(spec, cache)
+    channel = make_channel([built], cache)
+    [package] = channel.glob("*/one-*.conda")
+    path = package if name == "package" else channel / name
+    before = path.read_bytes()
+    if name == "package":
+        package.unlink()
+        path.write_bytes(bytes(len(before)))  # a copy, as on a disk without hard links
+    else:
+        _flip(path)
+    make_channel([built], cache)
+    assert path.read_bytes() == before
 
 
 def test_channel_names_every_package_with_its_digest(tmp_path: Path) -> None:

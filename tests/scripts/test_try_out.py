@@ -125,7 +125,6 @@ class Stage:
             self.folder / "channel",
             tools or self.tools,
             LABEL,
-            cache=self.folder / "cache",
             work=self.folder / "work",
         )
 
@@ -134,7 +133,6 @@ class Stage:
             self.folder,
             tools or self.tools,
             LABEL,
-            cache=self.folder / "cache",
             work=self.folder / "work",
         )
 

@@ -12,11 +12,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import atomic
 from ..errors import ToolchainError
 from .download import Settings
 
@@ -97,8 +97,8 @@ def helper_download(url: str, target: Path, sha256: str) -> str:
     if not _HELPER.is_file():
         return "there is no apt here"
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        part = Path(scratch, target.name)
+    with atomic.scratch(target.parent) as scratch:
+        part = scratch / target.name
         done = _run([str(_HELPER), "download-file", url, str(part), f"SHA256:{sha256}"])
         if done.returncode == 0 and part.is_file():
             part.replace(target)

@@ -153,7 +153,11 @@ async def _fetch(record: RepoDataRecord, store: Path, client: Client) -> Path:
     digest = record.sha256.hex()
     target = store / digest / record.file_name
     if target.is_file():
-        return target
+        with target.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() == digest:
+                return target
+        print(f"{record.file_name} was damaged in the cache", flush=True)
+        atomic.remove(target.parent)
     size = f"{record.size / 1e6:.1f} MB" if record.size else "size unknown"
     print(f"fetching {record.file_name} ({size})", flush=True)
     with atomic.directory(target.parent) as fresh:

@@ -12,12 +12,11 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import bootstrap, process
+from .. import atomic, bootstrap, process
 from ..errors import ToolchainError
 from ..variants import load
 from . import Report, Request, Toolchain
@@ -142,9 +141,8 @@ class Conda:
         Raises:
             ToolchainError: a channel cannot be read, or the worker did not answer.
         """
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="channels-", dir=self._cache) as folder:
-            asked, answered = Path(folder) / "request.json", Path(folder) / "answer.json"
+        with atomic.scratch(self._cache) as folder:
+            asked, answered = folder / "request.json", folder / "answer.json"
             asked.write_text(json.dumps(self._message(requests, fetch)))
             done = process.run(
                 [sys.executable, "-m", _WORKER, str(asked), str(answered)],

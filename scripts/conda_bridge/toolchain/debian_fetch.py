@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from .. import atomic
 from ..errors import ToolchainError
-from . import Report, apt
+from . import Report, apt, intact
 from .deb import tree_of, unpack
 from .download import download
 from .lock import LockedDeb
@@ -31,7 +31,7 @@ _SCHEMES = ("http", "https", "file")
 def fetch_trees(
     wanted: Mapping[LockedDeb, str], cache: Path, report: Report
 ) -> dict[LockedDeb, Path]:
-    """A folder with what is wanted of each package, made on first use.
+    """A folder with what is wanted of each package, made on first use, and again if damaged.
 
     Safe in several processes at once: a package is brought by one, the others wait for it.
 
@@ -49,17 +49,21 @@ def fetch_trees(
     trees = {}
     for deb, of_deb in wanted.items():
         tree = trees[deb] = tree_of(deb, of_deb, cache)
-        if tree.is_dir():
+        if tree.is_dir() and intact.sealed(tree):
             continue
         # One for the package, not for the tree: who unpacks it drops it.
         with atomic.lock(cache / deb.folder / f"{deb.sha256}.in-use.lock"):
-            if tree.is_dir():  # another process was faster
-                continue
+            if tree.is_dir():
+                if intact.sealed(tree):  # another process was faster
+                    continue
+                report(f"what was unpacked of {deb.filename} was damaged; unpacking it again")
+                atomic.remove(tree)
             places = apt.mirrors() if places is None else places
             path = _left_over(deb, cache) or _fetch(deb, places, cache, report)
             report(f"unpacking {deb.filename}")
             with atomic.directory(tree) as fresh:
                 unpack(path, fresh, of_deb)
+            intact.seal(tree)
             shutil.rmtree(path.parent)
     return trees
 

@@ -13,9 +13,7 @@ import json
 import os
 import shutil
 import ssl
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from .. import atomic
+from .. import atomic, process
 from ..errors import ToolchainError
 from .lock import LockedFile, LockedWheel
 
@@ -101,10 +99,16 @@ def _fetch_one(
     _pip_download(choice, cache, report)
 
 
-def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _pip(*arguments: str) -> tuple[int, list[str]]:
+    """Runs Python with `arguments` for pip, guarded: a pip that outlives this process goes on.
+
+    Returns:
+        Its exit status, and the lines it wrote, errors among them.
+    """
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    command = [sys.executable, "-m", "pip", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+    lines: list[str] = []
+    done = process.run([sys.executable, *arguments], environ=environ, report=lines.append)
+    return done.code, lines
 
 
 def _requirement(wheel: LockedWheel) -> str:
@@ -128,19 +132,13 @@ def _ask_pip(
 
     No files where this pip cannot be asked.
     """
-    environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-I", str(PIP_LINKS), *projects],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environ,
-    )
-    if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+    code, lines = _pip("-I", str(PIP_LINKS), *projects)
+    answers = [line for line in lines if line.startswith("{")]
+    if code != 0 or not answers:
+        reason = [line for line in lines if line.strip()][-1:] or ["no reason given"]
         report(f"pip cannot be asked for links ({reason[0]}); it downloads by itself")
         return {}, Settings()
-    data = json.loads(done.stdout)
+    data = json.loads(answers[-1])
     links = {project: [_Link(*link) for link in found] for project, found in data["links"].items()}
     return links, Settings(**data["settings"])
 
@@ -151,22 +149,22 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
     One version at a time: among the files of a find-links folder pip takes the highest version
     first and compares digests afterwards.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     refusals = []
     for version in dict.fromkeys(wheel.version for wheel in choice):
         same = [wheel for wheel in choice if wheel.version == version]
         report(f"pip download {_requirement(same[0])}")
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            wanted = Path(scratch) / "wanted.txt"
+        with atomic.scratch(cache) as scratch:
+            wanted = scratch / "wanted.txt"
             hashes = " ".join(f"--hash=sha256:{wheel.sha256}" for wheel in same)
             wanted.write_text(f"{_requirement(same[0])} {hashes}\n")
             # fmt: off
-            done = _pip("download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-                        "--quiet", "--dest", scratch, "--requirement", str(wanted))
+            code, lines = _pip("-m", "pip", "download", "--no-deps", "--require-hashes",
+                               "--only-binary", ":all:", "--quiet", "--dest", str(scratch),
+                               "--requirement", str(wanted))
             # fmt: on
-            files = list(Path(scratch).glob("*.whl"))
-            if done.returncode != 0 or len(files) != 1:
-                refusals.append(done.stderr.strip()[-1500:])
+            files = list(scratch.glob("*.whl"))
+            if code != 0 or len(files) != 1:
+                refusals.append("\n".join(lines).strip()[-1500:])
                 continue
             digest = _sha256(files[0])
             for wheel in same:
@@ -264,13 +262,12 @@ def download(
             shutil.copyfile(Path(unquote(urlsplit(url).path)), part)
             digest = _sha256(part)
         else:
-            resumed = part.is_file() and part.stat().st_size > 0
             opener = (settings or Settings()).opener()
             timeout = (settings or Settings()).timeout
-            _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
+            pieces = _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
             digest = _sha256(part)
-            if digest != file.sha256 and resumed:
-                # What was there was not the beginning of this file.
+            if digest != file.sha256 and pieces:
+                # What was there was not the beginning of this file, or the file changed meanwhile.
                 part.unlink()
                 _get(opener, url, part, timeout, report=report, attempts=attempts, pause=pause)
                 digest = _sha256(part)
@@ -292,14 +289,20 @@ def _get(
     report: Report,
     attempts: int,
     pause: float,
-) -> None:
-    """Appends to `part` until the server says that there is no more."""
+) -> bool:
+    """Appends to `part` until the server says that there is no more.
+
+    Returns:
+        Whether the file is put together from the answers to several requests.
+    """
     failures = 0
+    pieces = False
     while True:
         before = part.stat().st_size if part.is_file() else 0
+        pieces = pieces or before > 0
         try:
             if _get_rest(opener, url, part, timeout, report):
-                return
+                return pieces
             problem: Exception = http.client.IncompleteRead(b"")
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 425, 429):

@@ -129,30 +129,50 @@ class Built:
 
 
 def make(spec: PackageSpec, cache: Path) -> Built:
-    """The package of `spec`, made on first use; safe in several processes at once."""
+    """The package of `spec`, made on first use; safe in several processes at once.
+
+    It is read on every use: one that was damaged is made again.
+    """
     folder = cache / "packages" / spec.key
-    name = f"{spec.name}-{spec.version}-{spec.build}.conda"
+    path = folder / f"{spec.name}-{spec.version}-{spec.build}.conda"
     record_file = folder / "record.json"
-    if not folder.is_dir():
+    built = _stored(spec, path, record_file)
+    if built is None:
         with atomic.lock(folder.with_name(folder.name + ".lock")):
-            if not folder.is_dir():
+            built = _stored(spec, path, record_file)
+            if built is None:
+                atomic.remove(folder)  # damaged
                 with atomic.directory(folder) as fresh:
-                    _write(spec, fresh / name, fresh / record_file.name)
-    return Built(folder / name, json.loads(record_file.read_text()))
+                    _write(spec, fresh / path.name, fresh / record_file.name)
+                built = Built(path, json.loads(record_file.read_text()))
+    return built
+
+
+def _stored(spec: PackageSpec, path: Path, record_file: Path) -> Built | None:
+    """What is in the store; None where it is not there, or not as it was written."""
+    try:
+        found = record_file.read_text()
+        if found != _record(spec, path):
+            return None
+    except (OSError, ValueError):
+        return None
+    return Built(path, json.loads(found))
+
+
+def _record(spec: PackageSpec, path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return json.dumps({**spec.index(), "sha256": digest, "size": path.stat().st_size}, indent=1)
 
 
 def _write(spec: PackageSpec, path: Path, record_file: Path) -> None:
-    index = spec.index()
     conda_writer.write(
         path,
-        index=index,
+        index=spec.index(),
         files=spec.files(),
         info_files=spec.info_files,
         level=_LEVEL,
         timestamp=_TIMESTAMP,
         outside_links=True,
     )
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    record = {**index, "sha256": digest, "size": path.stat().st_size}
-    atomic.write_text(record_file, json.dumps(record, indent=1))
+    atomic.write_text(record_file, _record(spec, path))

@@ -74,7 +74,7 @@ class PyPI:
         build = _build_of(locked, file)
         trees = self._unpacked(locked.requires, files, report)
         report(f"unpacking {build.wheel.filename}")
-        tree = unpack(file, build.wheel, self._cache)
+        tree = unpack(file, build.wheel, self._cache, report)
         libraries = build.libraries if importable else ()
         if libraries:
             tree = self._with_libraries(build, tree, report)
@@ -110,7 +110,7 @@ class PyPI:
     ) -> dict[LockedWheel, Path]:
         report("unpacking")
         return {
-            wheel: unpack(path, wheel, self._cache)
+            wheel: unpack(path, wheel, self._cache, report)
             for wheel, path in zip(wheels, files, strict=True)
         }
 
@@ -121,7 +121,7 @@ class PyPI:
         trees = [tree]
         for wheel, path in zip(torch.libraries, files, strict=True):
             report(f"unpacking {wheel.filename}")
-            trees.append(unpack(path, wheel, self._cache))
+            trees.append(unpack(path, wheel, self._cache, report))
         names = [torch.wheel.sha256, *(wheel.sha256 for wheel in torch.libraries)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()
         return join(trees, self._cache / "joined" / key[:32])

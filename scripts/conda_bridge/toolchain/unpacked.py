@@ -7,6 +7,7 @@ and ``data``. Environments get links to it, so torch is inflated once on a machi
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
 import shutil
 import zipfile
@@ -15,6 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from .. import atomic
 from ..errors import ArtifactError, ToolchainError
+from . import Report, intact
+from .download import fetch
 from .lock import LockedWheel
 
 __all__ = ["SITE", "files_of", "join", "link_tree", "symlink_site", "unpack"]
@@ -45,38 +48,74 @@ def _target(name: str, where: str) -> PurePosixPath | None:
     return PurePosixPath(SITE, path)
 
 
-def _inflate(wheel: Path, tree: Path) -> None:
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of a tree, by their path there."""
+    found = {}
+    for member in archive.infolist():
+        relative = _target(member.filename, str(archive.filename))
+        if relative is not None:
+            found[str(relative)] = member
+    return found
+
+
+def _executable(name: str, member: zipfile.ZipInfo) -> bool:
+    return bool(member.external_attr >> 16 & 0o111) or name.startswith("bin/")
+
+
+def _inflate(wheel: Path, tree: Path) -> list[str]:
     made: set[Path] = set()
     try:
         with zipfile.ZipFile(wheel) as archive:
-            for member in archive.infolist():
-                relative = _target(member.filename, str(wheel))
-                if relative is None:
-                    continue
-                path = tree / relative
+            members = _members(archive)
+            for name, member in members.items():
+                path = tree / name
                 if path.parent not in made:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     made.add(path.parent)
                 with archive.open(member) as source, path.open("wb") as output:
                     shutil.copyfileobj(source, output, 1 << 20)
-                if member.external_attr >> 16 & 0o111 or relative.parts[0] == "bin":
+                if _executable(name, member):
                     path.chmod(0o755)
+            return list(members)
     except zipfile.BadZipFile as error:
         raise ArtifactError(f"not a wheel: {error}", where=str(wheel)) from None
 
 
-def unpack(path: Path, wheel: LockedWheel, cache: Path) -> Path:
-    """The tree of `wheel`, whose file is `path`; made on first use.
+def unpack(
+    path: Path, wheel: LockedWheel, cache: Path, report: Report = lambda _line: None
+) -> Path:
+    """The tree of `wheel`, whose file is `path`; made on first use, mended where it was damaged.
+
+    Args:
+        path: the wheel in the cache; fetched again where it is not what was locked.
+        wheel: what it is.
+        cache: where trees are kept, by the wheel's digest.
+        report: is told what was damaged.
 
     Raises:
         ArtifactError: it is no zip file, or a member points outside.
+        ToolchainError: it was damaged, and cannot be fetched again.
     """
+
+    def verified() -> Path:
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() == wheel.sha256:
+                return path
+        report(f"{wheel.filename} was damaged in the cache; fetching it again")
+        path.unlink()
+        return fetch([[wheel]], cache, report)[0]
+
     tree = cache / "unpacked" / wheel.sha256
-    if not tree.is_dir():
-        with atomic.lock(tree.with_name(tree.name + ".lock")):
-            if not tree.is_dir():
-                with atomic.directory(tree) as fresh:
-                    _inflate(path, fresh)
+    if tree.is_dir() and not intact.changed(tree):
+        return tree
+    with atomic.lock(tree.with_name(tree.name + ".lock")):
+        if not tree.is_dir():
+            with atomic.directory(tree) as fresh:
+                names = _inflate(verified(), fresh)
+            intact.seen(tree, names)
+        elif intact.changed(tree):
+            for name in intact.repair(tree, verified, _members, _executable):
+                report(f"{tree / name} was damaged; written again from {wheel.filename}")
     return tree
 
 
@@ -144,10 +183,57 @@ def join(trees: Sequence[Path], target: Path) -> Path:
     Libraries that find each other by ``$ORIGIN/../..`` (torch and the CUDA libraries beside it)
     need to lie in one real folder where an environment only holds links to it.
     """
-    if not target.is_dir():
-        with atomic.lock(target.with_name(target.name + ".lock")):
-            if not target.is_dir():
-                with atomic.directory(target) as fresh:
-                    for tree in trees:
-                        link_tree(tree, fresh, shared=True)
+    with atomic.lock(target.with_name(target.name + ".lock")):
+        if not target.is_dir():
+            with atomic.directory(target) as fresh:
+                for tree in trees:
+                    link_tree(tree, fresh, shared=True)
+            for tree in trees:
+                intact.seen(tree)  # a new link to a file moves its change time
+        else:
+            for tree in trees:
+                _link_again(tree, target)
     return target
+
+
+def _link_again(tree: Path, target: Path) -> None:
+    """Mends what was mended in `tree`, or lost, in a folder that it was joined into."""
+    linked = False
+    for folder, names, files in os.walk(tree):
+        if "__pycache__" in names:
+            names.remove("__pycache__")
+        here = target / Path(folder).relative_to(tree)
+        for name in files:
+            original, other = os.lstat(f"{folder}/{name}"), _lstat(here / name)
+            if other and _alike(original, other, Path(folder, name), here / name):
+                continue
+            here.mkdir(parents=True, exist_ok=True)
+            with atomic.scratch(here) as scratch:
+                _link(Path(folder, name), scratch / name)
+                os.replace(scratch / name, here / name)
+            linked = True
+    if linked:
+        intact.seen(tree)
+
+
+def _alike(original: os.stat_result, other: os.stat_result, source: Path, target: Path) -> bool:
+    """Whether the file `target` of a joined folder is as its `source`, whose facts are these."""
+    if other.st_size != original.st_size:
+        return False
+    # Copies, where there are no hard links, have their source's time. One that several trees share
+    # has the time of one of them, and is read.
+    return other.st_mtime_ns == original.st_mtime_ns or filecmp.cmp(source, target, shallow=False)
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
