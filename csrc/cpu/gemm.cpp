@@ -12,7 +12,7 @@ namespace {
 
 // Units that keep as many threads busy as a machine may have, if there is work for so many.
 constexpr int64_t kParallelUnits = 64;
-constexpr int64_t kWideUnit = 256, kNarrowUnit = 64;  // columns
+constexpr int64_t kWidestUnit = 256, kNarrowestUnit = 64;  // columns
 
 bool is_fp8(fi_dtype dtype) { return dtype == FI_FLOAT8_E4M3 || dtype == FI_FLOAT8_E5M2; }
 
@@ -25,11 +25,18 @@ char* at(void* base, int64_t elements, fi_dtype dtype) {
   return const_cast<char*>(at(const_cast<const void*>(base), elements, dtype));
 }
 
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows of a group's units: as even as whole blocks of registers (six rows) allow.
+int64_t unit_rows(int64_t rows) {
+  const int64_t units = ceil_div(rows, kGemmUnitRows);
+  return ceil_div(ceil_div(rows, units), 6) * 6;
+}
+
 int64_t count_units(const std::vector<GemmGroup>& groups, int64_t cols, int64_t unit_cols) {
   int64_t units = 0;
   for (const GemmGroup& group : groups) {
-    units +=
-        (group.rows + kGemmUnitRows - 1) / kGemmUnitRows * ((cols + unit_cols - 1) / unit_cols);
+    units += ceil_div(group.rows, unit_rows(group.rows)) * ceil_div(cols, unit_cols);
   }
   return units;
 }
@@ -38,19 +45,24 @@ int64_t count_units(const std::vector<GemmGroup>& groups, int64_t cols, int64_t 
 fi_status multiply_groups(const char* op, const fi_exec& exec, fi_range_body body,
                           const std::vector<GemmGroup>& groups, GemmJob job) {
   // How wide a unit is has no part in what it computes.
-  const bool many = count_units(groups, job.cols, kWideUnit) >= kParallelUnits;
-  job.unit_cols = std::min(job.cols, many ? kWideUnit : kNarrowUnit);
+  job.unit_cols = kWidestUnit;
+  while (job.unit_cols > kNarrowestUnit &&
+         count_units(groups, job.cols, job.unit_cols) < kParallelUnits) {
+    job.unit_cols /= 2;
+  }
+  job.unit_cols = std::min(job.cols, job.unit_cols);
   std::vector<GemmUnit> units;
   units.reserve(static_cast<size_t>(count_units(groups, job.cols, job.unit_cols)));
   int64_t elements = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
-    job.most_rows = std::max(job.most_rows, groups[g].rows);
-    for (int64_t row = 0; row < groups[g].rows; row += kGemmUnitRows) {
+    const int64_t rows = groups[g].rows, step = unit_rows(rows);
+    job.most_rows = std::max(job.most_rows, rows);
+    for (int64_t row = 0; row < rows; row += step) {
       for (int64_t col = 0; col < job.cols; col += job.unit_cols) {
-        units.push_back({static_cast<int64_t>(g), row, col});
+        units.push_back({static_cast<int64_t>(g), row, std::min(step, rows - row), col});
       }
     }
-    elements += job.depth * job.cols * (1 + groups[g].rows / 8);
+    elements += job.depth * job.cols * (1 + rows / 8);
   }
   if (units.empty()) return FI_OK;
   int64_t next_unit = 0;

@@ -49,7 +49,7 @@ struct GemmGroup {
   float scale;  // of the sums
 };
 struct GemmUnit {
-  int64_t group, first_row, first_col;  // a block of rows and columns of a group
+  int64_t group, first_row, rows, first_col;  // a block of rows and columns of a group
 };
 struct GemmJob {
   fi_dtype a_dtype, out_dtype;
@@ -62,8 +62,7 @@ struct GemmJob {
   int64_t* next_unit;                       // that a thread takes
   int32_t* no_memory;                       // set by a thread that found none for its scratch
 };
-// Rows of a unit: blocks of 6 in registers.
-constexpr int64_t kGemmUnitRows = 240;
+constexpr int64_t kGemmUnitRows = 480;  // at most, of a unit
 
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
 // AttentionJob for attention, a GemmJob for gemm) and the range counts rows, tokens, for packbits

@@ -6,7 +6,7 @@
 #ifndef FLASHINFER_CPU_KERNELS_BFLOAT16_PAIRS_H_
 #define FLASHINFER_CPU_KERNELS_BFLOAT16_PAIRS_H_
 
-#include "cpu/kernels/matmul.h"
+#include "cpu/kernels/attention_direct.h"
 
 #if defined(FLASHINFER_AVX512)
 
@@ -19,11 +19,12 @@ namespace {
 
 inline bool bfloat16_dot_supported() { return __builtin_cpu_supports("avx512bf16") != 0; }
 
-// In memory that is declared as floats: read by memcpy and vector loads alone.
+// Rows of words, `stride` bytes from one to the next.
 struct PairMatrix {
-  const float* at;
+  const char* at;
   int64_t stride;
 };
+constexpr int64_t kPairBytes = 4;
 
 template <int kRows, int kVectors>
 FLASHINFER_BFLOAT16_DOT inline void multiply_pairs_block(PairMatrix a, PairMatrix b, Matrix c,
@@ -37,11 +38,11 @@ FLASHINFER_BFLOAT16_DOT inline void multiply_pairs_block(PairMatrix a, PairMatri
   for (int64_t i = 0; i < pairs; ++i) {
     __m512bh columns[kVectors];
     for (int v = 0; v < kVectors; ++v) {
-      columns[v] = (__m512bh)_mm512_loadu_si512(b.at + i * b.stride + v * kLanes);
+      columns[v] = (__m512bh)_mm512_loadu_si512(b.at + i * b.stride + v * 64);
     }
     for (int r = 0; r < kRows; ++r) {
       int32_t word;
-      std::memcpy(&word, a.at + r * a.stride + i, sizeof(word));
+      std::memcpy(&word, a.at + r * a.stride + i * kPairBytes, sizeof(word));
       const __m512bh x = (__m512bh)_mm512_set1_epi32(word);
       for (int v = 0; v < kVectors; ++v) {
         sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, columns[v]);
@@ -85,7 +86,7 @@ FLASHINFER_BFLOAT16_DOT inline __attribute__((noinline)) void multiply_pairs(
   if (cols == kBlockVectors * kLanes) {
     return multiply_pairs_rows<kBlockVectors>(a, panel, c, m, pairs);
   }
-  for (; cols > 0; cols -= kLanes, panel.at += kLanes, c.at += kLanes) {
+  for (; cols > 0; cols -= kLanes, panel.at += 64, c.at += kLanes) {
     multiply_pairs_rows<1>(a, panel, c, m, pairs);
   }
 }
@@ -95,6 +96,72 @@ template <class Count>
 FLASHINFER_INLINE U32 pair_words(const BFloat16* first, const BFloat16* second, Count count) {
   const U32 low = bits_of(load(first, count)) >> 16;
   return second != nullptr ? low | bits_of(load(second, count)) : low;
+}
+
+// sums[r][j] = a[r] . lines[j] for kRows rows of a, padded with zeros to whole vectors, and four
+// lines of `depth` numbers.
+template <int kRows>
+FLASHINFER_BFLOAT16_DOT inline void dot_pairs_block(PairMatrix a, const BFloat16* const* lines,
+                                                    int64_t depth, Matrix sums) {
+  constexpr int64_t kNumbers = 2 * kLanes;
+  F32 dots[kRows][4];
+// Unrolled early, or g++ keeps the sums in memory.
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    for (int j = 0; j < 4; ++j) dots[r][j] = F32{};
+  }
+  for (int64_t i = 0; i < depth; i += kNumbers) {
+    const int64_t left = depth - i;
+    const __mmask32 mask = left < kNumbers ? (1u << left) - 1 : 0xffffffffu;
+    __m512bh line[4];
+    for (int j = 0; j < 4; ++j) line[j] = (__m512bh)_mm512_maskz_loadu_epi16(mask, lines[j] + i);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh x = (__m512bh)_mm512_loadu_si512(a.at + r * a.stride + i * 2);
+      for (int j = 0; j < 4; ++j) {
+        dots[r][j] = (F32)_mm512_dpbf16_ps((__m512)dots[r][j], x, line[j]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    store_sums(sums.at + r * sums.stride, dots[r][0], dots[r][1], dots[r][2], dots[r][3]);
+  }
+}
+
+// The same for m rows and `count` lines; sums has room for a multiple of four.
+FLASHINFER_BFLOAT16_DOT inline __attribute__((noinline)) void dot_pairs(
+    PairMatrix a, const BFloat16* const* lines, int64_t m, int64_t count, int64_t depth,
+    Matrix sums) {
+  for (int64_t j = 0; j < count; j += 4) {
+    const BFloat16* four[4];
+    for (int64_t i = 0; i < 4; ++i) four[i] = lines[j + i < count ? j + i : count - 1];
+    int64_t r = 0;
+    const auto rest = [&] { return PairMatrix{a.at + r * a.stride, a.stride}; };
+    const auto to = [&] { return Matrix{sums.at + r * sums.stride + j, sums.stride}; };
+    for (; r + kBlockRows <= m; r += kBlockRows) {
+      dot_pairs_block<kBlockRows>(rest(), four, depth, to());
+    }
+    switch (m - r) {
+      case 5:
+        dot_pairs_block<5>(rest(), four, depth, to());
+        break;
+      case 4:
+        dot_pairs_block<4>(rest(), four, depth, to());
+        break;
+      case 3:
+        dot_pairs_block<3>(rest(), four, depth, to());
+        break;
+      case 2:
+        dot_pairs_block<2>(rest(), four, depth, to());
+        break;
+      case 1:
+        dot_pairs_block<1>(rest(), four, depth, to());
+        break;
+      default:
+        break;
+    }
+  }
 }
 
 }  // namespace

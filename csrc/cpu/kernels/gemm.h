@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kFewGemmRows = 2 * kDirectRows;   // up to which b is read without copying it
 constexpr int64_t kGemmDepth = 256;                 // of the sum, in a copied block
+constexpr int64_t kFewPairRows = 48;                // the same, for columns of bf16 pairs
 constexpr int64_t kPanel = kBlockVectors * kLanes;  // columns that lie together in a copied block
 constexpr int64_t kGemmLines = 64;                  // lines of b that are looked up at once
 
@@ -33,8 +34,10 @@ struct GemmScratch {
     const bool few = job.most_rows <= kFewGemmRows;
     const int64_t rows = job.most_rows < kGemmUnitRows ? job.most_rows : kGemmUnitRows;
     const int64_t depth = whole_vectors(few || job.depth < kGemmDepth ? job.depth : kGemmDepth);
-    // Groups with few rows have all of the sum at once.
-    const int64_t few_a = kFewGemmRows * whole_vectors(job.depth);
+    // Groups with few rows have all of the sum at once: as floats, or more of them as pairs.
+    const int64_t few_floats = kFewGemmRows * whole_vectors(job.depth);
+    const int64_t few_pairs = kFewPairRows * whole_vectors((job.depth + 1) / 2);
+    const int64_t few_a = few_floats > few_pairs ? few_floats : few_pairs;
     const int64_t cols = (job.unit_cols + kPanel - 1) / kPanel * kPanel;
     const int64_t sizes[] = {rows * depth > few_a ? rows * depth : few_a, rows * cols,
                              few ? 0 : depth * cols, few ? 0 : kLanes * depth};
@@ -124,9 +127,14 @@ FLASHINFER_INLINE void find_lines(const T* b, int64_t stride, int64_t first, int
 
 // Few rows: sums [rows x cols] straight from b; `a` has the whole depth.
 template <class T>
-__attribute__((noinline)) void multiply_few(const GemmJob& job, const T* b, int64_t first_col,
-                                            int64_t rows, int64_t cols, GemmScratch& scratch) {
+__attribute__((noinline)) void multiply_few(const GemmJob& job, const GemmGroup& group,
+                                            const GemmUnit& unit, int64_t cols,
+                                            GemmScratch& scratch) {
+  const int64_t rows = unit.rows, first_col = unit.first_col;
+  const T* const b = static_cast<const T*>(group.b);
   const T* lines[2][kGemmLines];
+  scratch.a.stride = whole_vectors(job.depth);
+  widen_a(job, group.a, unit.first_row * job.a_stride, job.depth, rows, scratch.a);
   const int64_t from = job.columns ? first_col : 0;
   const int64_t end = job.columns ? first_col + cols : job.depth;
   const T* const start = job.columns ? b : b + first_col;
@@ -182,19 +190,26 @@ __attribute__((noinline)) void copy_panels(const GemmJob& job, const T* b, int64
 
 template <class T>
 __attribute__((noinline)) void multiply_many(const GemmJob& job, const GemmGroup& group,
-                                             const GemmUnit& unit, int64_t rows, int64_t cols,
+                                             const GemmUnit& unit, int64_t cols,
                                              GemmScratch& scratch) {
+  const int64_t rows = unit.rows;
   const T* const b = static_cast<const T*>(group.b);
+  scratch.a.stride = job.depth < kGemmDepth ? whole_vectors(job.depth) : kGemmDepth;
   clear_rows(scratch.sums, rows, whole_vectors(cols));
   for (int64_t first = 0; first < job.depth; first += kGemmDepth) {
     const int64_t depth = job.depth - first < kGemmDepth ? job.depth - first : kGemmDepth;
-    widen_a(job, group.a, unit.first_row * job.a_stride + first, depth, rows, scratch.a);
+    Matrix a = scratch.a;
+    const int64_t offset = unit.first_row * job.a_stride + first;
+    if (job.a_dtype == FI_FLOAT32) {  // multiply() only reads it
+      a = {const_cast<float*>(static_cast<const float*>(group.a)) + offset, job.a_stride};
+    } else {
+      widen_a(job, group.a, offset, depth, rows, a);
+    }
     copy_panels(job, b, first, depth, unit.first_col, cols, scratch);
     for (int64_t col = 0; col < cols; col += kPanel) {
       const int64_t count = cols - col < kPanel ? whole_vectors(cols - col) : kPanel;
       const Matrix panel = {scratch.panels + col * whole_vectors(depth), kPanel};
-      multiply<true>(scratch.a, panel, {scratch.sums.at + col, scratch.sums.stride}, rows, count,
-                     depth);
+      multiply<true>(a, panel, {scratch.sums.at + col, scratch.sums.stride}, rows, count, depth);
     }
   }
 }
@@ -221,50 +236,91 @@ FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, i
     return;
   }
   // A column's words lie in it as they are; transposing moves them as it would move floats.
-  const Matrix lines = {scratch.lines, whole_vectors(pairs)};
   for (int64_t col = 0; col < cols; col += kLanes) {
-    clear_rows(lines, kLanes, lines.stride);
-    for (int64_t j = 0; j < kLanes && col + j < cols; ++j) {
-      std::memcpy(lines.at + j * lines.stride, b + (first_col + col + j) * job.b_stride + first,
-                  static_cast<size_t>(depth) * sizeof(BFloat16));
-    }
+    const BFloat16* const column = b + (first_col + col) * job.b_stride + first;
     float* const panel = scratch.panels + col / kPanel * panel_size + col % kPanel;
-    transpose_rows(lines.at, lines.stride, panel, kPanel, lines.stride);
+    for (int64_t i = 0; i < pairs; i += kLanes) {
+      const int64_t left = depth - 2 * i;
+      const auto words = [&](int j) {
+        const BFloat16* const from = column + j * job.b_stride + 2 * i;
+        if (left >= 2 * kLanes && col + j < cols) return (F32)_mm512_loadu_si512(from);
+        const __mmask32 mask = col + j >= cols      ? 0
+                               : left >= 2 * kLanes ? 0xffffffffu
+                                                    : (1u << left) - 1;
+        return (F32)_mm512_maskz_loadu_epi16(mask, from);
+      };
+      transpose_square(words, panel + i * kPanel, kPanel);
+    }
   }
 }
 
-__attribute__((noinline)) void multiply_many_pairs(const GemmJob& job, const GemmGroup& group,
-                                                   const GemmUnit& unit, int64_t rows, int64_t cols,
+// Numbers [first, first + depth) of rows of a, as pairs: where they lie, or with a zero after an
+// odd last one, or with zeros up to a whole vector, in the scratch.
+FLASHINFER_INLINE PairMatrix pair_rows(const GemmJob& job, const BFloat16* a, int64_t first,
+                                       int64_t depth, int64_t rows, bool whole,
+                                       GemmScratch& scratch) {
+  const PairMatrix there = {reinterpret_cast<const char*>(a + first),
+                            job.a_stride * static_cast<int64_t>(sizeof(BFloat16))};
+  if (depth % (whole ? 2 * kLanes : 2) == 0) return there;
+  const int64_t bytes = whole_vectors((depth + 1) / 2) * kPairBytes;
+  char* const copies = reinterpret_cast<char*>(scratch.a.at);
+  for (int64_t r = 0; r < rows; ++r) {
+    std::memset(copies + (r + 1) * bytes - 64, 0, 64);
+    std::memcpy(copies + r * bytes, there.at + r * there.stride, static_cast<size_t>(depth) * 2);
+  }
+  return {copies, bytes};
+}
+
+__attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const GemmGroup& group,
+                                                   const GemmUnit& unit, int64_t cols,
                                                    GemmScratch& scratch) {
+  const int64_t rows = unit.rows;
   const BFloat16* const a = static_cast<const BFloat16*>(group.a) + unit.first_row * job.a_stride;
+  const BFloat16* const b = static_cast<const BFloat16*>(group.b);
+  if (job.columns && group.rows <= kFewPairRows) {
+    const PairMatrix words = pair_rows(job, a, 0, job.depth, rows, true, scratch);
+    for (int64_t col = 0; col < cols; col += kGemmLines) {
+      const BFloat16* lines[kGemmLines];
+      find_lines(b, job.b_stride, unit.first_col + col, unit.first_col + cols, lines);
+      dot_pairs(words, lines, rows, cols - col < kGemmLines ? cols - col : kGemmLines, job.depth,
+                {scratch.sums.at + col, scratch.sums.stride});
+    }
+    return;
+  }
   clear_rows(scratch.sums, rows, whole_vectors(cols));
   for (int64_t first = 0; first < job.depth; first += 2 * kGemmDepth) {
     const int64_t left = job.depth - first, depth = left < 2 * kGemmDepth ? left : 2 * kGemmDepth;
     const int64_t pairs = (depth + 1) / 2;
-    for (int64_t r = 0; r < rows; ++r) {
-      float* const to = scratch.a.at + r * scratch.a.stride;
-      to[pairs - 1] = 0.0f;
-      std::memcpy(to, a + r * job.a_stride + first, static_cast<size_t>(depth) * sizeof(BFloat16));
-    }
-    copy_pair_panels(job, static_cast<const BFloat16*>(group.b), first, depth, unit.first_col, cols,
-                     scratch);
-    const PairMatrix words = {scratch.a.at, scratch.a.stride};
+    const PairMatrix words = pair_rows(job, a, first, depth, rows, false, scratch);
+    copy_pair_panels(job, b, first, depth, unit.first_col, cols, scratch);
     for (int64_t col = 0; col < cols; col += kPanel) {
       const int64_t count = cols - col < kPanel ? whole_vectors(cols - col) : kPanel;
-      const PairMatrix panel = {scratch.panels + col * whole_vectors(pairs), kPanel};
-      multiply_pairs(words, panel, {scratch.sums.at + col, scratch.sums.stride}, rows, count,
-                     pairs);
+      const float* const panel = scratch.panels + col * whole_vectors(pairs);
+      multiply_pairs(words, {reinterpret_cast<const char*>(panel), kPanel * kPairBytes},
+                     {scratch.sums.at + col, scratch.sums.stride}, rows, count, pairs);
     }
   }
 }
 
-// Whether multiply_many_pairs has this product on this CPU.
-template <class T>
-FLASHINFER_INLINE bool by_pairs(const GemmJob& job) {
-  return std::is_same<T, BFloat16>::value && job.a_dtype == FI_BFLOAT16 && bfloat16_dot_supported();
-}
-
 #endif  // FLASHINFER_AVX512
+
+// A unit by the instruction for pairs of bf16: false where the types or the CPU have none, or where
+// rows are few and b is row-major, so that it is read once as it lies.
+template <class T>
+FLASHINFER_INLINE bool multiplied_pairs(const GemmJob& job, const GemmGroup& group,
+                                        const GemmUnit& unit, int64_t cols, GemmScratch& scratch) {
+#if defined(FLASHINFER_AVX512)
+  if (std::is_same<T, BFloat16>::value && job.a_dtype == FI_BFLOAT16 &&
+      (job.columns || group.rows > kFewGemmRows) && bfloat16_dot_supported()) {
+    multiply_pairs_unit(job, group, unit, cols, scratch);
+    return true;
+  }
+#else
+  static_cast<void>(job), static_cast<void>(group), static_cast<void>(unit);
+  static_cast<void>(cols), static_cast<void>(scratch);
+#endif
+  return false;
+}
 
 // The range says only how many threads there are: each takes the next unit until none is left.
 template <class T>
@@ -280,29 +336,19 @@ void gemm_units(void* arg, int64_t, int64_t) {
     if (index >= job.num_units) return;
     const GemmUnit& unit = job.units[index];
     const GemmGroup& group = job.groups[unit.group];
-    const int64_t rows_left = group.rows - unit.first_row, cols_left = job.cols - unit.first_col;
-    const int64_t rows = rows_left < kGemmUnitRows ? rows_left : kGemmUnitRows;
+    const int64_t cols_left = job.cols - unit.first_col;
     const int64_t cols = cols_left < job.unit_cols ? cols_left : job.unit_cols;
-    if (group.rows <= kFewGemmRows) {
-      scratch.a.stride = whole_vectors(job.depth);
-      widen_a(job, group.a, 0, job.depth, rows, scratch.a);
-      multiply_few(job, static_cast<const T*>(group.b), unit.first_col, rows, cols, scratch);
-    } else {
-      scratch.a.stride = job.depth < kGemmDepth ? whole_vectors(job.depth) : kGemmDepth;
-#if defined(FLASHINFER_AVX512)
-      if (by_pairs<T>(job)) {
-        multiply_many_pairs(job, group, unit, rows, cols, scratch);
+    if (!multiplied_pairs<T>(job, group, unit, cols, scratch)) {
+      if (group.rows <= kFewGemmRows) {
+        multiply_few<T>(job, group, unit, cols, scratch);
       } else {
-        multiply_many<T>(job, group, unit, rows, cols, scratch);
+        multiply_many<T>(job, group, unit, cols, scratch);
       }
-#else
-      multiply_many<T>(job, group, unit, rows, cols, scratch);
-#endif
     }
     const int64_t size = job.out_dtype == FI_FLOAT32 ? 4 : 2;
     char* const out =
         static_cast<char*>(group.out) + (unit.first_row * job.out_stride + unit.first_col) * size;
-    narrow_out(job, out, scratch.sums, rows, cols, group.scale);
+    narrow_out(job, out, scratch.sums, unit.rows, cols, group.scale);
   }
 }
 
