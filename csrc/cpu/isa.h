@@ -62,7 +62,7 @@ struct GemmJob {
   int64_t* next_unit;                       // that a thread takes
   int32_t* no_memory;                       // set by a thread that found none for its scratch
 };
-constexpr int64_t kGemmUnitRows = 480;  // at most, of a unit
+constexpr int64_t kGemmUnitRows = 516;  // at most, of a unit
 
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
 // AttentionJob for attention, a GemmJob for gemm) and the range counts rows, tokens, for packbits

@@ -99,10 +99,11 @@ FLASHINFER_INLINE U32 pair_words(const BFloat16* first, const BFloat16* second, 
 }
 
 // sums[r][j] = a[r] . lines[j] for kRows rows of a, padded with zeros to whole vectors, and four
-// lines of `depth` numbers.
+// lines of `depth` numbers. `next`, if not NULL, has the lines to fetch meanwhile.
 template <int kRows>
 FLASHINFER_BFLOAT16_DOT inline void dot_pairs_block(PairMatrix a, const BFloat16* const* lines,
-                                                    int64_t depth, Matrix sums) {
+                                                    const BFloat16* const* next, int64_t depth,
+                                                    Matrix sums) {
   constexpr int64_t kNumbers = 2 * kLanes;
   F32 dots[kRows][4];
 // Unrolled early, or g++ keeps the sums in memory.
@@ -113,6 +114,9 @@ FLASHINFER_BFLOAT16_DOT inline void dot_pairs_block(PairMatrix a, const BFloat16
   for (int64_t i = 0; i < depth; i += kNumbers) {
     const int64_t left = depth - i;
     const __mmask32 mask = left < kNumbers ? (1u << left) - 1 : 0xffffffffu;
+    if (next != nullptr) {
+      for (int j = 0; j < 4; ++j) __builtin_prefetch(next[j] + i, 0, 2);
+    }
     __m512bh line[4];
     for (int j = 0; j < 4; ++j) line[j] = (__m512bh)_mm512_maskz_loadu_epi16(mask, lines[j] + i);
 #pragma GCC unroll 8
@@ -129,34 +133,37 @@ FLASHINFER_BFLOAT16_DOT inline void dot_pairs_block(PairMatrix a, const BFloat16
   }
 }
 
-// The same for m rows and `count` lines; sums has room for a multiple of four.
+// The same for m rows and `count` lines; `lines` has at least four more, and sums has room for a
+// multiple of four.
 FLASHINFER_BFLOAT16_DOT inline __attribute__((noinline)) void dot_pairs(
     PairMatrix a, const BFloat16* const* lines, int64_t m, int64_t count, int64_t depth,
     Matrix sums) {
   for (int64_t j = 0; j < count; j += 4) {
     const BFloat16* four[4];
     for (int64_t i = 0; i < 4; ++i) four[i] = lines[j + i < count ? j + i : count - 1];
+    const BFloat16* const* next = lines + j + 4;  // for the first rows, which read the lines first
     int64_t r = 0;
     const auto rest = [&] { return PairMatrix{a.at + r * a.stride, a.stride}; };
     const auto to = [&] { return Matrix{sums.at + r * sums.stride + j, sums.stride}; };
     for (; r + kBlockRows <= m; r += kBlockRows) {
-      dot_pairs_block<kBlockRows>(rest(), four, depth, to());
+      dot_pairs_block<kBlockRows>(rest(), four, next, depth, to());
+      next = nullptr;
     }
     switch (m - r) {
       case 5:
-        dot_pairs_block<5>(rest(), four, depth, to());
+        dot_pairs_block<5>(rest(), four, next, depth, to());
         break;
       case 4:
-        dot_pairs_block<4>(rest(), four, depth, to());
+        dot_pairs_block<4>(rest(), four, next, depth, to());
         break;
       case 3:
-        dot_pairs_block<3>(rest(), four, depth, to());
+        dot_pairs_block<3>(rest(), four, next, depth, to());
         break;
       case 2:
-        dot_pairs_block<2>(rest(), four, depth, to());
+        dot_pairs_block<2>(rest(), four, next, depth, to());
         break;
       case 1:
-        dot_pairs_block<1>(rest(), four, depth, to());
+        dot_pairs_block<1>(rest(), four, next, depth, to());
         break;
       default:
         break;

@@ -280,8 +280,10 @@ __attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const Gem
   if (job.columns && group.rows <= kFewPairRows) {
     const PairMatrix words = pair_rows(job, a, 0, job.depth, rows, true, scratch);
     for (int64_t col = 0; col < cols; col += kGemmLines) {
-      const BFloat16* lines[kGemmLines];
+      const BFloat16* lines[2 * kGemmLines];  // and those that are fetched ahead
       find_lines(b, job.b_stride, unit.first_col + col, unit.first_col + cols, lines);
+      find_lines(b, job.b_stride, unit.first_col + col + kGemmLines, unit.first_col + cols,
+                 lines + kGemmLines);
       dot_pairs(words, lines, rows, cols - col < kGemmLines ? cols - col : kGemmLines, job.depth,
                 {scratch.sums.at + col, scratch.sums.stride});
     }
