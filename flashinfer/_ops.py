@@ -40,6 +40,8 @@ attention_plan = _op("attention_plan")
 attention = _op("attention")
 packbits = _op("packbits")
 segment_packbits = _op("segment_packbits")
+segment_gemm = _op("segment_gemm")
+bmm_fp8 = _op("bmm_fp8")
 
 # Implemented in Python, over attention_plan and attention, by flashinfer._single.
 _torch_library: Any = torch.library  # which has no types here

@@ -39,9 +39,34 @@ struct AttentionJob {
   int32_t* no_memory;   // set by a thread that found none for its scratch
 };
 
+// Products of matrices that share their types and strides: for each group rows x depth of a times
+// depth x cols of b. A line of b is what lies side by side: a column, or a row.
+struct GemmGroup {
+  const void* a;
+  const void* b;
+  void* out;
+  int64_t rows;
+  float scale;  // of the sums
+};
+struct GemmUnit {
+  int64_t group, first_row, rows, first_col;  // a block of rows and columns of a group
+};
+struct GemmJob {
+  fi_dtype a_dtype, out_dtype;
+  int64_t cols, depth;
+  int64_t a_stride, b_stride, out_stride;  // from row to row, line to line, row to row
+  bool columns;                            // the lines of b are columns
+  const GemmGroup* groups;
+  const GemmUnit* units;
+  int64_t num_units, unit_cols, most_rows;  // of any group
+  int64_t* next_unit;                       // that a thread takes
+  int32_t* no_memory;                       // set by a thread that found none for its scratch
+};
+constexpr int64_t kGemmUnitRows = 516;  // at most, of a unit
+
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention) and the range counts rows, tokens, for packbits bytes of output, for
-// attention (item or merge, KV head) pairs. The dtype comes first.
+// AttentionJob for attention, a GemmJob for gemm) and the range counts rows, tokens, for packbits
+// bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];
@@ -52,6 +77,7 @@ struct Kernels {
   fi_range_body attention_units[kCacheTypes];  // by kv_dtype
   fi_range_body attention_merges;
   fi_range_body packbits;
+  fi_range_body gemm_units[kCacheTypes];  // by the type of b
 };
 
 extern const Kernels kBaselineKernels;

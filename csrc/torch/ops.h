@@ -66,6 +66,13 @@ void packbits(const fi_exec& exec, const Tensor& x, const Tensor& y, bool little
 void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_indptr,
                       const Tensor& out_indptr, const Tensor& y, bool little_endian);
 
+// gemm.cpp
+void segment_gemm(const fi_exec& exec, const Tensor& x, const Tensor& weights,
+                  const Tensor& seg_indptr, const Tensor* weight_indices, const Tensor& out,
+                  bool weight_column_major);
+void bmm_fp8(const fi_exec& exec, const Tensor& a, const Tensor& b, const Tensor& a_scale,
+             const Tensor& b_scale, const Tensor& out);
+
 }  // namespace binding
 }  // namespace flashinfer
 

@@ -207,7 +207,11 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   X(attention, "(" FLASHINFER_ATTENTION_ARGS ") -> ()")                                           \
   X(packbits, "(Tensor x, Tensor(a!) y, bool little_endian) -> ()")                               \
   X(segment_packbits,                                                                             \
-    "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")
+    "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")       \
+  X(segment_gemm,                                                                                 \
+    "(Tensor x, Tensor weights, Tensor seg_indptr, Tensor? weight_indices, Tensor(a!) out, "      \
+    "bool weight_column_major) -> ()")                                                            \
+  X(bmm_fp8, "(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor(a!) out) -> ()")
 
 void implement(torch::Library& m) {
 #define FLASHINFER_IMPLEMENT(op, schema) \

@@ -14,6 +14,7 @@ import flashinfer
 from flashinfer import _ops
 
 H = torch.float16
+E4M3 = torch.float8_e4m3fn
 
 
 def f(device: str, *shape: int) -> torch.Tensor:
@@ -79,6 +80,14 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
         *(f(d, 19) > 0, i(d, 0, 9, 19), i(d, 0, 2, 4)),
         *(torch.zeros(4, dtype=torch.uint8, device=d), False),
     ),
+    # gemm
+    "segment_gemm": lambda d: (
+        *(f(d, 5, 16), f(d, 2, 16, 8), i(d, 0, 2, 5).long(), i(d, 1, 0).long(), f(d, 5, 8), False),
+    ),
+    "bmm_fp8": lambda d: (
+        *(f(d, 2, 3, 16).to(E4M3), f(d, 2, 8, 16).to(E4M3).transpose(1, 2)),
+        *(torch.ones(1, device=d), torch.ones(2, device=d), f(d, 2, 3, 8)),
+    ),
 }
 
 
@@ -91,9 +100,31 @@ def test_every_op_is_in_the_table() -> None:
     assert registered == set(OPS)
 
 
+# The schema check multiplies every input, which torch cannot do in fp8.
+NO_SCHEMA_CHECK = {"bmm_fp8"}
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(name: str, device: str) -> None:
-    torch.library.opcheck(getattr(_ops, name), OPS[name](device))
+    checks = [
+        "test_schema",
+        "test_autograd_registration",
+        "test_faketensor",
+        "test_aot_dispatch_dynamic",
+    ]
+    if name in NO_SCHEMA_CHECK:
+        checks.remove("test_schema")
+    torch.library.opcheck(getattr(_ops, name), OPS[name](device), test_utils=checks)
+
+
+def test_bmm_fp8_writes_its_output_alone(device: str) -> None:
+    arguments = OPS["bmm_fp8"](device)
+    before = [value.clone() for value in arguments]
+    _ops.bmm_fp8(*arguments)
+    changed = [
+        not torch.equal(a.float(), b.float()) for a, b in zip(arguments, before, strict=True)
+    ]
+    assert changed == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -175,6 +206,17 @@ def single(
     )
 
 
+def experts(x: torch.Tensor, weights: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    gemm = flashinfer.SegmentGEMMWrapper(x)
+    return gemm.run(x * 2, weights, 2, False, seg_lens=lengths) + 1
+
+
+def scaled_product(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return flashinfer.bmm_fp8(
+        (a * 2).to(E4M3), b.to(E4M3).transpose(1, 2), scale * 2, scale, torch.bfloat16
+    )
+
+
 MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]]] = [
     (layer, lambda d: (f(d, 5, 16), f(d, 5, 16), f(d, 16), f(d, 16, 24))),
     (rotated, packed),
@@ -183,6 +225,8 @@ MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]
     (appended, cache),
     (merged, lambda d: (f(d, 3, 4, 2, 8), f(d, 3, 4, 2).float())),
     (single, lambda d: (f(d, 3, 4, 64), f(d, 9, 2, 64), f(d, 9, 2, 64), f(d, 3, 9))),
+    (experts, lambda d: (f(d, 5, 16), f(d, 2, 16, 8), i(d, 2, 3))),
+    (scaled_product, lambda d: (f(d, 2, 3, 16), f(d, 2, 8, 16), torch.ones(1, device=d))),
     (packed_mask, lambda d: (f(d, 19),)),
     (segment_mask, lambda d: (f(d, 19), i(d, 0, 9, 19))),
 ]

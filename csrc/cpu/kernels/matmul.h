@@ -82,27 +82,34 @@ __attribute__((noinline)) void multiply(Matrix a, Matrix b, Matrix c, int64_t m,
   }
 }
 
-// to [columns x kLanes] = the transpose of kLanes rows; columns is a multiple of kLanes.
-FLASHINFER_INLINE void transpose_rows(const float* from, int64_t from_stride, float* to,
-                                      int64_t to_stride, int64_t columns) {
+// to [kLanes x kLanes] = the transpose of the vectors row(0), row(1), ...
+template <class Row>
+FLASHINFER_INLINE void transpose_square(const Row& row, float* to, int64_t to_stride) {
   I32 low, high;
   for (int i = 0; i < kLanes; ++i) {
     low[i] = i / 2 + (i % 2) * kLanes;
     high[i] = low[i] + kLanes / 2;
   }
-  for (int64_t d = 0; d < columns; d += kLanes) {
-    F32 x[kLanes];
-    for (int i = 0; i < kLanes; ++i) x[i] = load(from + i * from_stride + d, Whole{});
-    // Each step interleaves the first half of the vectors with the second: log2 of them transpose.
-    for (int step = 1; step < kLanes; step *= 2) {
-      F32 y[kLanes];
-      for (int i = 0; i < kLanes / 2; ++i) {
-        y[2 * i] = __builtin_shuffle(x[i], x[i + kLanes / 2], low);
-        y[2 * i + 1] = __builtin_shuffle(x[i], x[i + kLanes / 2], high);
-      }
-      for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  F32 x[kLanes];
+  for (int i = 0; i < kLanes; ++i) x[i] = row(i);
+  // Each step interleaves the first half of the vectors with the second: log2 of them transpose.
+  for (int step = 1; step < kLanes; step *= 2) {
+    F32 y[kLanes];
+    for (int i = 0; i < kLanes / 2; ++i) {
+      y[2 * i] = __builtin_shuffle(x[i], x[i + kLanes / 2], low);
+      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + kLanes / 2], high);
     }
-    for (int i = 0; i < kLanes; ++i) store(to + (d + i) * to_stride, x[i], Whole{});
+    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  }
+  for (int i = 0; i < kLanes; ++i) store(to + i * to_stride, x[i], Whole{});
+}
+
+// to [columns x kLanes] = the transpose of kLanes rows; columns is a multiple of kLanes.
+FLASHINFER_INLINE void transpose_rows(const float* from, int64_t from_stride, float* to,
+                                      int64_t to_stride, int64_t columns) {
+  for (int64_t d = 0; d < columns; d += kLanes) {
+    const auto row = [&](int i) { return load(from + i * from_stride + d, Whole{}); };
+    transpose_square(row, to + d * to_stride, to_stride);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/attention_merge.h"
 #include "cpu/kernels/cascade.h"
+#include "cpu/kernels/gemm.h"
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
@@ -35,6 +36,8 @@ constexpr Kernels kTable = {
      attention_units<Float8E4M3>, attention_units<Float8E5M2>},
     attention_merges,
     packbits_bytes,
+    {gemm_units<Half>, gemm_units<BFloat16>, gemm_units<float>, gemm_units<Float8E4M3>,
+     gemm_units<Float8E5M2>},
 };
 #undef FLASHINFER_ACTIVATIONS
 

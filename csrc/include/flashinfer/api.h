@@ -313,6 +313,44 @@ typedef struct fi_packbits_args {
 } fi_packbits_args;
 FI_API fi_status fi_packbits(const fi_exec* exec, const fi_packbits_args* args);
 
+// ---------------------------------------------------------------- gemm
+// Row r of segment s, seg_indptr[s] <= r < seg_indptr[s + 1], times the segment's matrix:
+//   out[r, j] = sum_i x[r, i] * weights[w, i, j],  w = weight_indices[s], or s where that is NULL
+// with fp32 accumulation, rounded once. seg_indptr starts with 0; rows from
+// seg_indptr[num_segments] on become 0. Element (i, j) of a matrix is at i * w_stride_in + j *
+// w_stride_out: one of the two is 1 (row-major: w_stride_out).
+typedef struct fi_segment_gemm_args {
+  fi_dtype dtype;
+  int64_t rows, num_segments, num_weights, d_in, d_out;
+  const void* x;
+  int64_t x_stride;
+  const void* weights;
+  int64_t w_stride_n, w_stride_in, w_stride_out;
+  const int64_t* seg_indptr;      // [num_segments + 1]
+  const int64_t* weight_indices;  // [num_segments] or NULL
+  void* out;
+  int64_t out_stride;
+} fi_segment_gemm_args;
+FI_API fi_status fi_segment_gemm(const fi_exec* exec, const fi_segment_gemm_args* args);
+
+// out[b, i, j] = a_scale[b] * b_scale[b] * sum_l a[b, i, l] * b[b, l, j], of fp8 factors, with fp32
+// accumulation, rounded once to out_dtype (fp16 or bf16, on the CPU also fp32). Both factors are
+// contiguous along l: b is column-major. A scale's stride is 0 where one serves the whole batch.
+typedef struct fi_bmm_fp8_args {
+  fi_dtype a_dtype, b_dtype, out_dtype;
+  int64_t batch, m, n, k;
+  const void* a;
+  int64_t a_stride_b, a_stride_m;
+  const void* b;
+  int64_t b_stride_b, b_stride_n;
+  const float* a_scale;
+  const float* b_scale;
+  int64_t a_scale_stride, b_scale_stride;
+  void* out;
+  int64_t out_stride_b, out_stride_m;
+} fi_bmm_fp8_args;
+FI_API fi_status fi_bmm_fp8(const fi_exec* exec, const fi_bmm_fp8_args* args);
+
 #ifdef __cplusplus
 }
 #endif
