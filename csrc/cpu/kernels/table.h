@@ -7,6 +7,7 @@
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/attention_merge.h"
 #include "cpu/kernels/cascade.h"
+#include "cpu/kernels/mla.h"
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
@@ -34,6 +35,7 @@ constexpr Kernels kTable = {
     {attention_units<Half>, attention_units<BFloat16>, attention_units<float>,
      attention_units<Float8E4M3>, attention_units<Float8E5M2>},
     attention_merges,
+    {mla_units<Half>, mla_units<BFloat16>, mla_units<float>},
     packbits_bytes,
 };
 #undef FLASHINFER_ACTIVATIONS
