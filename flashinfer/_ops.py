@@ -38,6 +38,7 @@ merge_state_inplace = _op("merge_state_inplace")
 merge_states = _op("merge_states")
 attention_plan = _op("attention_plan")
 attention = _op("attention")
+mla_decode = _op("mla_decode")
 packbits = _op("packbits")
 segment_packbits = _op("segment_packbits")
 

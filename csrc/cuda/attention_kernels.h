@@ -26,8 +26,8 @@ inline fi_status check_alignment(const char* op, const Vectors& tensor) {
   for (const int64_t stride : tensor.strides) {
     if (!sizes_aligned(16, tensor.element_size, {stride})) {
       return fail(FI_INVALID_ARGUMENT,
-                  "%s: %s has a stride of %lld elements, expected a multiple of %lld (16 bytes)", op,
-                  tensor.name, static_cast<long long>(stride),
+                  "%s: %s has a stride of %lld elements, expected a multiple of %lld (16 bytes)",
+                  op, tensor.name, static_cast<long long>(stride),
                   static_cast<long long>(16 / tensor.element_size));
     }
   }

@@ -1,4 +1,4 @@
-"""A case of latent attention: its cache on the emulated device, the calls, and the fp64 reference."""
+"""A case of latent attention: its cache on the emulated device, the calls, the fp64 reference."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Case:
         size = self.page_size
         counts = [-(-length // size) for length in self.lengths]
         generator = torch.Generator().manual_seed(1)
-        pages = torch.randperm(sum(counts) + 2, generator=generator)[: sum(counts)].tolist()
+        # Page 0, where the cache begins, is nobody's: nothing is written there.
+        pages = (1 + torch.randperm(sum(counts) + 2, generator=generator)[: sum(counts)]).tolist()
         args["kv_indices"], args["page_size"] = gpu.ints(pages, "kv_indices"), size
         shape = (max([*pages, 0]) + 1, size)
         if self.together:

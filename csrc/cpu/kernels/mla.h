@@ -27,8 +27,7 @@ struct MlaScratch {
   Matrix keys;    // [width x kTileKeys]: the rows transposed
 
   explicit MlaScratch(const fi_mla_decode_args& args)
-      : values(whole_vectors(args.head_dim_ckv)),
-        width(values + whole_vectors(args.head_dim_kpe)) {
+      : values(whole_vectors(args.head_dim_ckv)), width(values + whole_vectors(args.head_dim_kpe)) {
     const int64_t sizes[] = {kBlockOfRows * width, kBlockOfRows * values, kBlockOfRows * kTileKeys,
                              kTileKeys * width, kTileKeys * width};
     int64_t total = 0;

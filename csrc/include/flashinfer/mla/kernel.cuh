@@ -47,7 +47,8 @@ template <class Shape>
 __device__ __forceinline__ void multiply_latent_qk(const LatentQ<Shape>& q, const char* tile,
                                                    char* scores) {
   const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
-  const int split = warp % Shape::kDimSplits, warp_key = warp / Shape::kDimSplits * Shape::kWarpKeys;
+  const int split = warp % Shape::kDimSplits,
+            warp_key = warp / Shape::kDimSplits * Shape::kWarpKeys;
   const int row = warp_key + lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
   float sums[Shape::kRowTiles][Shape::kWarpKeys / 8][4] = {};
 #pragma unroll

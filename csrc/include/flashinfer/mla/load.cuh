@@ -78,8 +78,8 @@ class LatentLoader {
       const int row = i + lane / kKpeChunks, chunk = lane % kKpeChunks;
       const char* from = from_lane(kpe_row_, row) + chunk * 16;
       const bool valid = first_key + warp_row_ + row < key_end_;
-      copy_async_16(
-          tile + swizzled<Shape::kChunks>(warp_row_ + row, Shape::kCkvChunks + chunk), from, valid);
+      copy_async_16(tile + swizzled<Shape::kChunks>(warp_row_ + row, Shape::kCkvChunks + chunk),
+                    from, valid);
     }
   }
 
@@ -118,7 +118,8 @@ template <class Shape>
 __device__ __forceinline__ void turn_word(char* tile, int row, float cosine, float sine) {
   using T = typename Shape::T;
   const int pair = threadIdx.x % kKpePairs;
-  char* const at = tile + swizzled<Shape::kChunks>(row, Shape::kCkvChunks + pair / 4) + pair % 4 * 4;
+  char* const at =
+      tile + swizzled<Shape::kChunks>(row, Shape::kCkvChunks + pair / 4) + pair % 4 * 4;
   float x[2];
   widen_word<T>(load_shared(reinterpret_cast<const uint32_t*>(at)), x);
   const float turned[2] = {x[0] * cosine - x[1] * sine, x[1] * cosine + x[0] * sine};
