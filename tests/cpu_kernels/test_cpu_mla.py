@@ -48,8 +48,12 @@ def test_types_and_heads(lib: Library, dtype: torch.dtype, heads: int) -> None:
 @pytest.mark.parametrize("dims", [(256, 32), (512, 128), (8, 8), (72, 24), (504, 64)])
 @pytest.mark.parametrize("heads", [2, 12])
 @pytest.mark.parametrize("encoding", ["none", "rope"])
-def test_sizes(lib: Library, dims: tuple[int, int], heads: int, encoding: str) -> None:
-    check(lib, Case([66, 9], heads=heads, dims=dims, encoding=encoding))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_sizes(
+    lib: Library, dims: tuple[int, int], heads: int, encoding: str, dtype: torch.dtype
+) -> None:
+    """Of bf16 with and without a whole number of vectors, and of keys with an odd number."""
+    check(lib, Case([67, 9], heads, dims, dtype, encoding=encoding))
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 16, 64])

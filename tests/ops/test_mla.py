@@ -464,7 +464,11 @@ def test_the_call_that_the_wrong_ones_come_from() -> None:
         ({"paged_kpe_cache": f(5, 4, 16)}, ValueError, r"expected \[5, 4, 8\]: pages as"),
         ({"paged_kpe_cache": f(4, 4, 8)}, ValueError, r"expected \[5, 4, 8\]: pages as"),
         ({"paged_kpe_cache": None}, TypeError, "paged_kpe_cache is a NoneType"),
-        ({"paged_ckv_cache": f(5, 4, 64)[..., ::2]}, ValueError, "ckv has strides"),
+        (
+            {"paged_ckv_cache": f(5, 4, 64)[..., ::2]},
+            ValueError,
+            "ckv has stride 2 in its last dimension",
+        ),
         ({"out": f(2, 4, 31)}, ValueError, "out has shape"),
         ({"out": f(2, 4, 32, dtype=torch.float32)}, TypeError, "out has dtype"),
         ({"lse": f(2, 4, dtype=torch.float32)}, ValueError, "lse is given, expected return_lse"),

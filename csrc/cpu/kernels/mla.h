@@ -1,12 +1,14 @@
 // Decode of multi-head latent attention, an item of the plan at a time. A tile of the cache is read
 // once: its rows are the keys, and their first head_dim_ckv elements the values too. With few heads
 // scores and sums come straight from the stored rows; with more, a tile is copied to fp32, and
-// transposed for the scores.
+// transposed for the scores. On a CPU that multiplies bf16, ckv stays bf16, and probabilities are
+// rounded to it; what RoPE may have turned is in fp32 always.
 #ifndef FLASHINFER_CPU_KERNELS_MLA_H_
 #define FLASHINFER_CPU_KERNELS_MLA_H_
 
 #include "cpu/isa.h"
 #include "cpu/kernels/attention.h"
+#include "cpu/kernels/pairs.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -111,11 +113,13 @@ __attribute__((noinline)) void turn_latent_rows(float* rows, int64_t stride, int
   }
 }
 
-// q in fp32, its second part turned, all of it scaled.
+// q, its second part turned, all of it in fp32 and scaled; as pairs the first part as it is stored,
+// and nothing scaled.
 template <class T>
 __attribute__((noinline)) void load_latent_queries(const fi_mla_decode_args& args,
                                                    const QueryRows& rows, LatentAngles* angles,
-                                                   float scale, int64_t values, Matrix to) {
+                                                   float scale, bool as_pairs, int64_t values,
+                                                   Matrix to) {
   for (int64_t r = 0; r < rows.count; ++r) {
     const int64_t n = rows.item.qo_begin + rows.row[r].token, h = rows.row[r].head;
     const T* q_nope =
@@ -123,7 +127,11 @@ __attribute__((noinline)) void load_latent_queries(const fi_mla_decode_args& arg
     const T* q_pe =
         static_cast<const T*>(args.q_pe) + n * args.q_pe_stride_n + h * args.q_pe_stride_h;
     float* row = to.at + r * to.stride;
-    copy_row(q_nope, row, args.head_dim_ckv);
+    if (as_pairs) {
+      std::memcpy(row, q_nope, static_cast<size_t>(args.head_dim_ckv) * sizeof(T));
+    } else {
+      copy_row(q_nope, row, args.head_dim_ckv);
+    }
     copy_row(q_pe, row + values, args.head_dim_kpe);
     if (angles != nullptr) {
       if (r == 0 || rows.row[r].position != rows.row[r - 1].position) {
@@ -131,7 +139,7 @@ __attribute__((noinline)) void load_latent_queries(const fi_mla_decode_args& arg
       }
       turn_pairs(row + values, args.head_dim_kpe, *angles);
     }
-    scale_row(row, to.stride, scale);
+    if (!as_pairs) scale_row(row, to.stride, scale);
   }
 }
 
@@ -156,15 +164,63 @@ FLASHINFER_INLINE void few_latent_scores(const TileRows<T>& tile, const TileRows
 }
 
 template <class T>
+constexpr bool kIsBFloat16 = false;
+template <>
+constexpr bool kIsBFloat16<BFloat16> = true;
+
+// Where a tile of bf16 lies in the scratch: its words at the rows, transposed at the first half of
+// the keys; pairs of rows, for the sums, at the second half.
+FLASHINFER_INLINE Matrix paired_values(const MlaScratch& scratch) {
+  return {scratch.keys.at + scratch.values / 2 * kTileKeys, scratch.values};
+}
+
+// scores = scale * (q . keys), kpe being at its place in the rows.
+__attribute__((noinline)) void paired_scores(const TileRows<BFloat16>& tile,
+                                             const TileRows<BFloat16>& next, int64_t count,
+                                             int64_t heads, int64_t d, float scale,
+                                             const MlaScratch& scratch) {
+  const Matrix paired = paired_values(scratch);
+  const int64_t values = scratch.values, more = scratch.width - values;
+  for (int64_t j = 0; j < count; ++j) {
+    prefetch_row(next.k[j], d);
+    std::memcpy(scratch.rows.at + j * scratch.rows.stride, tile.k[j], static_cast<size_t>(d) * 2);
+    if (j % 2 == 0) {
+      pair_rows(tile.k[j], j + 1 < count ? tile.k[j + 1] : nullptr,
+                paired.at + j / 2 * paired.stride, d);
+    }
+  }
+  transpose(scratch.rows, scratch.keys, count, values / 2);
+  const Matrix kpe{scratch.rows.at + values, scratch.rows.stride};
+  const Matrix kpe_keys{scratch.keys.at + values * kTileKeys, kTileKeys};
+  transpose(kpe, kpe_keys, count, more);
+  const int64_t n = whole_vectors(count);
+  pairs::multiply<false>(scratch.q, scratch.keys, scratch.scores, heads, n, values / 2);
+  multiply<true>(Matrix{scratch.q.at + values, scratch.q.stride}, kpe_keys, scratch.scores, heads,
+                 n, more);
+  for (int64_t r = 0; r < heads; ++r) {
+    scale_row(scratch.scores.at + r * scratch.scores.stride, n, scale);
+  }
+}
+
+// out += probabilities . values
+__attribute__((noinline)) void paired_sums(int64_t count, int64_t heads, MlaScratch& scratch) {
+  for (int64_t r = 0; r < heads; ++r) {
+    narrow_row(scratch.scores.at + r * scratch.scores.stride, whole_vectors(count));
+  }
+  pairs::multiply<true>(scratch.scores, paired_values(scratch), scratch.out, heads, scratch.values,
+                        (count + 1) / 2);
+}
+
+template <class T>
 FLASHINFER_INLINE void attend_latent(const MlaJob& job, const QueryRows& rows, LatentAngles* angles,
                                      MlaScratch& scratch) {
   const fi_mla_decode_args& args = *job.args;
   const int64_t d = args.head_dim_ckv, d_pe = args.head_dim_kpe;
   const bool few = rows.count <= kFewRows;
-  load_latent_queries<T>(
-      args, rows, angles,
-      args.logits_soft_cap > 0.0f ? args.sm_scale / args.logits_soft_cap : args.sm_scale * kLog2E,
-      scratch.values, scratch.q);
+  const float scale =
+      args.logits_soft_cap > 0.0f ? args.sm_scale / args.logits_soft_cap : args.sm_scale * kLog2E;
+  const bool as_pairs = kIsBFloat16<T> && !few && d % (2 * kLanes) == 0 && pairs_supported();
+  load_latent_queries<T>(args, rows, angles, scale, as_pairs, scratch.values, scratch.q);
   RowState states[kBlockOfRows];
   for (int64_t r = 0; r < rows.count; ++r) states[r] = {F32{}, -__builtin_inff()};
   std::memset(scratch.out.at, 0, static_cast<size_t>(rows.count * scratch.out.stride) * 4);
@@ -187,6 +243,10 @@ FLASHINFER_INLINE void attend_latent(const MlaJob& job, const QueryRows& rows, L
     if (angles != nullptr) turn_latent_rows(kpe.at, kpe.stride, count, d_pe, j, *angles);
     if (few) {
       few_latent_scores(tile, next, count, rows.count, d, scratch);
+    } else if (as_pairs) {
+      if constexpr (kIsBFloat16<T>) {
+        paired_scores(tile, next, count, rows.count, d, scale, scratch);
+      }
     } else {
       copy_rows(tile.k, next.k, count, scratch.rows, d);
       transpose(scratch.rows, scratch.keys, count, scratch.width);
@@ -197,6 +257,8 @@ FLASHINFER_INLINE void attend_latent(const MlaJob& job, const QueryRows& rows, L
     if (few) {
       direct_sums(scratch.scores, tile.k, static_cast<const T* const*>(nullptr), rows.count, count,
                   d, scratch.out);
+    } else if (as_pairs) {
+      paired_sums(count, rows.count, scratch);
     } else {
       multiply<true>(scratch.scores, scratch.rows, scratch.out, rows.count, scratch.values, count);
     }
