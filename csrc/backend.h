@@ -24,6 +24,8 @@ fi_status fail(fi_status status, const char* format, ...) __attribute__((format(
   X(packbits, fi_packbits_args)                   \
   X(segment_gemm, fi_segment_gemm_args)           \
   X(bmm_fp8, fi_bmm_fp8_args)
+  X(mla_decode, fi_mla_decode_args)               \
+  X(packbits, fi_packbits_args)
 
 #define FLASHINFER_DECLARE(op, args_type) fi_status op(const fi_exec& exec, const args_type& args);
 namespace cpu {

@@ -36,6 +36,7 @@ from flashinfer.cascade import (  # noqa: E402
     merge_states,
 )
 from flashinfer.decode import (  # noqa: E402
+    BatchDecodeMlaWithPagedKVCacheWrapper,
     BatchDecodeWithPagedKVCacheWrapper,
     CUDAGraphBatchDecodeWithPagedKVCacheWrapper,
     single_decode_with_kv_cache,
@@ -77,6 +78,7 @@ __version__: str = _build_info.VERSION
 __git_commit__: str = _build_info.COMMIT  # of a nightly; "" for a release
 
 __all__ = [
+    "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper",
     "BatchPrefillWithPagedKVCacheWrapper",

@@ -20,6 +20,9 @@ constexpr int kActivations = 3;
 // And those a KV cache may have, the fp8 types after them.
 constexpr int kCacheTypes = 5;
 constexpr int64_t kMaxHeadDim = 256;
+// Of multi-head latent attention: the compressed keys and the part of them that RoPE turns.
+constexpr int64_t kMaxLatentDim = 512;
+constexpr int64_t kMaxLatentRope = 128;
 
 // What the rope kernels need beyond the caller's arguments.
 struct RopeJob {
@@ -32,7 +35,7 @@ struct AttentionJob {
   const fi_attention_args* args;
   const fi_attention_item* items;
   const fi_attention_merge* merges;
-  int64_t num_items;
+  int64_t num_items, num_merges;
   const double* turns;  // [head_dim / 2] f(i) / (2 pi) for RoPE, or NULL
   const float* slopes;  // [num_qo_heads] log2(e) * ALiBi's slope, or NULL
   int64_t* next_unit;   // (item, KV head) pairs that threads have taken
@@ -67,6 +70,15 @@ constexpr int64_t kGemmUnitRows = 516;  // at most, of a unit
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
 // AttentionJob for attention, a GemmJob for gemm) and the range counts rows, tokens, for packbits
 // bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
+// `attention` sees ckv in the place of keys and kpe in the place of values; turns are those of kpe.
+struct MlaJob {
+  const fi_mla_decode_args* args;
+  AttentionJob attention;
+};
+
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
+// AttentionJob for attention, an MlaJob for mla_units) and the range counts rows, tokens, for
+// packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];
@@ -76,6 +88,7 @@ struct Kernels {
   fi_range_body merge_states[kFloatTypes];
   fi_range_body attention_units[kCacheTypes];  // by kv_dtype
   fi_range_body attention_merges;
+  fi_range_body mla_units[kFloatTypes];
   fi_range_body packbits;
   fi_range_body gemm_units[kCacheTypes];  // by the type of b
 };

@@ -61,6 +61,14 @@ void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tens
                int64_t window_left, std::string_view pos_encoding, double sm_scale,
                double logits_soft_cap, double v_scale, double rope_scale, double rope_theta);
 
+// mla.cpp
+void mla_decode(const fi_exec& exec, const Tensor& q_nope, const Tensor& q_pe, const Tensor& ckv,
+                const Tensor& kpe, const Tensor& kv_indices, const Tensor& out, const Tensor* lse,
+                const Tensor& plan, const Tensor& workspace, int64_t tile_rows,
+                int64_t item_capacity, int64_t merge_capacity, int64_t num_slots,
+                int64_t window_left, std::string_view pos_encoding, double sm_scale,
+                double logits_soft_cap, double v_scale, double rope_scale, double rope_theta);
+
 // quantization.cpp
 void packbits(const fi_exec& exec, const Tensor& x, const Tensor& y, bool little_endian);
 void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_indptr,

@@ -181,6 +181,12 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "bool causal, SymInt window_left, str pos_encoding, float sm_scale, float logits_soft_cap, "  \
   "float v_scale, float rope_scale, float rope_theta"
 
+#define FLASHINFER_MLA_ARGS                                                                  \
+  "Tensor q_nope, Tensor q_pe, Tensor ckv, Tensor kpe, Tensor kv_indices, Tensor(a!) out, "  \
+  "Tensor(b!)? lse, Tensor plan, Tensor workspace, SymInt tile_rows, SymInt item_capacity, " \
+  "SymInt merge_capacity, SymInt num_slots, SymInt window_left, str pos_encoding, "          \
+  "float sm_scale, float logits_soft_cap, float v_scale, float rope_scale, float rope_theta"
+
 #define FLASHINFER_FOR_EACH_TORCH_OP(X)                                                           \
   X(rmsnorm, "(Tensor(a!) out, Tensor input, Tensor weight, float eps, float weight_bias) -> ()") \
   X(fused_add_rmsnorm,                                                                            \
@@ -205,6 +211,7 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
     "int head_dim, int device, int tile_rows, int max_slots, int item_capacity, "                 \
     "int merge_capacity, Tensor(a!)? plan, Tensor(b!) result) -> ()")                             \
   X(attention, "(" FLASHINFER_ATTENTION_ARGS ") -> ()")                                           \
+  X(mla_decode, "(" FLASHINFER_MLA_ARGS ") -> ()")                                                \
   X(packbits, "(Tensor x, Tensor(a!) y, bool little_endian) -> ()")                               \
   X(segment_packbits,                                                                             \
     "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")       \

@@ -23,64 +23,12 @@ struct Matrix {
   int64_t stride;
 };
 
-template <int kRows, int kVectors, bool kAdd>
-FLASHINFER_INLINE void multiply_block(Matrix a, Matrix b, Matrix c, int64_t k) {
-  F32 sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = kAdd ? load(c.at + r * c.stride + v * kLanes, Whole{}) : F32{};
-    }
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    F32 columns[kVectors];
-    for (int v = 0; v < kVectors; ++v) columns[v] = load(b.at + i * b.stride + v * kLanes, Whole{});
-    for (int r = 0; r < kRows; ++r) {
-      const F32 x = broadcast(a.at[r * a.stride + i]);
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = fma(x, columns[v], sums[r][v]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      store(c.at + r * c.stride + v * kLanes, sums[r][v], Whole{});
-    }
-  }
-}
-
-template <int kVectors, bool kAdd>
-FLASHINFER_INLINE void multiply_columns(Matrix a, Matrix b, Matrix c, int64_t m, int64_t k) {
-  for (; m >= kBlockRows; m -= kBlockRows) {
-    multiply_block<kBlockRows, kVectors, kAdd>(a, b, c, k);
-    a.at += kBlockRows * a.stride;
-    c.at += kBlockRows * c.stride;
-  }
-  switch (m) {
-    case 5:
-      return multiply_block<5, kVectors, kAdd>(a, b, c, k);
-    case 4:
-      return multiply_block<4, kVectors, kAdd>(a, b, c, k);
-    case 3:
-      return multiply_block<3, kVectors, kAdd>(a, b, c, k);
-    case 2:
-      return multiply_block<2, kVectors, kAdd>(a, b, c, k);
-    case 1:
-      return multiply_block<1, kVectors, kAdd>(a, b, c, k);
-    default:
-      return;
-  }
-}
-
-// C = A B, or with kAdd C += A B. n is a multiple of kLanes.
-template <bool kAdd>
-__attribute__((noinline)) void multiply(Matrix a, Matrix b, Matrix c, int64_t m, int64_t n,
-                                        int64_t k) {
-  constexpr int64_t kBlock = kBlockVectors * kLanes;
-  for (; n >= kBlock; n -= kBlock, b.at += kBlock, c.at += kBlock) {
-    multiply_columns<kBlockVectors, kAdd>(a, b, c, m, k);
-  }
-  for (; n > 0; n -= kLanes, b.at += kLanes, c.at += kLanes) {
-    multiply_columns<1, kAdd>(a, b, c, m, k);
-  }
-}
+namespace floats {
+#define FLASHINFER_PRODUCT fma
+#include "cpu/kernels/matmul_loops.inc"
+#undef FLASHINFER_PRODUCT
+}  // namespace floats
+using floats::multiply;
 
 // to [kLanes x kLanes] = the transpose of the vectors row(0), row(1), ...
 template <class Row>

@@ -298,6 +298,44 @@ typedef struct fi_attention_args {
 } fi_attention_args;
 FI_API fi_status fi_attention(const fi_exec* exec, const fi_attention_args* args);
 
+// ---------------------------------------------------------------- mla
+// Decode of multi-head latent attention (DeepSeek-V2) over a paged cache whose one row a key, ckv
+// and kpe, serves all heads as key and as value:
+//   out[i, h] = v_scale * sum_j softmax_j(x[i, h, j]) ckv[j],
+//   x[i, h, j] = cap(sm_scale * (q_nope[i, h] . ckv[j] + turn(q_pe[i, h], position of i)
+//   . turn(kpe[j], j))),
+// with cap, lse, window_left and the positions of fi_attention, and no mask. turn is RoPE over
+// pairs (2i, 2i+1) for FI_POS_ROPE_LLAMA, in fp32; nothing for FI_POS_NONE; there is no other.
+//
+// A plan is fi_attention_plan's with num_kv_heads 1 and head_dim = head_dim_ckv.
+typedef struct fi_mla_decode_args {
+  fi_dtype dtype;  // of q, cache and out: fp16, bf16, on the CPU also fp32
+  int64_t num_qo_heads;
+  int64_t head_dim_ckv, head_dim_kpe;  // on CUDA 512 and 64
+  const void* q_nope;                  // [nnz, num_qo_heads, head_dim_ckv]
+  int64_t q_nope_stride_n, q_nope_stride_h;
+  const void* q_pe;  // [nnz, num_qo_heads, head_dim_kpe]
+  int64_t q_pe_stride_n, q_pe_stride_h;
+  // Key j of a request: page kv_indices[kv_base + j / page_size], slot j % page_size.
+  const void* ckv;  // [pages, page_size, head_dim_ckv]
+  int64_t ckv_stride_page, ckv_stride_n;
+  const void* kpe;  // [pages, page_size, head_dim_kpe]
+  int64_t kpe_stride_page, kpe_stride_n;
+  int64_t page_size;
+  const int32_t* kv_indices;
+  void* out;  // [nnz, num_qo_heads, head_dim_ckv]
+  int64_t out_stride_n, out_stride_h;
+  float* lse;  // [nnz, num_qo_heads], contiguous, or NULL
+  const int32_t* plan;
+  int64_t tile_rows, item_capacity, merge_capacity;
+  float* partial_out;   // [slots, tile_rows, head_dim_ckv], normalised
+  float* partial_lse;   // [slots, tile_rows]
+  int32_t window_left;  // < 0: no window
+  fi_pos_encoding pos_encoding;
+  float sm_scale, logits_soft_cap, v_scale, rope_scale, rope_theta;
+} fi_mla_decode_args;
+FI_API fi_status fi_mla_decode(const fi_exec* exec, const fi_mla_decode_args* args);
+
 // ---------------------------------------------------------------- quantization
 // Packs bools (bytes, non-zero is true) into bits. Segment b reads x[in_indptr[b]:in_indptr[b+1]]
 // and writes the bytes y[out_indptr[b]:out_indptr[b+1]]; the last byte is padded with zeros. With
