@@ -7,6 +7,7 @@ is sorted. Sums are of 64-bit integers in both, so results are compared for equa
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -75,9 +76,9 @@ def kept(
     return out
 
 
-def sample(row: torch.Tensor, uniform: float, **filters: object) -> tuple[int, bool]:
+def sample(row: torch.Tensor, uniform: float, **filters: Any) -> tuple[int, bool]:
     """The sample, and whether there is one."""
-    w = weights(row)[0] * kept(row, **filters)  # type: ignore[arg-type]
+    w = weights(row)[0] * kept(row, **filters)
     return pick(w, uniform)
 
 
@@ -91,9 +92,9 @@ def pick(w: torch.Tensor, uniform: float) -> tuple[int, bool]:
     return int(torch.searchsorted(w.cumsum(0), target, right=True)), True
 
 
-def renormalised(row: torch.Tensor, **filters: object) -> torch.Tensor:
+def renormalised(row: torch.Tensor, **filters: Any) -> torch.Tensor:
     """fp64: every kept entry by the sum of all that are kept."""
-    p = clean(row) * kept(row, **filters)  # type: ignore[arg-type]
+    p = clean(row) * kept(row, **filters)
     return p / p.sum() if p.any() else p
 
 
@@ -124,6 +125,63 @@ def chain(
     w, _ = weights(row, least=1 << 31)
     drawn, _ = pick(w, float(u[min(length + 1, n)]))
     return [*ids[:length], drawn, *([-1] * (n - length))], sum(good), length
+
+
+# ---------------------------------------------------------------- cases
+
+U = [0.0, 0.3, 0.75, 0.99999994]
+
+
+def rows_of(kind: str, rows: int, vocab: int) -> torch.Tensor:
+    """Probabilities [rows, vocab] of some kind."""
+    if kind == "peaked":
+        return torch.softmax(torch.randn(rows, vocab) * 3, -1)
+    if kind == "flat":
+        return torch.softmax(torch.randn(rows, vocab) * 0.1, -1)
+    if kind == "equal":
+        return torch.full((rows, vocab), 1 / vocab)
+    if kind == "steps":  # many ties, many zeros
+        steps = torch.randint(0, 4, (rows, vocab)).float()
+        steps[:, vocab // 2] = 3
+        return steps / steps.sum(-1, keepdim=True)
+    if kind == "one":
+        one = torch.zeros(rows, vocab)
+        one[torch.arange(rows), torch.randint(vocab, (rows,))] = 1
+        return one
+    assert kind == "sums"  # that are not 1: a little less, a little more, tiny, huge
+    factors = torch.tensor([0.9999, 1.0001, 0.3, 1e-30, 1e-44, 3e38, 1.9])
+    return torch.softmax(torch.randn(rows, vocab), -1) * factors.repeat(rows)[:rows, None]
+
+
+KINDS = ["peaked", "flat", "equal", "steps", "one", "sums"]
+
+
+FILTERS: list[dict[str, Any]] = [
+    {"top_k": 1},
+    {"top_k": 40},
+    {"top_p": 0.0},
+    {"top_p": 0.6},
+    {"top_p": 0.9999},
+    {"min_p": 0.2},
+    {"min_p": 1.0},
+    {"top_k": 30, "top_p": 0.7},
+    {"top_k": 30, "top_p": 0.7, "top_k_first": 1},
+    {"top_k": 3000, "top_p": 0.3, "top_k_first": 1},
+    {"top_k": 3000, "top_p": 0.999, "min_p": 0.01},
+]
+
+
+def expected(p: torch.Tensor, u: torch.Tensor, **filters: Any) -> torch.Tensor:
+    """The samples of all rows; a filter is a value, or a tensor with one for each row."""
+
+    def of(row: int) -> int:
+        mine = {
+            name: value[row].item() if isinstance(value, torch.Tensor) else value
+            for name, value in filters.items()
+        }
+        return sample(p[row], float(u[row]), **mine)[0]
+
+    return torch.tensor([of(row) for row in range(p.shape[0])])
 
 
 # ---------------------------------------------------------------- statistics

@@ -39,9 +39,17 @@ struct AttentionJob {
   int32_t* no_memory;   // set by a thread that found none for its scratch
 };
 
+// Sampling: rows (requests for a chain), and what a thread sets that found no memory for its
+// scratch.
+template <class Args>
+struct SamplingJob {
+  const Args* args;
+  int32_t* no_memory;
+};
+
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention) and the range counts rows, tokens, for packbits bytes of output, for
-// attention (item or merge, KV head) pairs. The dtype comes first.
+// AttentionJob for attention, a SamplingJob for sampling) and the range counts rows, tokens, for
+// packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];
@@ -52,6 +60,10 @@ struct Kernels {
   fi_range_body attention_units[kCacheTypes];  // by kv_dtype
   fi_range_body attention_merges;
   fi_range_body packbits;
+  fi_range_body sample;
+  fi_range_body renorm_probs;
+  fi_range_body mask_logits;
+  fi_range_body chain_speculative;
 };
 
 extern const Kernels kBaselineKernels;

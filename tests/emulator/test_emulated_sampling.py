@@ -8,32 +8,7 @@ import pytest
 import sampling_reference as exact
 import torch
 from emulated import Emulator, Failed
-
-U = [0.0, 0.3, 0.75, 0.99999994]
-
-
-def rows_of(kind: str, rows: int, vocab: int) -> torch.Tensor:
-    """Probabilities [rows, vocab] of some kind."""
-    if kind == "peaked":
-        return torch.softmax(torch.randn(rows, vocab) * 3, -1)
-    if kind == "flat":
-        return torch.softmax(torch.randn(rows, vocab) * 0.1, -1)
-    if kind == "equal":
-        return torch.full((rows, vocab), 1 / vocab)
-    if kind == "steps":  # many ties, many zeros
-        steps = torch.randint(0, 4, (rows, vocab)).float()
-        steps[:, vocab // 2] = 3
-        return steps / steps.sum(-1, keepdim=True)
-    if kind == "one":
-        one = torch.zeros(rows, vocab)
-        one[torch.arange(rows), torch.randint(vocab, (rows,))] = 1
-        return one
-    assert kind == "sums"  # that are not 1: a little less, a little more, tiny, huge
-    factors = torch.tensor([0.9999, 1.0001, 0.3, 1e-30, 1e-44, 3e38, 1.9])
-    return torch.softmax(torch.randn(rows, vocab), -1) * factors.repeat(rows)[:rows, None]
-
-
-KINDS = ["peaked", "flat", "equal", "steps", "one", "sums"]
+from sampling_reference import FILTERS, KINDS, U, expected, rows_of
 
 
 def sample(gpu: Emulator, p: torch.Tensor, u: torch.Tensor, **filters: Any) -> torch.Tensor:
@@ -53,17 +28,6 @@ def sample(gpu: Emulator, p: torch.Tensor, u: torch.Tensor, **filters: Any) -> t
     return samples.long()
 
 
-def expected(p: torch.Tensor, u: torch.Tensor, **filters: Any) -> torch.Tensor:
-    def of(row: int) -> int:
-        mine = {
-            name: value[row].item() if isinstance(value, torch.Tensor) else value
-            for name, value in filters.items()
-        }
-        return exact.sample(p[row], float(u[row]), **mine)[0]
-
-    return torch.tensor([of(row) for row in range(p.shape[0])])
-
-
 # 8192 is the longest row of a block of 256; 512 (or 128, unaligned) entries are a warp's step.
 VOCABS = [2, 3, 111, 512, 8192, 8196, 20001]
 
@@ -73,21 +37,6 @@ VOCABS = [2, 3, 111, 512, 8192, 8196, 20001]
 def test_plain(gpu: Emulator, kind: str, vocab: int) -> None:
     p, u = rows_of(kind, 4, vocab), torch.tensor(U)
     assert torch.equal(sample(gpu, p, u), expected(p, u))
-
-
-FILTERS: list[dict[str, Any]] = [
-    {"top_k": 1},
-    {"top_k": 40},
-    {"top_p": 0.0},
-    {"top_p": 0.6},
-    {"top_p": 0.9999},
-    {"min_p": 0.2},
-    {"min_p": 1.0},
-    {"top_k": 30, "top_p": 0.7},
-    {"top_k": 30, "top_p": 0.7, "top_k_first": 1},
-    {"top_k": 3000, "top_p": 0.3, "top_k_first": 1},
-    {"top_k": 3000, "top_p": 0.999, "min_p": 0.01},
-]
 
 
 @pytest.mark.parametrize("kind", KINDS)

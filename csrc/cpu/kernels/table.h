@@ -10,6 +10,7 @@
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
+#include "cpu/kernels/sampling.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -35,6 +36,10 @@ constexpr Kernels kTable = {
      attention_units<Float8E4M3>, attention_units<Float8E5M2>},
     attention_merges,
     packbits_bytes,
+    sample_rows,
+    renorm_probs_rows,
+    mask_logits_rows,
+    chain_requests,
 };
 #undef FLASHINFER_ACTIVATIONS
 

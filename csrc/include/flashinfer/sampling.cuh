@@ -56,7 +56,7 @@ struct SampleParams {
 
 // Plain sampling, and min-p.
 template <int N>
-__global__ void __launch_bounds__(kSamplingThreads) sample_kernel(const SampleParams p) {
+__global__ void __launch_bounds__(kSamplingThreads, 1) sample_kernel(const SampleParams p) {
   __shared__ TileSums tiles;
   const int64_t row = blockIdx.x;
   const PlainRow<N, false> probs{p.probs + row * p.probs_stride, p.tiling.vocab};
@@ -86,22 +86,24 @@ __device__ __forceinline__ uint32_t select(const SampleParams& p, int64_t row,
     selection->sum(kLeastKey);
     return kLeastKey;
   }
-  Need need{k, 0};
-  if (nucleus && !(p.filters.top_k_first && k > 0)) need.sum = top_p_limit(top_p, total);
+  // With top_k_first, what top-p needs is known once top-k has its sum: a second round.
+  bool again = nucleus && p.filters.top_k_first && k > 0;
+  Need need{k, nucleus && !again ? top_p_limit(top_p, total) : 0};
   uint32_t least = kLeastKey;
-  if (need.count > 0 || need.sum > 0) least = selection->find(need);
-  if (nucleus && need.sum == 0) {
+#pragma unroll 1
+  for (;;) {
+    if (need.count > 0 || need.sum > 0) least = max(least, selection->find(need));
+    if (!again) least = max(least, p.filters.least(row, most));
     selection->sum(least);
-    least = max(least, selection->find({0, top_p_limit(top_p, selection->total())}));
+    if (!again) return least;
+    need = {0, top_p_limit(top_p, selection->total())};
+    again = false;
   }
-  least = max(least, p.filters.least(row, most));
-  selection->sum(least);
-  return least;
 }
 
 // Top-k and top-p: a sample, or the renormalised row.
 template <int N>
-__global__ void __launch_bounds__(kSamplingThreads) select_kernel(const SampleParams p) {
+__global__ void __launch_bounds__(kSamplingThreads, 1) select_kernel(const SampleParams p) {
   SelectShared* shared = dynamic_shared<SelectShared>();
   const int64_t row = blockIdx.x;
   const PlainRow<N, false> probs{p.probs + row * p.probs_stride, p.tiling.vocab};
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(kSamplingThreads) select_kernel(const SamplePa
 }
 
 template <int N>
-__global__ void __launch_bounds__(kSamplingThreads) mask_kernel(const SampleParams p) {
+__global__ void __launch_bounds__(kSamplingThreads, 1) mask_kernel(const SampleParams p) {
   SelectShared* shared = dynamic_shared<SelectShared>();
   const int64_t row = blockIdx.x;
   const PlainRow<N, true> logits{p.probs + row * p.probs_stride, p.tiling.vocab};
@@ -167,7 +169,7 @@ struct ChainParams {
 };
 
 template <int N>
-__global__ void __launch_bounds__(kSamplingThreads) chain_kernel(const ChainParams p) {
+__global__ void __launch_bounds__(kSamplingThreads, 1) chain_kernel(const ChainParams p) {
   __shared__ TileSums tiles;
   const int64_t request = blockIdx.x, vocab = p.tiling.vocab;
   const int32_t* ids = p.draft_token_ids + request * p.num_draft;
@@ -195,18 +197,18 @@ __global__ void __launch_bounds__(kSamplingThreads) chain_kernel(const ChainPara
   }
 
   const float u = uniform[min(length + 1, p.num_draft)];
-  const PlainRow<N, false> last{target + length * vocab, p.tiling.vocab};
+  const bool rejected = length < p.num_draft;
+  ResidualRow<N> residual{target + length * vocab, draft + length * vocab, p.tiling.vocab,
+                          rejected ? p.tiling.vocab : 0};
   int exponent = 0;
   uint32_t most = 0;
-  if (length < p.num_draft) {
-    const ResidualRow<N> residual{last.data, draft + length * vocab, p.tiling.vocab};
-    if (weigh_row(residual, p.tiling, kLeastResidual, &tiles, &exponent, &most) > 0) {
-      draw(residual, p.tiling, kLeastKey, Scale(exponent), u, &tiles, output + length, nullptr);
-      return;
-    }
+#pragma unroll 1
+  for (;;) {
+    const uint64_t total = weigh_row(residual, p.tiling, kLeastResidual, &tiles, &exponent, &most);
+    if (total > 0 || residual.draft_vocab == 0) break;
+    residual.draft_vocab = 0;  // rounding has left nothing: the target itself
   }
-  weigh_row(last, p.tiling, kLeastResidual, &tiles, &exponent, &most);
-  draw(last, p.tiling, kLeastKey, Scale(exponent), u, &tiles, output + length, nullptr);
+  draw(residual, p.tiling, kLeastKey, Scale(exponent), u, &tiles, output + length, nullptr);
 }
 
 }  // namespace flashinfer

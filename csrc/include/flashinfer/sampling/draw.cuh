@@ -78,39 +78,37 @@ __device__ __forceinline__ uint64_t weigh_row(const Row& row, const Tiling& tili
 }
 
 // The entry at which the running sum over the keys of `least` or more exceeds `target`, found by
-// one warp within a tile in which it does.
+// one warp in the tile in which it does. One lane gets it, the others -1.
 template <typename Row>
 __device__ __forceinline__ int find_in_tile(const Row& row, const Tiling& tiling, int tile,
                                             uint32_t least, const Scale& scale, uint64_t target) {
   constexpr int kSize = Row::kSize;
   uint64_t before = 0;
+  int index = -1;
   for (int begin = tile * tiling.tile; begin < tiling.vocab; begin += kStep<kSize>) {
     Keys<kSize> keys;
     row.keys(begin, keys);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      uint64_t sum = 0;
+      uint64_t weights[kSize], sum = 0;
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
-        if (keys[v][i] >= least) sum += weight_of(keys[v][i], scale);
+        weights[i] = keys[v][i] >= least ? weight_of(keys[v][i], scale) : 0;
+        sum += weights[i];
       }
       const uint64_t inclusive = warp_inclusive_sum(sum);
-      const bool here = before + inclusive > target;
-      if (__ballot_sync(kAllLanes, here)) {
-        uint64_t running = before + inclusive - sum;
-        int index = -1;
+      uint64_t running = before + inclusive - sum;
 #pragma unroll
-        for (int i = 0; i < kSize; ++i) {
-          if (keys[v][i] >= least) running += weight_of(keys[v][i], scale);
-          if (index < 0 && running > target) index = lane_column<kSize>(begin, v) + i;
-        }
-        // Lanes behind the first one have it before them.
-        return before + inclusive - sum <= target && here ? index : -1;
+      for (int i = 0; i < kSize; ++i) {
+        const bool here = running <= target && target < running + weights[i];
+        if (here) index = lane_column<kSize>(begin, v) + i;
+        running += weights[i];
       }
       before += __shfl_sync(kAllLanes, inclusive, kWarpSize - 1);
     }
+    if (before > target) break;
   }
-  return -1;
+  return index;
 }
 
 // Draws from the tiles' sums, which are over the keys of `least` or more, and writes the sample.

@@ -82,6 +82,7 @@ class Selection {
     if (bin < 0) return kLeast;
     list(static_cast<uint32_t>(bin));
     uint32_t prefix = static_cast<uint32_t>(bin);
+#pragma unroll 1
     for (int shift = kBinShift; shift > 0; shift -= kFineBits) {
       clear(&shared_->fine, kFineBins);
       each_candidate([&](uint32_t key) {
@@ -243,12 +244,18 @@ class Selection {
         full = slot + all > kListSize;
         if (full) break;
         slot += inclusive - mine;
-        each(keys, [&](uint32_t key) {
-          if (key < low || key > high) return;
-          shared_->keys[slot] = key;
-          shared_->key_tiles[slot] = static_cast<uint16_t>(tile);
-          ++slot;
-        });
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+#pragma unroll
+          for (int i = 0; i < Row::kSize; ++i) {
+            const uint32_t key = keys[v][i];
+            if (key >= low && key <= high) {
+              shared_->keys[slot] = key;
+              shared_->key_tiles[slot] = static_cast<uint16_t>(tile);
+              ++slot;
+            }
+          }
+        }
       }
       if (kLogits) continue;
       sum = warp_sum(sum);

@@ -137,20 +137,20 @@ struct PlainRow {
   }
 };
 
-// max(target - draft, 0)
+// max(target - draft, 0), or the target where the draft has no entries
 template <int N>
 struct ResidualRow {
   static constexpr int kSize = N;
   const float* target;
   const float* draft;
-  int vocab;
+  int vocab, draft_vocab;
 
   __device__ __forceinline__ void keys(int begin, Keys<N>& out) const {
     Vec<float, N> q[kVectors], p[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       q[v] = load_columns<float, N>(target, lane_column<N>(begin, v), vocab);
-      p[v] = load_columns<float, N>(draft, lane_column<N>(begin, v), vocab);
+      p[v] = load_columns<float, N>(draft, lane_column<N>(begin, v), draft_vocab);
     }
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
