@@ -66,6 +66,20 @@ void packbits(const fi_exec& exec, const Tensor& x, const Tensor& y, bool little
 void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_indptr,
                       const Tensor& out_indptr, const Tensor& y, bool little_endian);
 
+// sampling.cpp: filters as in api.h; their tensors replace their values.
+void sample(const fi_exec& exec, const Tensor& samples, const Tensor* success, const Tensor& probs,
+            const Tensor& uniform_samples, const Tensor* top_k, int64_t top_k_value,
+            const Tensor* top_p, double top_p_value, const Tensor* min_p, double min_p_value,
+            bool top_k_first);
+void renorm_probs(const fi_exec& exec, const Tensor& out, const Tensor& probs, const Tensor* top_k,
+                  int64_t top_k_value, const Tensor* top_p, double top_p_value);
+void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, const Tensor* top_k,
+                 int64_t top_k_value);
+void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,
+                       const Tensor& output_accepted, const Tensor& output_emitted,
+                       const Tensor& draft_probs, const Tensor& draft_token_ids,
+                       const Tensor& uniform_samples, const Tensor& target_probs);
+
 }  // namespace binding
 }  // namespace flashinfer
 

@@ -181,6 +181,20 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "bool causal, SymInt window_left, str pos_encoding, float sm_scale, float logits_soft_cap, "  \
   "float v_scale, float rope_scale, float rope_theta"
 
+#define FLASHINFER_SAMPLING_OPS(X)                                                           \
+  X(sample,                                                                                  \
+    "(Tensor(a!) samples, Tensor(b!)? success, Tensor probs, Tensor uniform_samples, "       \
+    "Tensor? top_k, SymInt top_k_value, Tensor? top_p, float top_p_value, Tensor? min_p, "   \
+    "float min_p_value, bool top_k_first) -> ()")                                            \
+  X(renorm_probs,                                                                            \
+    "(Tensor(a!) out, Tensor probs, Tensor? top_k, SymInt top_k_value, "                     \
+    "Tensor? top_p, float top_p_value) -> ()")                                               \
+  X(mask_logits, "(Tensor(a!) out, Tensor logits, Tensor? top_k, SymInt top_k_value) -> ()") \
+  X(chain_speculative,                                                                       \
+    "(Tensor(a!) output_token_ids, Tensor(b!) output_accepted, "                             \
+    "Tensor(c!) output_emitted, Tensor draft_probs, Tensor draft_token_ids, "                \
+    "Tensor uniform_samples, Tensor target_probs) -> ()")
+
 #define FLASHINFER_FOR_EACH_TORCH_OP(X)                                                           \
   X(rmsnorm, "(Tensor(a!) out, Tensor input, Tensor weight, float eps, float weight_bias) -> ()") \
   X(fused_add_rmsnorm,                                                                            \
@@ -207,7 +221,8 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   X(attention, "(" FLASHINFER_ATTENTION_ARGS ") -> ()")                                           \
   X(packbits, "(Tensor x, Tensor(a!) y, bool little_endian) -> ()")                               \
   X(segment_packbits,                                                                             \
-    "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")
+    "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")       \
+  FLASHINFER_SAMPLING_OPS(X)
 
 void implement(torch::Library& m) {
 #define FLASHINFER_IMPLEMENT(op, schema) \

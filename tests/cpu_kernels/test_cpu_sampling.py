@@ -1,4 +1,4 @@
-"""The CPU's sampling against a sort with exact integer sums, at every level, and against bad rows."""
+"""The CPU's sampling against a sort with exact integer sums, at every level; and bad rows."""
 
 from __future__ import annotations
 
