@@ -72,6 +72,20 @@ from flashinfer.rope import (  # noqa: E402
     apply_rope_with_cos_sin_cache,
     apply_rope_with_cos_sin_cache_inplace,
 )
+from flashinfer.sampling import (  # noqa: E402
+    chain_speculative_sampling,
+    min_p_sampling_from_probs,
+    sampling_from_probs,
+    top_k_mask_logits,
+    top_k_renorm_prob,
+    top_k_renorm_probs,
+    top_k_sampling_from_probs,
+    top_k_top_p_sampling_from_logits,
+    top_k_top_p_sampling_from_probs,
+    top_p_renorm_prob,
+    top_p_renorm_probs,
+    top_p_sampling_from_probs,
+)
 from flashinfer.sparse import BlockSparseAttentionWrapper  # noqa: E402
 
 __version__: str = _build_info.VERSION
@@ -100,6 +114,7 @@ __all__ = [
     "apply_rope_with_cos_sin_cache",
     "apply_rope_with_cos_sin_cache_inplace",
     "bmm_fp8",
+    "chain_speculative_sampling",
     "fused_add_rmsnorm",
     "gelu_and_mul",
     "gelu_tanh_and_mul",
@@ -110,11 +125,22 @@ __all__ = [
     "merge_state",
     "merge_state_in_place",
     "merge_states",
+    "min_p_sampling_from_probs",
     "packbits",
     "rmsnorm",
+    "sampling_from_probs",
     "segment_packbits",
     "silu_and_mul",
     "single_decode_with_kv_cache",
     "single_prefill_with_kv_cache",
     "single_prefill_with_kv_cache_return_lse",
+    "top_k_mask_logits",
+    "top_k_renorm_prob",
+    "top_k_renorm_probs",
+    "top_k_sampling_from_probs",
+    "top_k_top_p_sampling_from_logits",
+    "top_k_top_p_sampling_from_probs",
+    "top_p_renorm_prob",
+    "top_p_renorm_probs",
+    "top_p_sampling_from_probs",
 ]

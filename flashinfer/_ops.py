@@ -43,6 +43,11 @@ packbits = _op("packbits")
 segment_packbits = _op("segment_packbits")
 segment_gemm = _op("segment_gemm")
 bmm_fp8 = _op("bmm_fp8")
+# sampling
+sample = _op("sample")
+renorm_probs = _op("renorm_probs")
+mask_logits = _op("mask_logits")
+chain_speculative = _op("chain_speculative")
 
 # Implemented in Python, over attention_plan and attention, by flashinfer._single.
 _torch_library: Any = torch.library  # which has no types here

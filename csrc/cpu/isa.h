@@ -78,6 +78,16 @@ struct MlaJob {
 
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
 // AttentionJob for attention, an MlaJob for mla_units) and the range counts rows, tokens, for
+// Sampling: rows (requests for a chain), and what a thread sets that found no memory for its
+// scratch.
+template <class Args>
+struct SamplingJob {
+  const Args* args;
+  int32_t* no_memory;
+};
+
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
+// AttentionJob for attention, a SamplingJob for sampling) and the range counts rows, tokens, for
 // packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
@@ -91,6 +101,10 @@ struct Kernels {
   fi_range_body mla_units[kFloatTypes];
   fi_range_body packbits;
   fi_range_body gemm_units[kCacheTypes];  // by the type of b
+  fi_range_body sample;
+  fi_range_body renorm_probs;
+  fi_range_body mask_logits;
+  fi_range_body chain_speculative;
 };
 
 extern const Kernels kBaselineKernels;

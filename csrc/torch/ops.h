@@ -80,6 +80,19 @@ void segment_gemm(const fi_exec& exec, const Tensor& x, const Tensor& weights,
                   bool weight_column_major);
 void bmm_fp8(const fi_exec& exec, const Tensor& a, const Tensor& b, const Tensor& a_scale,
              const Tensor& b_scale, const Tensor& out);
+// sampling.cpp: filters as in api.h; their tensors replace their values.
+void sample(const fi_exec& exec, const Tensor& samples, const Tensor* success, const Tensor& probs,
+            const Tensor& uniform_samples, const Tensor* top_k, int64_t top_k_value,
+            const Tensor* top_p, double top_p_value, const Tensor* min_p, double min_p_value,
+            bool top_k_first);
+void renorm_probs(const fi_exec& exec, const Tensor& out, const Tensor& probs, const Tensor* top_k,
+                  int64_t top_k_value, const Tensor* top_p, double top_p_value);
+void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, const Tensor* top_k,
+                 int64_t top_k_value);
+void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,
+                       const Tensor& output_accepted, const Tensor& output_emitted,
+                       const Tensor& draft_probs, const Tensor& draft_token_ids,
+                       const Tensor& uniform_samples, const Tensor& target_probs);
 
 }  // namespace binding
 }  // namespace flashinfer

@@ -186,6 +186,19 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "Tensor(b!)? lse, Tensor plan, Tensor workspace, SymInt tile_rows, SymInt item_capacity, " \
   "SymInt merge_capacity, SymInt num_slots, SymInt window_left, str pos_encoding, "          \
   "float sm_scale, float logits_soft_cap, float v_scale, float rope_scale, float rope_theta"
+#define FLASHINFER_SAMPLING_OPS(X)                                                           \
+  X(sample,                                                                                  \
+    "(Tensor(a!) samples, Tensor(b!)? success, Tensor probs, Tensor uniform_samples, "       \
+    "Tensor? top_k, SymInt top_k_value, Tensor? top_p, float top_p_value, Tensor? min_p, "   \
+    "float min_p_value, bool top_k_first) -> ()")                                            \
+  X(renorm_probs,                                                                            \
+    "(Tensor(a!) out, Tensor probs, Tensor? top_k, SymInt top_k_value, "                     \
+    "Tensor? top_p, float top_p_value) -> ()")                                               \
+  X(mask_logits, "(Tensor(a!) out, Tensor logits, Tensor? top_k, SymInt top_k_value) -> ()") \
+  X(chain_speculative,                                                                       \
+    "(Tensor(a!) output_token_ids, Tensor(b!) output_accepted, "                             \
+    "Tensor(c!) output_emitted, Tensor draft_probs, Tensor draft_token_ids, "                \
+    "Tensor uniform_samples, Tensor target_probs) -> ()")
 
 #define FLASHINFER_FOR_EACH_TORCH_OP(X)                                                           \
   X(rmsnorm, "(Tensor(a!) out, Tensor input, Tensor weight, float eps, float weight_bias) -> ()") \
@@ -219,6 +232,7 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
     "(Tensor x, Tensor weights, Tensor seg_indptr, Tensor? weight_indices, Tensor(a!) out, "      \
     "bool weight_column_major) -> ()")                                                            \
   X(bmm_fp8, "(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor(a!) out) -> ()")
+  FLASHINFER_SAMPLING_OPS(X)
 
 void implement(torch::Library& m) {
 #define FLASHINFER_IMPLEMENT(op, schema) \

@@ -12,6 +12,7 @@
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
+#include "cpu/kernels/sampling.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -40,6 +41,10 @@ constexpr Kernels kTable = {
     packbits_bytes,
     {gemm_units<Half>, gemm_units<BFloat16>, gemm_units<float>, gemm_units<Float8E4M3>,
      gemm_units<Float8E5M2>},
+    sample_rows,
+    renorm_probs_rows,
+    mask_logits_rows,
+    chain_requests,
 };
 #undef FLASHINFER_ACTIVATIONS
 

@@ -388,6 +388,93 @@ typedef struct fi_bmm_fp8_args {
   int64_t out_stride_b, out_stride_m;
 } fi_bmm_fp8_args;
 FI_API fi_status fi_bmm_fp8(const fi_exec* exec, const fi_bmm_fp8_args* args);
+// ---------------------------------------------------------------- sampling
+// Draws from, and renormalises, rows of probabilities p[0:vocab], vocab <= FI_MAX_VOCAB. A row need
+// not sum to 1. NaN and negative entries count as 0 and infinity as the largest float.
+//
+// Sums are exact, so no result depends on the order in which threads add up, and the CPU and CUDA
+// give the same ones: an entry has the integer weight
+//   w[i] = min(round_to_even(p[i] 2^e), 2^43),  with e = 42 where that makes 2^41 <= W < 3 2^41,
+// W = sum_i w[i], as for every row that sums to a number in [0.5, 1.5). Otherwise e is
+// 22 - floor(log2(max_i p[i])), and if W is still not in that range, e + 41 - floor(log2(W)).
+//
+// The filters keep entry i where all of these hold; equal entries are kept or dropped together:
+//   top-k:  #{j: p[j] > p[i]} < k
+//   top-p:  sum_{j: p[j] > p[i]} w[j] < max(1, ceil(top_p W)) over the whole row, or with
+//           top_k_first over the entries that top-k keeps, W being their sum
+//   min-p:  p[i] >= min_p * max_j p[j], the product rounded to fp32
+// top_k NULL and top_k_value 0, top_p >= 1 and min_p <= 0 switch a filter off; k < 1 from an array
+// counts as 1. Arrays have an element per row and, where not NULL, replace the value.
+#define FI_MAX_VOCAB (1 << 20)
+
+// samples[r] = the smallest i with sum_{j <= i} w[j] > floor(uniform[r] W), both sums over the
+// entries kept, the product in fp64, clamped to 0..W-1. So it is an entry that is kept and
+// positive, and its probability w[i] / W up to the resolution of `uniform`. A row with nothing
+// positive gives 0, and 0 in `success`, which is 1 otherwise.
+typedef struct fi_sample_args {
+  int64_t rows, vocab;
+  const float* probs;
+  int64_t probs_stride;
+  const float* uniform;  // [rows] in [0, 1)
+  int32_t* samples;      // [rows]
+  uint8_t* success;      // [rows] or NULL
+  const int32_t* top_k;
+  int64_t top_k_value;
+  const float* top_p;
+  float top_p_value;
+  const float* min_p;
+  float min_p_value;
+  int32_t top_k_first;
+} fi_sample_args;
+FI_API fi_status fi_sample(const fi_exec* exec, const fi_sample_args* args);
+
+// out[i] = p[i] / (W 2^-e) where the filters keep i, W the sum of what they keep, and 0 elsewhere.
+typedef struct fi_renorm_probs_args {
+  int64_t rows, vocab;
+  const float* probs;
+  int64_t probs_stride;
+  float* out;
+  int64_t out_stride;
+  const int32_t* top_k;
+  int64_t top_k_value;
+  const float* top_p;
+  float top_p_value;
+} fi_renorm_probs_args;
+FI_API fi_status fi_renorm_probs(const fi_exec* exec, const fi_renorm_probs_args* args);
+
+// out[i] = logits[i] where top-k keeps i, and -inf elsewhere. A NaN counts as less than -inf.
+typedef struct fi_mask_logits_args {
+  int64_t rows, vocab;
+  const float* logits;
+  int64_t logits_stride;
+  float* out;
+  int64_t out_stride;
+  const int32_t* top_k;
+  int64_t top_k_value;
+} fi_mask_logits_args;
+FI_API fi_status fi_mask_logits(const fi_exec* exec, const fi_mask_logits_args* args);
+
+// Speculative sampling (Leviathan et al., Chen et al.) over a chain of num_draft tokens. With p the
+// draft's and q the target's probability of draft token i, it is accepted where uniform[i] p < q;
+// an id outside the vocabulary is not. The chain ends at the first token that is not accepted;
+// there one is drawn from max(q - p, 0), as by fi_sample with uniform[i + 1], or behind a chain
+// without rejection from the target's last row with uniform[num_draft]. If max(q - p, 0) is 0
+// everywhere, the draw is from q. Of the row drawn from, e stays 42 down to a sum of 2^-11.
+// output[i] is -1 behind the drawn token.
+//   emitted[r] += the length of the accepted chain
+//   accepted[r] += how many draft tokens are accepted when each is looked at alone
+// All contiguous.
+typedef struct fi_chain_speculative_args {
+  int64_t rows, num_draft, vocab;
+  const float* draft_probs;        // [rows, num_draft, vocab]
+  const int32_t* draft_token_ids;  // [rows, num_draft]
+  const float* uniform;            // [rows, num_draft + 1]
+  const float* target_probs;       // [rows, num_draft + 1, vocab]
+  int32_t* output_token_ids;       // [rows, num_draft + 1]
+  int32_t* output_accepted;        // [rows]
+  int32_t* output_emitted;         // [rows]
+} fi_chain_speculative_args;
+FI_API fi_status fi_chain_speculative(const fi_exec* exec, const fi_chain_speculative_args* args);
 
 #ifdef __cplusplus
 }
