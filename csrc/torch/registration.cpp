@@ -186,6 +186,7 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "Tensor(b!)? lse, Tensor plan, Tensor workspace, SymInt tile_rows, SymInt item_capacity, " \
   "SymInt merge_capacity, SymInt num_slots, SymInt window_left, str pos_encoding, "          \
   "float sm_scale, float logits_soft_cap, float v_scale, float rope_scale, float rope_theta"
+
 #define FLASHINFER_SAMPLING_OPS(X)                                                           \
   X(sample,                                                                                  \
     "(Tensor(a!) samples, Tensor(b!)? success, Tensor probs, Tensor uniform_samples, "       \
@@ -231,7 +232,7 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   X(segment_gemm,                                                                                 \
     "(Tensor x, Tensor weights, Tensor seg_indptr, Tensor? weight_indices, Tensor(a!) out, "      \
     "bool weight_column_major) -> ()")                                                            \
-  X(bmm_fp8, "(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor(a!) out) -> ()")
+  X(bmm_fp8, "(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor(a!) out) -> ()")        \
   FLASHINFER_SAMPLING_OPS(X)
 
 void implement(torch::Library& m) {

@@ -20,8 +20,6 @@ constexpr int64_t kFewPairRows = 48;                // the same, for columns of 
 constexpr int64_t kPanel = kBlockVectors * kLanes;  // columns that lie together in a copied block
 constexpr int64_t kGemmLines = 64;                  // lines of b that are looked up at once
 
-FLASHINFER_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
 // Scratch of one thread.
 struct GemmScratch {
   float* memory;

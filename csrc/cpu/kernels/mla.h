@@ -14,8 +14,6 @@ namespace flashinfer {
 namespace cpu {
 namespace {
 
-FLASHINFER_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
 // Scratch of one thread. A row of q or of the tile is the ckv part, then the kpe part, each padded
 // with zeros to whole vectors.
 struct MlaScratch {
