@@ -38,7 +38,7 @@ def options(
     *,
     causal: bool = False,
     pos_encoding_mode: str = "NONE",
-    window_left: int = -1,
+    window_left: int | None = -1,
     logits_soft_cap: float | None = None,
     sm_scale: float | None = None,
     rope_scale: float | None = None,
@@ -55,7 +55,8 @@ def options(
         raise ValueError(f"rope_scale is {scale} and rope_theta {theta}, expected both above 0")
     return Options(
         causal=bool(causal),
-        window_left=max(int(window_left), -1),
+        # Text Generation Inference plans with None where a model has no window.
+        window_left=-1 if window_left is None else max(int(window_left), -1),
         pos_encoding=pos_encoding_mode,
         sm_scale=1 / math.sqrt(head_dim) if sm_scale is None else float(sm_scale),
         logits_soft_cap=0.0 if logits_soft_cap is None else max(float(logits_soft_cap), 0.0),

@@ -12,7 +12,7 @@ Common to all attention functions of this package:
   is seen; the output is then 0.
 * ``sm_scale``: factor of the scores, ``1 / sqrt(head_dim)`` where None. ``logits_soft_cap``: c > 0
   turns a score x into ``c * tanh(x / c)``. ``window_left``: a query at position p sees keys from
-  ``p - window_left`` on; -1 is no window.
+  ``p - window_left`` on; -1 or None is no window.
 * ``pos_encoding_mode``: ``"NONE"``; ``"ROPE_LLAMA"``, which rotates queries and keys on the fly,
   with ``rope_scale`` (None: 1) and ``rope_theta`` (None: 1e4) as in :mod:`flashinfer.rope`; or
   ``"ALIBI"``. A query stands at the end of its request: the last one at position ``kv_len - 1``.
