@@ -115,6 +115,7 @@ class Wrapper:
         masks: Masks = NO_MASKS,
         indices_buffer: Buffer | None = None,
         mask_buffers: tuple[Buffer, Buffer] | None = None,
+        kv_rows: int = 0,
     ) -> None:
         """Plans, uploads, and packs the mask. Nothing changes in a call that fails its checks."""
         self._check_heads(heads)
@@ -155,7 +156,10 @@ class Wrapper:
         self._used_indices = used_indices
         self._page_size = page_size
         self._options = chosen
-        self._planned = _plan.Plan(words, self._workspace, capacity, heads, requests.tokens)
+        sizes = None
+        if not self._use_cuda_graph:
+            sizes = torch.tensor([*capacity, requests.tokens, kv_rows], dtype=torch.int64)
+        self._planned = _plan.Plan(words, self._workspace, capacity, heads, requests.tokens, sizes)
 
     def _check_heads(self, heads: _plan.Heads) -> None:
         """ValueError unless there is a kernel for them on the device."""
@@ -215,10 +219,13 @@ class Wrapper:
                 f"{name} has {q.shape[1]} heads of {q.shape[2]} elements, expected"
                 f" {plan.heads.qo} of {plan.heads.dim} as planned"
             )
-        if q.shape[0] < plan.tokens or (exact and q.shape[0] != plan.tokens):
-            raise ValueError(
-                f"{name} has shape {list(q.shape)}, expected {plan.tokens} rows as planned"
-            )
+        if torch.compiler.is_compiling():
+            # A number that every plan changes would be compiled for every plan. Without graphs the
+            # op compares instead; with them, the rows are those that the largest plan may have.
+            if self._use_cuda_graph:
+                _attention.check_rows(name, q, self._max_tokens, exact)
+        else:
+            _attention.check_rows(name, q, plan.tokens, exact)
         return plan
 
     def _attend(
@@ -253,6 +260,7 @@ class Wrapper:
             hnd,
             chosen,
             v_scale,
+            exact,
         )
         return out, lse
 

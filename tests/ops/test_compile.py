@@ -84,6 +84,13 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
         *(torch.tensor([45], dtype=torch.uint8, device=d), i(d, 0, 1), None),
         *(16, 1, 0, 0, False, False, -1, "NONE", 0.1, 0.0, 1.0, 1.0, 1e4),
     ),
+    "planned_attention": lambda d: (
+        *(f(d, 2, 4, 64), f(d, 4, 2, 2, 64), f(d, 4, 2, 2, 64), i(d, 3, 1)),
+        *(f(d, 2, 4, 64), f(d, 2, 4).float(), plan_words(d), torch.empty(0, device=d)),
+        *(torch.tensor([45], dtype=torch.uint8, device=d), i(d, 0, 1)),
+        *(torch.tensor([16, 1, 0, 0, 2, 0]), True, False, False, -1, "NONE"),
+        *(0.1, 0.0, 1.0, 1.0, 1e4),
+    ),
     "mla_decode": lambda d: (
         *(f(d, 2, 4, 512), f(d, 2, 4, 64), f(d, 4, 2, 512), f(d, 4, 2, 64), i(d, 3, 1)),
         *(f(d, 2, 4, 512), f(d, 2, 4).float(), plan_words(d), torch.empty(0, device=d)),
