@@ -113,6 +113,56 @@ def decode(batch: int, heads: int, kv_heads: int, kv_len: int, dtype: torch.dtyp
     return Work(case, form, 4.0 * batch * heads * kv_len * dim)
 
 
+def latent(batch: int, heads: int, kv_len: int, dtype: torch.dtype) -> Work:
+    """Latent attention of one token a request, pages of 16 in random order."""
+    ckv_dim, kpe_dim, page, scale = 512, 64, 16, 192**-0.5
+    per_request = kv_len // page
+    pages = batch * per_request
+    ckv, kpe = (random(pages, page, dim, dtype=dtype) for dim in (ckv_dim, kpe_dim))
+    q_nope, q_pe = (random(batch, heads, dim, dtype=dtype) for dim in (ckv_dim, kpe_dim))
+    indices = torch.randperm(pages, generator=torch.Generator().manual_seed(2)).to(torch.int32)
+    indptr = torch.arange(0, pages + 1, per_request, dtype=torch.int32)
+    wrapper = flashinfer.BatchDecodeMlaWithPagedKVCacheWrapper(
+        torch.empty(128 << 20, dtype=torch.uint8)
+    )
+    last_page_len = torch.full((batch,), page, dtype=torch.int32)
+    wrapper.plan(
+        *(indptr, indices, last_page_len, heads, ckv_dim, page, scale),
+        data_type=dtype,
+        pos_encoding_mode="NONE",
+    )
+    order = indices.long()
+
+    def gathered(cache: torch.Tensor) -> torch.Tensor:
+        return cache[order].view(batch, kv_len, -1)
+
+    def products() -> torch.Tensor:
+        keys = gathered(ckv)
+        scores = torch.bmm(q_nope, keys.transpose(1, 2))
+        scores.baddbmm_(q_pe, gathered(kpe).transpose(1, 2))
+        return torch.bmm(torch.softmax(scores.float() * scale, -1).to(dtype), keys)
+
+    def joined() -> torch.Tensor:
+        keys = gathered(ckv)[:, None]
+        both = torch.cat([keys, gathered(kpe)[:, None]], -1)
+        q = torch.cat([q_nope, q_pe], -1)[:, None]
+        return F.scaled_dot_product_attention(q, both, keys, scale=scale)[:, 0]
+
+    forms: dict[str, Operation] = {"two products": products, "SDPA, joined parts": joined}
+    form = fastest(forms)
+    # Not with the products, whose scores are rounded to the dtype before the softmax.
+    check(wrapper.run(q_nope, q_pe, ckv, kpe), joined(), dtype)
+    case = Case(
+        "latent decode",
+        dtype,
+        f"{batch} x {heads} x {ckv_dim}+{kpe_dim}, {kv_len} keys",
+        size(ckv, kpe),
+        lambda: wrapper.run(q_nope, q_pe, ckv, kpe),
+        forms[form],
+    )
+    return Work(case, form, 2.0 * batch * heads * kv_len * (2 * ckv_dim + kpe_dim))
+
+
 def prefill(
     length: int, heads: int, kv_heads: int, dim: int, causal: bool, dtype: torch.dtype
 ) -> Work:
@@ -151,10 +201,15 @@ def works(only: str) -> list[Callable[[], Work]]:
     """Makers, so that the tensors of one row are gone before the next is made."""
     rows: list[Callable[[], Work]] = []
     for dtype in DTYPES:
-        if only != "prefill":
+        if only in ("", "latent"):
+            for heads, (batch, kv_len) in itertools.product(
+                (16, 128), ((1, 1024), (1, 8192), (16, 1024))
+            ):
+                rows.append(functools.partial(latent, batch, heads, kv_len, dtype))
+        if only in ("", "decode"):
             for kv_heads, kv_len in itertools.product((8, 32), (1024, 4096)):
                 rows.append(functools.partial(decode, 16, 32, kv_heads, kv_len, dtype))
-        if only != "decode":
+        if only in ("", "prefill"):
             for dim, length in itertools.product((64, 128), (512, 1024, 2048)):
                 for kv_heads, causal in itertools.product((2, 8), (False, True)):
                     rows.append(functools.partial(prefill, length, 8, kv_heads, dim, causal, dtype))
@@ -224,7 +279,7 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="torch threads")
     parser.add_argument("--seconds", type=float, default=0.5, help="time per row (default 0.5)")
-    parser.add_argument("--only", default="", choices=["", "decode", "prefill"])
+    parser.add_argument("--only", default="", choices=["", "decode", "latent", "prefill"])
     parser.add_argument("--output", type=Path, help="also write the result there, as JSON")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()

@@ -21,7 +21,14 @@ fi_status fail(fi_status status, const char* format, ...) __attribute__((format(
   X(merge_states, fi_merge_states_args)           \
   X(attention_plan, fi_attention_plan_args)       \
   X(attention, fi_attention_args)                 \
-  X(packbits, fi_packbits_args)
+  X(mla_decode, fi_mla_decode_args)               \
+  X(packbits, fi_packbits_args)                   \
+  X(sample, fi_sample_args)                       \
+  X(renorm_probs, fi_renorm_probs_args)           \
+  X(mask_logits, fi_mask_logits_args)             \
+  X(chain_speculative, fi_chain_speculative_args) \
+  X(segment_gemm, fi_segment_gemm_args)           \
+  X(bmm_fp8, fi_bmm_fp8_args)
 
 #define FLASHINFER_DECLARE(op, args_type) fi_status op(const fi_exec& exec, const args_type& args);
 namespace cpu {

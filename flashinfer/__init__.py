@@ -36,10 +36,12 @@ from flashinfer.cascade import (  # noqa: E402
     merge_states,
 )
 from flashinfer.decode import (  # noqa: E402
+    BatchDecodeMlaWithPagedKVCacheWrapper,
     BatchDecodeWithPagedKVCacheWrapper,
     CUDAGraphBatchDecodeWithPagedKVCacheWrapper,
     single_decode_with_kv_cache,
 )
+from flashinfer.gemm import SegmentGEMMWrapper, bmm_fp8  # noqa: E402
 from flashinfer.norm import (  # noqa: E402
     fused_add_rmsnorm,
     gemma_fused_add_rmsnorm,
@@ -70,12 +72,27 @@ from flashinfer.rope import (  # noqa: E402
     apply_rope_with_cos_sin_cache,
     apply_rope_with_cos_sin_cache_inplace,
 )
+from flashinfer.sampling import (  # noqa: E402
+    chain_speculative_sampling,
+    min_p_sampling_from_probs,
+    sampling_from_probs,
+    top_k_mask_logits,
+    top_k_renorm_prob,
+    top_k_renorm_probs,
+    top_k_sampling_from_probs,
+    top_k_top_p_sampling_from_logits,
+    top_k_top_p_sampling_from_probs,
+    top_p_renorm_prob,
+    top_p_renorm_probs,
+    top_p_sampling_from_probs,
+)
 from flashinfer.sparse import BlockSparseAttentionWrapper  # noqa: E402
 
 __version__: str = _build_info.VERSION
 __git_commit__: str = _build_info.COMMIT  # of a nightly; "" for a release
 
 __all__ = [
+    "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper",
     "BatchPrefillWithPagedKVCacheWrapper",
@@ -84,6 +101,7 @@ __all__ = [
     "BlockSparseAttentionWrapper",
     "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
     "MultiLevelCascadeAttentionWrapper",
+    "SegmentGEMMWrapper",
     "append_paged_kv_cache",
     "apply_llama31_rope",
     "apply_llama31_rope_inplace",
@@ -95,6 +113,8 @@ __all__ = [
     "apply_rope_pos_ids_inplace",
     "apply_rope_with_cos_sin_cache",
     "apply_rope_with_cos_sin_cache_inplace",
+    "bmm_fp8",
+    "chain_speculative_sampling",
     "fused_add_rmsnorm",
     "gelu_and_mul",
     "gelu_tanh_and_mul",
@@ -105,11 +125,22 @@ __all__ = [
     "merge_state",
     "merge_state_in_place",
     "merge_states",
+    "min_p_sampling_from_probs",
     "packbits",
     "rmsnorm",
+    "sampling_from_probs",
     "segment_packbits",
     "silu_and_mul",
     "single_decode_with_kv_cache",
     "single_prefill_with_kv_cache",
     "single_prefill_with_kv_cache_return_lse",
+    "top_k_mask_logits",
+    "top_k_renorm_prob",
+    "top_k_renorm_probs",
+    "top_k_sampling_from_probs",
+    "top_k_top_p_sampling_from_logits",
+    "top_k_top_p_sampling_from_probs",
+    "top_p_renorm_prob",
+    "top_p_renorm_probs",
+    "top_p_sampling_from_probs",
 ]

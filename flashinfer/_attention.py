@@ -38,7 +38,7 @@ def options(
     *,
     causal: bool = False,
     pos_encoding_mode: str = "NONE",
-    window_left: int = -1,
+    window_left: int | None = -1,
     logits_soft_cap: float | None = None,
     sm_scale: float | None = None,
     rope_scale: float | None = None,
@@ -55,7 +55,8 @@ def options(
         raise ValueError(f"rope_scale is {scale} and rope_theta {theta}, expected both above 0")
     return Options(
         causal=bool(causal),
-        window_left=max(int(window_left), -1),
+        # Text Generation Inference plans with None where a model has no window.
+        window_left=-1 if window_left is None else max(int(window_left), -1),
         pos_encoding=pos_encoding_mode,
         sm_scale=1 / math.sqrt(head_dim) if sm_scale is None else float(sm_scale),
         logits_soft_cap=0.0 if logits_soft_cap is None else max(float(logits_soft_cap), 0.0),
@@ -115,6 +116,19 @@ def check_keys(
         )
 
 
+def check_rows(name: str, q: torch.Tensor, tokens: int, exact: bool) -> None:
+    """ValueError unless ``q`` has a row for each planned token, and no others if ``exact``."""
+    if q.shape[0] < tokens or (exact and q.shape[0] != tokens):
+        raise ValueError(f"{name} has shape {list(q.shape)}, expected {tokens} rows as planned")
+
+
+def check_kv_rows(k: torch.Tensor, hnd: bool, rows: int) -> None:
+    """ValueError unless ragged keys have the planned rows, or more."""
+    found = k.shape[1 if hnd else 0]
+    if found < rows:
+        raise ValueError(f"k has {found} rows, expected {rows} or more as planned")
+
+
 def scaled(chosen: Options, q_scale: float | None = None, k_scale: float | None = None) -> Options:
     """The options with the scales of quantised queries and keys in ``sm_scale``."""
     if q_scale is None and k_scale is None:
@@ -165,8 +179,37 @@ def launch(
     hnd: bool,
     chosen: Options,
     v_scale: float | None,
+    exact: bool = False,
 ) -> None:
-    """Runs a plan; everything has been checked."""
+    """Runs a plan; everything has been checked, but for the number of rows where something traces.
+
+    ``exact`` is for that: whether ``q`` has a row for each token that was planned and no more.
+    """
+    if plan.sizes is not None and torch.compiler.is_compiling():
+        _ops.planned_attention(
+            q,
+            k,
+            v,
+            kv_indices,
+            out,
+            lse,
+            plan.words,
+            plan.workspace,
+            mask,
+            mask_indptr,
+            plan.sizes,
+            exact,
+            hnd,
+            chosen.causal,
+            chosen.window_left,
+            chosen.pos_encoding,
+            chosen.sm_scale,
+            chosen.logits_soft_cap,
+            1.0 if v_scale is None else float(v_scale),
+            chosen.rope_scale,
+            chosen.rope_theta,
+        )
+        return
     size = plan.capacity
     _ops.attention(
         q,
@@ -194,6 +237,34 @@ def launch(
         chosen.rope_scale,
         chosen.rope_theta,
     )
+
+
+def _run_planned(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_indices: torch.Tensor | None,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    plan: torch.Tensor,
+    workspace: torch.Tensor,
+    mask: torch.Tensor | None,
+    mask_indptr: torch.Tensor | None,
+    sizes: torch.Tensor,
+    exact: bool,
+    hnd: bool,
+    *options: bool | int | float | str,
+) -> None:
+    """What the op does on the CPU and on CUDA; ``sizes`` is on the host, so nothing waits."""
+    *capacity, tokens, kv_rows = sizes.tolist()
+    check_rows("q", q, tokens, exact)
+    if kv_indices is None:
+        check_kv_rows(k, hnd, kv_rows)
+    tensors = (q, k, v, kv_indices, out, lse, plan, workspace, mask, mask_indptr, None)
+    _ops.attention(*tensors, *capacity, hnd, *options)
+
+
+_ops.implement("planned_attention", _run_planned)
 
 
 def check_pages(kv_indices: torch.Tensor, used: int, pages: int) -> None:

@@ -38,10 +38,19 @@ merge_state_inplace = _op("merge_state_inplace")
 merge_states = _op("merge_states")
 attention_plan = _op("attention_plan")
 attention = _op("attention")
+mla_decode = _op("mla_decode")
 packbits = _op("packbits")
 segment_packbits = _op("segment_packbits")
+segment_gemm = _op("segment_gemm")
+bmm_fp8 = _op("bmm_fp8")
+# sampling
+sample = _op("sample")
+renorm_probs = _op("renorm_probs")
+mask_logits = _op("mask_logits")
+chain_speculative = _op("chain_speculative")
 
-# Implemented in Python, over attention_plan and attention, by flashinfer._single.
+# Implemented in Python: over attention_plan and attention by flashinfer._single, and over attention
+# by flashinfer._attention. They are for what traces; otherwise the ops below them are called.
 _torch_library: Any = torch.library  # which has no types here
 _library = _torch_library.Library("flashinfer", "FRAGMENT")
 _library.define(
@@ -50,10 +59,19 @@ _library.define(
     " float logits_soft_cap, float v_scale, float rope_scale, float rope_theta) -> ()",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
 )
+_library.define(
+    "planned_attention(Tensor q, Tensor k, Tensor v, Tensor? kv_indices, Tensor(a!) out,"
+    " Tensor(b!)? lse, Tensor plan, Tensor workspace, Tensor? mask, Tensor? mask_indptr,"
+    " Tensor sizes, bool exact, bool hnd, bool causal, SymInt window_left, str pos_encoding,"
+    " float sm_scale, float logits_soft_cap, float v_scale, float rope_scale, float rope_theta)"
+    " -> ()",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
 single_attention = _op("single_attention")
+planned_attention = _op("planned_attention")
 
 
-def implement_single_attention(function: Callable[..., None]) -> None:
-    """Gives the op its implementation, once."""
+def implement(name: str, function: Callable[..., None]) -> None:
+    """Gives an op that was defined here its implementation, once."""
     for key in ("CPU", "CUDA"):
-        _library.impl("single_attention", function, key)
+        _library.impl(name, function, key)

@@ -68,13 +68,19 @@ class Capacity(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A plan on its device, with the scratch for the partial states that it asks for."""
+    """A plan on its device, with the scratch for the partial states that it asks for.
+
+    `sizes` has what changes from plan to plan, on the host: the capacity, the tokens, and the rows
+    of ragged keys. What traces takes it in place of the numbers, of which torch.compile would make
+    constants, and compile anew for every plan. None where they stay the same.
+    """
 
     words: torch.Tensor
     workspace: torch.Tensor
     capacity: Capacity
     heads: Heads
     tokens: int
+    sizes: torch.Tensor | None = None
 
 
 class _Counts(NamedTuple):

@@ -112,6 +112,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
             chosen,
             masks=masks,
             mask_buffers=self._mask_buffers,
+            kv_rows=int(kv[-1]),
         )
         self._kv_rows = int(kv[-1])
         self._write_buffers(qo_indptr, kv_indptr)
@@ -180,9 +181,10 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         form = "[num_kv_heads, nnz, head_dim]" if self._hnd else "[nnz, num_kv_heads, head_dim]"
         _checks.dims("k", k, form)
-        found = k.shape[1 if self._hnd else 0]
-        if self._planned is not None and found < self._kv_rows:
-            raise ValueError(f"k has {found} rows, expected {self._kv_rows} or more as planned")
+        if self._planned is not None and (
+            self._planned.sizes is None or not torch.compiler.is_compiling()
+        ):
+            _attention.check_kv_rows(k, self._hnd, self._kv_rows)
         return self._attend(q, k, v, chosen, None, return_lse, hnd=self._hnd)
 
     def forward(

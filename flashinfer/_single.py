@@ -83,7 +83,7 @@ def _run(
     )
 
 
-_ops.implement_single_attention(_run)
+_ops.implement("single_attention", _run)
 
 
 def attend(

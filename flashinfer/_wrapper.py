@@ -115,9 +115,10 @@ class Wrapper:
         masks: Masks = NO_MASKS,
         indices_buffer: Buffer | None = None,
         mask_buffers: tuple[Buffer, Buffer] | None = None,
+        kv_rows: int = 0,
     ) -> None:
         """Plans, uploads, and packs the mask. Nothing changes in a call that fails its checks."""
-        heads.check(self.device)
+        self._check_heads(heads)
         mask = HostMask(masks, requests, self.device) if masks else None
         if self._use_cuda_graph:
             if kv_indices is not None and indices_buffer is not None:
@@ -155,7 +156,14 @@ class Wrapper:
         self._used_indices = used_indices
         self._page_size = page_size
         self._options = chosen
-        self._planned = _plan.Plan(words, self._workspace, capacity, heads, requests.tokens)
+        sizes = None
+        if not self._use_cuda_graph:
+            sizes = torch.tensor([*capacity, requests.tokens, kv_rows], dtype=torch.int64)
+        self._planned = _plan.Plan(words, self._workspace, capacity, heads, requests.tokens, sizes)
+
+    def _check_heads(self, heads: _plan.Heads) -> None:
+        """ValueError unless there is a kernel for them on the device."""
+        heads.check(self.device)
 
     def _choose_capacity(self, requests: _plan.Requests, heads: _plan.Heads) -> _plan.Capacity:
         floats = self._workspace.shape[0]
@@ -198,21 +206,26 @@ class Wrapper:
             rope_theta=rope_theta,
         )
 
-    def _ready(self, q: torch.Tensor, exact: bool) -> _plan.Plan:
+    def _ready(self, q: torch.Tensor, exact: bool, name: str = "q") -> _plan.Plan:
         """The plan, and ``q`` compared with it."""
         plan = self._planned
         if plan is None:
             raise RuntimeError(f"run of {type(self).__name__} came before plan")
-        _attention.check_query("q", q, "[nnz, num_qo_heads, head_dim]")
+        _attention.check_query(name, q, "[nnz, num_qo_heads, head_dim]")
         if q.device != self.device:
-            raise ValueError(f"q is on {q.device}, expected {self.device} as the workspace is")
+            raise ValueError(f"{name} is on {q.device}, expected {self.device} as the workspace is")
         if q.shape[1] != plan.heads.qo or q.shape[2] != plan.heads.dim:
             raise ValueError(
-                f"q has {q.shape[1]} heads of {q.shape[2]} elements, expected {plan.heads.qo} of"
-                f" {plan.heads.dim} as planned"
+                f"{name} has {q.shape[1]} heads of {q.shape[2]} elements, expected"
+                f" {plan.heads.qo} of {plan.heads.dim} as planned"
             )
-        if q.shape[0] < plan.tokens or (exact and q.shape[0] != plan.tokens):
-            raise ValueError(f"q has shape {list(q.shape)}, expected {plan.tokens} rows as planned")
+        if torch.compiler.is_compiling():
+            # A number that every plan changes would be compiled for every plan. Without graphs the
+            # op compares instead; with them, the rows are those that the largest plan may have.
+            if self._use_cuda_graph:
+                _attention.check_rows(name, q, self._max_tokens, exact)
+        else:
+            _attention.check_rows(name, q, plan.tokens, exact)
         return plan
 
     def _attend(
@@ -247,6 +260,7 @@ class Wrapper:
             hnd,
             chosen,
             v_scale,
+            exact,
         )
         return out, lse
 
@@ -272,6 +286,69 @@ class Wrapper:
         return self._attend(
             q, k, v, chosen, v_scale, return_lse, hnd=self._hnd, exact=exact, names=names
         )
+
+
+class BatchDecodeWrapper(Wrapper):
+    """What the paged decode wrappers share: one query token for each request."""
+
+    def _prepare(
+        self,
+        paged_kv_indptr_buffer: torch.Tensor | None,
+        paged_kv_indices_buffer: torch.Tensor | None,
+        paged_kv_last_page_len_buffer: torch.Tensor | None,
+    ) -> None:
+        """Takes the buffers of CUDA graphs."""
+        self._paged_kv_indptr_buf = paged_kv_indptr_buffer
+        self._paged_kv_indices_buf = paged_kv_indices_buffer
+        self._paged_kv_last_page_len_buf = paged_kv_last_page_len_buffer
+        self._buffers = (
+            Buffer("paged_kv_indptr_buffer", paged_kv_indptr_buffer),
+            Buffer("paged_kv_indices_buffer", paged_kv_indices_buffer),
+            Buffer("paged_kv_last_page_len_buffer", paged_kv_last_page_len_buffer),
+        )
+        self._fixed_queries = True
+        self._fixed_batch_size: int | None = None
+        if self._use_cuda_graph:
+            for buffer in self._buffers:
+                _checks.index(buffer.name, buffer.present(), self._float_workspace_buffer, "[n]")
+            self._fixed_batch_size = self._buffers[2].present().shape[0]
+            _checks.shape(
+                self._buffers[0].name,
+                self._buffers[0].present(),
+                (self._fixed_batch_size + 1,),
+                "batch_size + 1, of paged_kv_last_page_len_buffer",
+            )
+
+    def _plan_decode(
+        self,
+        indptr: torch.Tensor,
+        indices: torch.Tensor,
+        last_page_len: torch.Tensor,
+        heads: _plan.Heads,
+        page_size: int,
+        chosen: Options,
+    ) -> None:
+        host = _plan.host_indptr("indptr", indptr, self._fixed_batch_size, first=None)
+        lengths = _plan.paged_lengths(
+            host,
+            _plan.host_index("last_page_len", last_page_len, "[batch_size]"),
+            page_size,
+            ("indptr", "last_page_len"),
+        )
+        pages = _plan.page_indices("indices", indices, int(host[-1]), self.device)
+        batch_size = lengths.shape[0]
+        self._make_plan(
+            _plan.Requests(torch.arange(batch_size + 1, dtype=torch.int32), host[:-1], lengths),
+            heads,
+            chosen,
+            kv_indices=pages,
+            used_indices=int(host[-1]),
+            page_size=page_size,
+            indices_buffer=self._buffers[1],
+        )
+        if self._use_cuda_graph:
+            self._buffers[0].write(indptr)
+            self._buffers[2].write(last_page_len)
 
 
 def _with_slots(paged_kv_cache: KVCache, hnd: bool) -> KVCache:

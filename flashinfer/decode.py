@@ -12,7 +12,7 @@ Common to all attention functions of this package:
   is seen; the output is then 0.
 * ``sm_scale``: factor of the scores, ``1 / sqrt(head_dim)`` where None. ``logits_soft_cap``: c > 0
   turns a score x into ``c * tanh(x / c)``. ``window_left``: a query at position p sees keys from
-  ``p - window_left`` on; -1 is no window.
+  ``p - window_left`` on; -1 or None is no window.
 * ``pos_encoding_mode``: ``"NONE"``; ``"ROPE_LLAMA"``, which rotates queries and keys on the fly,
   with ``rope_scale`` (None: 1) and ``rope_theta`` (None: 1e4) as in :mod:`flashinfer.rope`; or
   ``"ALIBI"``. A query stands at the end of its request: the last one at position ``kv_len - 1``.
@@ -35,11 +35,13 @@ from typing import Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _plan, _single
+from flashinfer import _attention, _plan, _single
 from flashinfer._attention import Attended, KVCache, Options
-from flashinfer._wrapper import Buffer, Wrapper, result, state
+from flashinfer._mla import BatchDecodeMlaWithPagedKVCacheWrapper
+from flashinfer._wrapper import BatchDecodeWrapper, result, state
 
 __all__ = [
+    "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
     "single_decode_with_kv_cache",
@@ -109,7 +111,7 @@ def single_decode_with_kv_cache(
     return _single.attend(q[None], k, v, hnd, chosen, v_scale=v_scale)[0][0]
 
 
-class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
+class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
     """Decode attention of a batch over a paged KV cache: ``plan`` once a step, ``run`` per layer.
 
     Example:
@@ -143,26 +145,9 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
     ) -> None:
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph)
         self._use_tensor_cores = use_tensor_cores
-        self._paged_kv_indptr_buf = paged_kv_indptr_buffer
-        self._paged_kv_indices_buf = paged_kv_indices_buffer
-        self._paged_kv_last_page_len_buf = paged_kv_last_page_len_buffer
-        self._buffers = (
-            Buffer("paged_kv_indptr_buffer", paged_kv_indptr_buffer),
-            Buffer("paged_kv_indices_buffer", paged_kv_indices_buffer),
-            Buffer("paged_kv_last_page_len_buffer", paged_kv_last_page_len_buffer),
+        self._prepare(
+            paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer
         )
-        self._fixed_queries = True
-        self._fixed_batch_size: int | None = None
-        if use_cuda_graph:
-            for buffer in self._buffers:
-                _checks.index(buffer.name, buffer.present(), float_workspace_buffer, "[n]")
-            self._fixed_batch_size = self._buffers[2].present().shape[0]
-            _checks.shape(
-                self._buffers[0].name,
-                self._buffers[0].present(),
-                (self._fixed_batch_size + 1,),
-                "batch_size + 1, of paged_kv_last_page_len_buffer",
-            )
 
     @property
     def use_tensor_cores(self) -> bool:
@@ -237,27 +222,8 @@ class BatchDecodeWithPagedKVCacheWrapper(Wrapper):
             rope_scale=rope_scale,
             rope_theta=rope_theta,
         )
-        host = _plan.host_indptr("indptr", indptr, self._fixed_batch_size, first=None)
-        lengths = _plan.paged_lengths(
-            host,
-            _plan.host_index("last_page_len", last_page_len, "[batch_size]"),
-            page_size,
-            ("indptr", "last_page_len"),
-        )
-        pages = _plan.page_indices("indices", indices, int(host[-1]), self.device)
-        batch_size = lengths.shape[0]
-        self._make_plan(
-            _plan.Requests(torch.arange(batch_size + 1, dtype=torch.int32), host[:-1], lengths),
-            _plan.Heads(num_qo_heads, num_kv_heads, head_dim),
-            chosen,
-            kv_indices=pages,
-            used_indices=int(host[-1]),
-            page_size=page_size,
-            indices_buffer=self._buffers[1],
-        )
-        if self._use_cuda_graph:
-            self._buffers[0].write(indptr)
-            self._buffers[2].write(last_page_len)
+        heads = _plan.Heads(num_qo_heads, num_kv_heads, head_dim)
+        self._plan_decode(indptr, indices, last_page_len, heads, page_size, chosen)
 
     begin_forward = plan
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from flashinfer import _checks, _ops
@@ -47,7 +49,8 @@ def segment_packbits(
     """:func:`packbits` of every segment ``x[indptr[i]:indptr[i + 1]]``, each from a fresh byte.
 
     The size of the result depends on ``indptr``, so on CUDA this waits for the device, and
-    ``torch.compile(fullgraph=True)`` needs ``torch._dynamo.config.capture_scalar_outputs``.
+    ``torch.compile(fullgraph=True)`` needs ``torch._dynamo.config.capture_scalar_outputs``;
+    ``torch.export`` takes it as it is.
 
     Args:
         x: ``[n]``, bool or any dtype of which non-zero counts as true.
@@ -69,7 +72,7 @@ def segment_packbits(
         raise ValueError("indptr has shape [0], expected [batch_size + 1]")
     new_indptr = torch.zeros_like(indptr)
     torch.cumsum((indptr.diff() + 7) // 8, dim=0, out=new_indptr[1:])
-    total = int(new_indptr[-1].item())
+    total: Any = new_indptr[-1].item()  # an int, or a symbol where something traces
     y = torch.empty((total,), dtype=torch.uint8, device=x.device)
     _ops.segment_packbits(bools, in_indptr, new_indptr.to(torch.int32), y, little_endian)
     return y, new_indptr

@@ -53,6 +53,24 @@ def _attention(generator: torch.Generator) -> None:
     torch.testing.assert_close(wrapper.run(q, tuple(pages)), expected, rtol=1e-4, atol=1e-5)
 
 
+def _mla(generator: torch.Generator) -> None:
+    q_nope, q_pe = (torch.randn(1, 5, dim, generator=generator) for dim in (512, 64))
+    ckv, kpe = (torch.randn(3, 4, dim, generator=generator) for dim in (512, 64))
+    keys = torch.cat([ckv, kpe], -1)[[2, 0, 1]].flatten(0, 1)[:11]
+    # The kernel turns pairs (2i, 2i + 1) of the last 64: a key by its place, q by the last one's.
+    angle = torch.arange(11)[:, None] * 1e4 ** (-torch.arange(32) / 32)
+    turn = torch.polar(torch.ones_like(angle), angle)
+    k_pe = torch.view_as_complex(keys[:, 512:].reshape(11, 32, 2)) * turn
+    turned = torch.view_as_complex(q_pe[0].reshape(5, 32, 2)) * turn[-1]
+    scores = q_nope[0] @ keys[:, :512].T + (turned @ k_pe.mH).real
+    expected = (scores / 192**0.5).softmax(-1) @ keys[:, :512]
+    wrapper = flashinfer.BatchDecodeMlaWithPagedKVCacheWrapper(torch.empty(1 << 20))
+    tables = [torch.tensor(table) for table in ([0, 3], [2, 0, 1], [3])]
+    wrapper.plan(*tables, 5, 512, 4, 192**-0.5)
+    out = wrapper.run(q_nope, q_pe, ckv, kpe)
+    torch.testing.assert_close(out[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def _quantization(generator: torch.Generator) -> None:
     bits = torch.rand(21, generator=generator) < 0.5
     packed = flashinfer.packbits(bits, bitorder="little")
@@ -68,7 +86,7 @@ def main(variant: str) -> None:
     """Stops with a message unless this is `variant` and its operators compute what they should."""
     if variant != _build_info.VARIANT:
         raise SystemExit(f"this is {_build_info.VARIANT}, its name says {variant}")
-    for check in (_norm, _activation, _cascade, _attention, _quantization):
+    for check in (_norm, _activation, _cascade, _attention, _mla, _quantization):
         check(torch.Generator().manual_seed(0))
     print(f"flashinfer {flashinfer.__version__} with torch {torch.__version__}: the CPU ops agree")
 

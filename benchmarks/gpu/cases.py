@@ -98,6 +98,14 @@ def _attention(
     return 2 * queries + cache + pages, 4 * dim * pairs
 
 
+def _mla(*, batch: int, kv: int, heads: int, page: int) -> tuple[int, int]:
+    ckv, kpe = 512, 64
+    queries = batch * heads * (2 * ckv + kpe) * ELEMENT
+    cache = batch * kv * (ckv + kpe) * ELEMENT
+    pages = batch * -(-kv // page) * INDEX
+    return queries + cache + pages, 2 * batch * heads * kv * (2 * ckv + kpe)
+
+
 def _rmsnorm(*, rows: int, hidden: int) -> tuple[int, int]:
     return (2 * rows + 1) * hidden * ELEMENT, 0
 
@@ -132,6 +140,7 @@ _COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
     "batch_decode": _attention,
     "single_prefill": _attention,
     "batch_prefill": _attention,
+    "mla_decode": _mla,
     "rmsnorm": _rmsnorm,
     "fused_add_rmsnorm": _fused_add_rmsnorm,
     "silu_and_mul": _silu_and_mul,
@@ -209,6 +218,22 @@ def _append_attention() -> list[Case]:
     ]  # fmt: skip
 
 
+def _mla_decode() -> list[Case]:
+    # 16 heads are limited by memory; 128 are about even between it and the tensor cores.
+    small, large = Target("us", 15), Target("copy", 0.85)
+    return [
+        case("mla", "mla_decode", small, batch=1, kv=1024, heads=16, page=64),
+        case("mla", "mla_decode", None, batch=1, kv=8192, heads=16, page=64),
+        case("mla", "mla_decode", large, batch=64, kv=1024, heads=16, page=64),
+        case("mla", "mla_decode", large, batch=64, kv=8192, heads=16, page=64),
+        case("mla", "mla_decode", None, batch=64, kv=8192, heads=16, page=1),
+        case("mla", "mla_decode", None, batch=1, kv=1024, heads=128, page=64),
+        case("mla", "mla_decode", None, batch=1, kv=8192, heads=128, page=64),
+        case("mla", "mla_decode", None, batch=16, kv=1024, heads=128, page=64),
+        case("mla", "mla_decode", None, batch=64, kv=8192, heads=128, page=64),
+    ]
+
+
 def _elementwise() -> list[Case]:
     rows = Target("copy", 0.92)
     paged, merge = Target("copy", 0.85), Target("copy", 0.88)
@@ -230,4 +255,10 @@ def _elementwise() -> list[Case]:
     ]
 
 
-CASES: tuple[Case, ...] = (*_decode(), *_prefill(), *_append_attention(), *_elementwise())
+CASES: tuple[Case, ...] = (
+    *_decode(),
+    *_prefill(),
+    *_append_attention(),
+    *_mla_decode(),
+    *_elementwise(),
+)

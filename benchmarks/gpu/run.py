@@ -30,17 +30,21 @@ from benchmarks.gpu.peers import Died, Worker
 from conda_bridge import atomic
 
 SCHEMA_VERSION = 1
-# As in attention.py and elementwise.py, which import torch; this process has no need of it.
+# As in attention.py, mla.py and elementwise.py, which import torch; this process has no need of it.
 ATTENTION_OPS = ("single_decode", "batch_decode", "single_prefill", "batch_prefill")
 ATTENTION_SIDES = ("sdpa-flash", "sdpa-cudnn", "flex")
+MLA_OPS = ("mla_decode",)
+MLA_SIDES = ("sdpa",)
 ELEMENTWISE_SIDES = ("torch", "compile")
-OTHER_SIDES = (*ATTENTION_SIDES, *ELEMENTWISE_SIDES, "published", "published-tc")
+OTHER_SIDES = (*ATTENTION_SIDES, *MLA_SIDES, *ELEMENTWISE_SIDES, "published", "published-tc")
 
 Say = Callable[[str], None]
 
 
 def torch_sides(op: str) -> Sequence[str]:
     """What torch has for an operation."""
+    if op in MLA_OPS:
+        return MLA_SIDES
     return ATTENTION_SIDES if op in ATTENTION_OPS else ELEMENTWISE_SIDES
 
 
@@ -51,7 +55,8 @@ def our_sides(_op: str) -> Sequence[str]:
 
 def published_sides(op: str) -> Sequence[str]:
     """A published wheel leaves the choice of tensor cores for decode to the caller."""
-    return ("published", "published-tc") if op.endswith("decode") else ("published",)
+    choice = op in ATTENTION_OPS and op.endswith("decode")
+    return ("published", "published-tc") if choice else ("published",)
 
 
 def contestants(options: argparse.Namespace) -> list[Worker]:

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "attention_plan.h"
+#include "cpu/attention_job.h"
 #include "cpu/check.h"
 #include "cpu/parallel.h"
 #include "cpu/rope_turns.h"
@@ -50,10 +51,11 @@ fi_status check(const fi_attention_args& args) {
 }
 
 // The numbers of an item that an address is computed from, and the pages of its keys.
-fi_status check_item(const fi_attention_args& args, const fi_attention_item& item, int64_t i) {
-  const auto wrong = [i](const char* name, int64_t value, int64_t from, int64_t to) {
-    return fail(FI_INVALID_ARGUMENT, "attention: %s of item %lld is %lld, expected %lld to %lld",
-                name, static_cast<long long>(i), static_cast<long long>(value),
+fi_status check_item(const char* op, const fi_attention_args& args, const fi_attention_item& item,
+                     int64_t i) {
+  const auto wrong = [op, i](const char* name, int64_t value, int64_t from, int64_t to) {
+    return fail(FI_INVALID_ARGUMENT, "%s: %s of item %lld is %lld, expected %lld to %lld", op, name,
+                static_cast<long long>(i), static_cast<long long>(value),
                 static_cast<long long>(from), static_cast<long long>(to));
   };
   constexpr int64_t kLargest = INT32_MAX;
@@ -70,41 +72,30 @@ fi_status check_item(const fi_attention_args& args, const fi_attention_item& ite
   }
   if (item.slot >= 0 && (args.partial_out == nullptr || args.partial_lse == nullptr)) {
     return fail(FI_INVALID_ARGUMENT,
-                "attention: partial_out or partial_lse is NULL, but item %lld writes to slot %d",
+                "%s: partial_out or partial_lse is NULL, but item %lld writes to slot %d", op,
                 static_cast<long long>(i), item.slot);
   }
   if (args.kv_indices == nullptr) return FI_OK;
   const int64_t last = item.kv_base + ceil_div(item.kv_end, args.page_size);
   for (int64_t entry = item.kv_base + item.kv_begin / args.page_size; entry < last; ++entry) {
     if (args.kv_indices[entry] < 0) {
-      return fail(FI_INVALID_ARGUMENT, "attention: kv_indices[%lld] is %d, expected 0 or more",
+      return fail(FI_INVALID_ARGUMENT, "%s: kv_indices[%lld] is %d, expected 0 or more", op,
                   static_cast<long long>(entry), args.kv_indices[entry]);
     }
   }
   return FI_OK;
 }
 
-fi_status check_merge(const fi_attention_merge& merge, int64_t i) {
+fi_status check_merge(const char* op, const fi_attention_merge& merge, int64_t i) {
   const int32_t values[] = {merge.qo_begin, merge.qo_len, merge.row_begin, merge.first_slot,
                             merge.num_slots};
   for (const int32_t value : values) {
     if (value < 0) {
-      return fail(FI_INVALID_ARGUMENT, "attention: merge %lld of the plan has a negative number %d",
+      return fail(FI_INVALID_ARGUMENT, "%s: merge %lld of the plan has a negative number %d", op,
                   static_cast<long long>(i), value);
     }
   }
   return FI_OK;
-}
-
-// Elements that a unit touches, on average.
-int64_t unit_elements(const fi_attention_args& args, const fi_attention_item* items, int64_t n) {
-  const int64_t group = args.num_qo_heads / args.num_kv_heads;
-  int64_t elements = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t rows = std::min(args.tile_rows, items[i].qo_len * group - items[i].row_begin);
-    elements += 2 * (items[i].kv_end - items[i].kv_begin) * (1 + rows / 8) + 2 * rows;
-  }
-  return n > 0 ? elements * args.head_dim / n : 0;
 }
 
 // Slopes as fi_pos_encoding has them, times log2(e). exp2l: see fill_turns on pow.
@@ -125,6 +116,45 @@ void fill_slopes(const fi_attention_args& args, float* slopes) {
 
 }  // namespace
 
+fi_status open_plan(const char* op, const fi_attention_args& args, AttentionJob* job) {
+  const int64_t num_items = args.plan[0], num_merges = args.plan[1];
+  if (num_items < 0 || num_items > args.item_capacity || num_merges < 0 ||
+      num_merges > args.merge_capacity) {
+    return fail(FI_INVALID_ARGUMENT,
+                "%s: the plan has %lld items and %lld merges, expected up to %lld and %lld", op,
+                static_cast<long long>(num_items), static_cast<long long>(num_merges),
+                static_cast<long long>(args.item_capacity),
+                static_cast<long long>(args.merge_capacity));
+  }
+  const void* first_item = args.plan + FI_PLAN_HEADER;
+  const void* first_merge = args.plan + FI_PLAN_HEADER + FI_PLAN_ITEM * args.item_capacity;
+  job->args = &args;
+  job->items = static_cast<const fi_attention_item*>(first_item);
+  job->merges = static_cast<const fi_attention_merge*>(first_merge);
+  job->num_items = num_items;
+  job->num_merges = num_merges;
+  for (int64_t i = 0; i < num_items; ++i) {
+    if (const fi_status status = check_item(op, args, job->items[i], i)) return status;
+  }
+  for (int64_t i = 0; i < num_merges; ++i) {
+    if (const fi_status status = check_merge(op, job->merges[i], i)) return status;
+  }
+  return FI_OK;
+}
+
+int64_t unit_elements(const AttentionJob& job) {
+  const fi_attention_args& args = *job.args;
+  const fi_attention_item* items = job.items;
+  const int64_t n = job.num_items;
+  const int64_t group = args.num_qo_heads / args.num_kv_heads;
+  int64_t elements = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t rows = std::min(args.tile_rows, items[i].qo_len * group - items[i].row_begin);
+    elements += 2 * (items[i].kv_end - items[i].kv_begin) * (1 + rows / 8) + 2 * rows;
+  }
+  return n > 0 ? elements * args.head_dim / n : 0;
+}
+
 fi_status attention_plan(const fi_exec&, const fi_attention_plan_args& args) {
   // No number here may depend on the threads: a result would depend on them too.
   PlanShape shape{};
@@ -141,33 +171,12 @@ fi_status attention(const fi_exec& exec, const fi_attention_args& args) {
   const Kernels* table = nullptr;
   if (const fi_status status = choose("attention", args.q_dtype, &table)) return status;
   if (const fi_status status = check(args)) return status;
-  const int64_t num_items = args.plan[0], num_merges = args.plan[1];
-  if (num_items < 0 || num_items > args.item_capacity || num_merges < 0 ||
-      num_merges > args.merge_capacity) {
-    return fail(FI_INVALID_ARGUMENT,
-                "attention: the plan has %lld items and %lld merges, expected up to %lld and %lld",
-                static_cast<long long>(num_items), static_cast<long long>(num_merges),
-                static_cast<long long>(args.item_capacity),
-                static_cast<long long>(args.merge_capacity));
-  }
-  const void* first_item = args.plan + FI_PLAN_HEADER;
-  const void* first_merge = args.plan + FI_PLAN_HEADER + FI_PLAN_ITEM * args.item_capacity;
   int64_t next_unit = 0;
   int32_t no_memory = 0;
-  AttentionJob job{&args,
-                   static_cast<const fi_attention_item*>(first_item),
-                   static_cast<const fi_attention_merge*>(first_merge),
-                   num_items,
-                   nullptr,
-                   nullptr,
-                   &next_unit,
-                   &no_memory};
-  for (int64_t i = 0; i < num_items; ++i) {
-    if (const fi_status status = check_item(args, job.items[i], i)) return status;
-  }
-  for (int64_t i = 0; i < num_merges; ++i) {
-    if (const fi_status status = check_merge(job.merges[i], i)) return status;
-  }
+  AttentionJob job{};
+  job.next_unit = &next_unit;
+  job.no_memory = &no_memory;
+  if (const fi_status status = open_plan("attention", args, &job)) return status;
 
   double turns[kMaxHeadDim / 2];
   if (args.pos_encoding == FI_POS_ROPE_LLAMA) {
@@ -186,11 +195,11 @@ fi_status attention(const fi_exec& exec, const fi_attention_args& args) {
     job.slopes = slopes.get();
   }
   if (no_memory == 0) {
-    for_ranges(exec, num_items * args.num_kv_heads, unit_elements(args, job.items, num_items),
+    for_ranges(exec, job.num_items * args.num_kv_heads, unit_elements(job),
                table->attention_units[args.kv_dtype], job);
   }
   if (no_memory != 0) return fail(FI_INVALID_ARGUMENT, "attention: no memory for scratch");
-  for_ranges(exec, num_merges * args.num_kv_heads, 4 * args.tile_rows * args.head_dim,
+  for_ranges(exec, job.num_merges * args.num_kv_heads, 4 * args.tile_rows * args.head_dim,
              table->attention_merges, job);
   return FI_OK;
 }

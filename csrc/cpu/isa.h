@@ -20,6 +20,9 @@ constexpr int kActivations = 3;
 // And those a KV cache may have, the fp8 types after them.
 constexpr int kCacheTypes = 5;
 constexpr int64_t kMaxHeadDim = 256;
+// Of multi-head latent attention: the compressed keys and the part of them that RoPE turns.
+constexpr int64_t kMaxLatentDim = 512;
+constexpr int64_t kMaxLatentRope = 128;
 
 // What the rope kernels need beyond the caller's arguments.
 struct RopeJob {
@@ -32,16 +35,60 @@ struct AttentionJob {
   const fi_attention_args* args;
   const fi_attention_item* items;
   const fi_attention_merge* merges;
-  int64_t num_items;
+  int64_t num_items, num_merges;
   const double* turns;  // [head_dim / 2] f(i) / (2 pi) for RoPE, or NULL
   const float* slopes;  // [num_qo_heads] log2(e) * ALiBi's slope, or NULL
   int64_t* next_unit;   // (item, KV head) pairs that threads have taken
   int32_t* no_memory;   // set by a thread that found none for its scratch
 };
 
+// Products of matrices that share their types and strides: for each group rows x depth of a times
+// depth x cols of b. A line of b is what lies side by side: a column, or a row.
+struct GemmGroup {
+  const void* a;
+  const void* b;
+  void* out;
+  int64_t rows;
+  float scale;  // of the sums
+};
+struct GemmUnit {
+  int64_t group, first_row, rows, first_col;  // a block of rows and columns of a group
+};
+struct GemmJob {
+  fi_dtype a_dtype, out_dtype;
+  int64_t cols, depth;
+  int64_t a_stride, b_stride, out_stride;  // from row to row, line to line, row to row
+  bool columns;                            // the lines of b are columns
+  const GemmGroup* groups;
+  const GemmUnit* units;
+  int64_t num_units, unit_cols, most_rows;  // of any group
+  int64_t* next_unit;                       // that a thread takes
+  int32_t* no_memory;                       // set by a thread that found none for its scratch
+};
+constexpr int64_t kGemmUnitRows = 516;  // at most, of a unit
+
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention) and the range counts rows, tokens, for packbits bytes of output, for
-// attention (item or merge, KV head) pairs. The dtype comes first.
+// AttentionJob for attention, a GemmJob for gemm) and the range counts rows, tokens, for packbits
+// bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
+// `attention` sees ckv in the place of keys and kpe in the place of values; turns are those of kpe.
+struct MlaJob {
+  const fi_mla_decode_args* args;
+  AttentionJob attention;
+};
+
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
+// AttentionJob for attention, an MlaJob for mla_units) and the range counts rows, tokens, for
+// Sampling: rows (requests for a chain), and what a thread sets that found no memory for its
+// scratch.
+template <class Args>
+struct SamplingJob {
+  const Args* args;
+  int32_t* no_memory;
+};
+
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
+// AttentionJob for attention, a SamplingJob for sampling) and the range counts rows, tokens, for
+// packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];
@@ -51,7 +98,13 @@ struct Kernels {
   fi_range_body merge_states[kFloatTypes];
   fi_range_body attention_units[kCacheTypes];  // by kv_dtype
   fi_range_body attention_merges;
+  fi_range_body mla_units[kFloatTypes];
   fi_range_body packbits;
+  fi_range_body gemm_units[kCacheTypes];  // by the type of b
+  fi_range_body sample;
+  fi_range_body renorm_probs;
+  fi_range_body mask_logits;
+  fi_range_body chain_speculative;
 };
 
 extern const Kernels kBaselineKernels;

@@ -6,13 +6,14 @@
 #include "attention_plan.h"
 #include "flashinfer/attention/merge.cuh"
 #include "flashinfer/attention/shape.cuh"
+#include "flashinfer/mla/params.cuh"
 #include "launcher.h"
+#include "rope_frequencies.h"
 
 namespace flashinfer {
 namespace cuda {
 namespace {
 
-constexpr double kLog2e = 1.4426950408889634;
 constexpr int kShortRows = 16, kRows = 64, kLongRows = 128;
 
 // How many blocks of a kernel a multiprocessor holds, by shared memory and by registers. The build
@@ -57,31 +58,6 @@ fi_status check_tile_rows(const char* op, int64_t tile_rows) {
   if (is_tile_rows(tile_rows)) return FI_OK;
   return fail(FI_INVALID_ARGUMENT, "%s: tile_rows must be 16, 64 or 128 on CUDA, got %lld", op,
               static_cast<long long>(tile_rows));
-}
-
-// Tensors whose rows are moved 16 bytes at a time.
-struct Vectors {
-  const char* name;
-  const void* data;
-  int64_t element_size;
-  int64_t strides[3];
-};
-
-fi_status check_alignment(const Vectors& tensor) {
-  if (!pointers_aligned(16, {tensor.data})) {
-    return fail(FI_INVALID_ARGUMENT, "attention: %s is at %p, expected a multiple of 16 bytes",
-                tensor.name, tensor.data);
-  }
-  for (const int64_t stride : tensor.strides) {
-    if (!sizes_aligned(16, tensor.element_size, {stride})) {
-      return fail(FI_INVALID_ARGUMENT,
-                  "attention: %s has a stride of %lld elements, expected a multiple of %lld (16 "
-                  "bytes)",
-                  tensor.name, static_cast<long long>(stride),
-                  static_cast<long long>(16 / tensor.element_size));
-    }
-  }
-  return FI_OK;
 }
 
 fi_status check(const fi_attention_args& args) {
@@ -143,40 +119,9 @@ fi_status check(const fi_attention_args& args) {
            Vectors{"out", args.out, 2, {args.out_stride_n, used(q_heads, args.out_stride_h), 0}},
            Vectors{"partial_out", args.partial_out, 4, {0, 0, 0}},
        }) {
-    if (const fi_status status = check_alignment(tensor)) return status;
+    if (const fi_status status = check_alignment("attention", tensor)) return status;
   }
   return FI_OK;
-}
-
-// Frequencies in turns of a circle per position, as the sum of two floats each. The same for every
-// layer and step of a model: the last ones are kept.
-void set_frequencies(const fi_attention_args& args, GeneralAttentionParams* params) {
-  struct Known {
-    int64_t head_dim = 0;
-    float scale = 0.0f, theta = 0.0f;
-    float high[kMaxRopePairs], low[kMaxRopePairs];
-  };
-  thread_local Known known;
-  if (known.head_dim != args.head_dim || known.scale != args.rope_scale ||
-      known.theta != args.rope_theta) {
-    constexpr double kTwoPi = 6.283185307179586476925286766559;
-    for (int64_t i = 0; i < args.head_dim / 2; ++i) {
-      const double frequency = std::pow(static_cast<double>(args.rope_theta),
-                                        -2.0 * static_cast<double>(i) / args.head_dim);
-      const double turns = frequency / args.rope_scale / kTwoPi;
-      known.high[i] = static_cast<float>(turns);
-      known.low[i] = static_cast<float>(turns - known.high[i]);
-    }
-    known.head_dim = args.head_dim;
-    known.scale = args.rope_scale;
-    known.theta = args.rope_theta;
-  }
-  std::copy_n(known.high, args.head_dim / 2, params->rope_high);
-  std::copy_n(known.low, args.head_dim / 2, params->rope_low);
-}
-
-KvTensor kv_tensor(const void* data, int64_t size, int64_t page, int64_t n, int64_t h) {
-  return {static_cast<const char*>(data), page * size, n * size, h * size};
 }
 
 GeneralAttentionParams make_params(const fi_attention_args& args) {
@@ -218,7 +163,9 @@ GeneralAttentionParams make_params(const fi_attention_args& args) {
   while (p.alibi_heads <= p.num_qo_heads / 2) p.alibi_heads *= 2;
   p.e5m2 = args.kv_dtype == FI_FLOAT8_E5M2;
   p.rope = args.pos_encoding == FI_POS_ROPE_LLAMA;
-  if (p.rope) set_frequencies(args, &p);
+  if (p.rope) {
+    set_frequencies(args.head_dim, args.rope_scale, args.rope_theta, p.rope_high, p.rope_low);
+  }
   return p;
 }
 
@@ -247,21 +194,25 @@ fi_status run(Device& device, const fi_attention_args& args, const GeneralAttent
   return launch_attention<T, kRows, false>(device, grid(kRows), args.head_dim, fp8, p);
 }
 
-template <typename T>
-fi_status run_merge(Device& device, const fi_attention_args& args,
-                    const GeneralAttentionParams& p) {
-  const int head_dim = static_cast<int>(args.head_dim);
-  const AttentionMergeParams merge{p, head_dim, args.item_capacity};
-  const dim3 blocks(
-      static_cast<unsigned>(args.merge_capacity), static_cast<unsigned>(args.num_kv_heads),
-      static_cast<unsigned>(ceil_div(args.tile_rows, min_merge_rows(head_dim, p.tile_rows))));
-  return device.launch("attention", attention_merge_kernel<T>, blocks, dim3(kAttentionMergeThreads),
-                       0, merge);
-}
-
 }  // namespace
 
+template <typename T>
+fi_status launch_merge(Device& device, const char* op, const AttentionParams& params, int head_dim,
+                       int64_t item_capacity, int64_t merge_capacity) {
+  const AttentionMergeParams merge{params, head_dim, item_capacity};
+  const int64_t parts = ceil_div(params.tile_rows, min_merge_rows(head_dim, params.tile_rows));
+  const dim3 blocks(static_cast<unsigned>(merge_capacity),
+                    static_cast<unsigned>(params.num_kv_heads), static_cast<unsigned>(parts));
+  return device.launch(op, attention_merge_kernel<T>, blocks, dim3(kAttentionMergeThreads), 0,
+                       merge);
+}
+template fi_status launch_merge<__half>(Device&, const char*, const AttentionParams&, int, int64_t,
+                                        int64_t);
+template fi_status launch_merge<__nv_bfloat16>(Device&, const char*, const AttentionParams&, int,
+                                               int64_t, int64_t);
+
 fi_status attention_plan(const fi_exec& exec, const fi_attention_plan_args& args) {
+  if (args.head_dim == kCkvDim) return mla_plan(exec, args);
   if (const fi_status status = check_head_dim("attention_plan", args.head_dim)) return status;
   if (args.num_kv_heads <= 0 || args.batch_size < 0) return plan_attention(args, PlanShape{});
   PlanShape shape{};
@@ -291,7 +242,9 @@ fi_status attention(const fi_exec& exec, const fi_attention_args& args) {
   const auto both = [&](auto zero) {
     using T = decltype(zero);
     if (const fi_status status = run<T>(device, args, params)) return status;
-    return args.merge_capacity > 0 ? run_merge<T>(device, args, params) : FI_OK;
+    if (args.merge_capacity == 0) return FI_OK;
+    return launch_merge<T>(device, "attention", params, static_cast<int>(args.head_dim),
+                           args.item_capacity, args.merge_capacity);
   };
   return args.q_dtype == FI_FLOAT16 ? both(__half()) : both(__nv_bfloat16());
 }

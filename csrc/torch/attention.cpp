@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "attention_plan_args.h"
 #include "ops.h"
 
 namespace flashinfer {
@@ -10,14 +11,6 @@ namespace {
 static_assert(sizeof(fi_attention_plan_result) == 5 * sizeof(int64_t), "result is int64[5]");
 
 long long wide(int64_t value) { return value; }
-
-fi_pos_encoding parse_pos_encoding(std::string_view name) {
-  if (name == "NONE") return FI_POS_NONE;
-  if (name == "ROPE_LLAMA") return FI_POS_ROPE_LLAMA;
-  if (name == "ALIBI") return FI_POS_ALIBI;
-  value_error("pos_encoding is '%.*s', expected NONE, ROPE_LLAMA or ALIBI",
-              static_cast<int>(name.size()), name.data());
-}
 
 // The number of pages, or of rows where there are none, that k and v have.
 int64_t describe_keys(const Tensor& k, const Tensor& v, bool paged, bool hnd,
@@ -56,14 +49,6 @@ int64_t describe_keys(const Tensor& k, const Tensor& v, bool paged, bool hnd,
   }
   return k.size(paged ? 0 : entry);
 }
-
-// On the CPU the plan is here to be read, so whatever it leads to is checked before it is touched.
-struct Extents {
-  int64_t tokens, slots;
-  int64_t keys;     // pages, or rows of k
-  int64_t indices;  // entries of kv_indices
-  int64_t mask_bytes, mask_requests;
-};
 
 void check_item(const fi_attention_args& args, const fi_attention_item& item, const Extents& has) {
   if (int64_t{item.qo_begin} + item.qo_len > has.tokens) {
@@ -107,6 +92,20 @@ void check_item(const fi_attention_args& args, const fi_attention_item& item, co
   }
 }
 
+int64_t plan_words(int64_t item_capacity, int64_t merge_capacity) {
+  return FI_PLAN_HEADER + FI_PLAN_ITEM * item_capacity + FI_PLAN_MERGE * merge_capacity;
+}
+
+}  // namespace
+
+fi_pos_encoding parse_pos_encoding(std::string_view name) {
+  if (name == "NONE") return FI_POS_NONE;
+  if (name == "ROPE_LLAMA") return FI_POS_ROPE_LLAMA;
+  if (name == "ALIBI") return FI_POS_ALIBI;
+  value_error("pos_encoding is '%.*s', expected NONE, ROPE_LLAMA or ALIBI",
+              static_cast<int>(name.size()), name.data());
+}
+
 void check_plan(const fi_attention_args& args, const Extents& has) {
   if (args.plan[0] < 0 || args.plan[0] > args.item_capacity || args.plan[1] < 0 ||
       args.plan[1] > args.merge_capacity) {
@@ -128,11 +127,39 @@ void check_plan(const fi_attention_args& args, const Extents& has) {
   }
 }
 
-int64_t plan_words(int64_t item_capacity, int64_t merge_capacity) {
-  return FI_PLAN_HEADER + FI_PLAN_ITEM * item_capacity + FI_PLAN_MERGE * merge_capacity;
+void read_plan(const Tensor& plan, const Tensor& workspace, int64_t tile_rows,
+               int64_t item_capacity, int64_t merge_capacity, int64_t num_slots,
+               fi_attention_args* args) {
+  if (tile_rows <= 0 || item_capacity < 0 || merge_capacity < 0 || num_slots < 0) {
+    value_error(
+        "tile_rows is %lld, item_capacity %lld, merge_capacity %lld, num_slots %lld,"
+        " expected what a plan was made with",
+        wide(tile_rows), wide(item_capacity), wide(merge_capacity), wide(num_slots));
+  }
+  check_index(plan, plan_words(item_capacity, merge_capacity));
+  args->plan = plan.as<const int32_t>();
+  args->tile_rows = tile_rows;
+  args->item_capacity = item_capacity;
+  args->merge_capacity = merge_capacity;
+  // The outputs of all slots, then their log-sum-exps.
+  check_dtype(workspace, DType::kFloat);
+  check_shape(workspace, {-1});
+  check_contiguous(workspace);
+  const int64_t slot_rows = num_slots * args->num_kv_heads * tile_rows;
+  if (workspace.size(0) < slot_rows * (args->head_dim + 1)) {
+    value_error("%s has %lld floats, expected %lld or more for %lld partial states", workspace.name,
+                wide(workspace.size(0)), wide(slot_rows * (args->head_dim + 1)), wide(num_slots));
+  }
+  if (num_slots > 0) {
+    args->partial_out = workspace.as<float>();
+    args->partial_lse = args->partial_out + slot_rows * args->head_dim;
+  }
 }
 
-}  // namespace
+int32_t window_size(int64_t window_left) {
+  // A window wider than any sequence is none; it need not fit into 32 bits.
+  return window_left < 0 || window_left > INT32_MAX ? -1 : static_cast<int32_t>(window_left);
+}
 
 void attention_plan(const fi_exec& exec, const Tensor& qo_indptr, const Tensor& kv_base,
                     const Tensor& kv_len, int64_t num_qo_heads, int64_t num_kv_heads,
@@ -218,30 +245,7 @@ void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tens
     args.lse = lse->as<float>();
   }
 
-  if (tile_rows <= 0 || item_capacity < 0 || merge_capacity < 0 || num_slots < 0) {
-    value_error(
-        "tile_rows is %lld, item_capacity %lld, merge_capacity %lld, num_slots %lld,"
-        " expected what a plan was made with",
-        wide(tile_rows), wide(item_capacity), wide(merge_capacity), wide(num_slots));
-  }
-  check_index(plan, plan_words(item_capacity, merge_capacity));
-  args.plan = plan.as<const int32_t>();
-  args.tile_rows = tile_rows;
-  args.item_capacity = item_capacity;
-  args.merge_capacity = merge_capacity;
-  // The outputs of all slots, then their log-sum-exps.
-  check_dtype(workspace, DType::kFloat);
-  check_shape(workspace, {-1});
-  check_contiguous(workspace);
-  const int64_t slot_rows = num_slots * args.num_kv_heads * tile_rows;
-  if (workspace.size(0) < slot_rows * (dim + 1)) {
-    value_error("%s has %lld floats, expected %lld or more for %lld partial states", workspace.name,
-                wide(workspace.size(0)), wide(slot_rows * (dim + 1)), wide(num_slots));
-  }
-  if (num_slots > 0) {
-    args.partial_out = workspace.as<float>();
-    args.partial_lse = args.partial_out + slot_rows * dim;
-  }
+  read_plan(plan, workspace, tile_rows, item_capacity, merge_capacity, num_slots, &args);
   has.slots = num_slots;
 
   args.mask_mode = causal ? FI_MASK_CAUSAL : FI_MASK_NONE;
@@ -263,9 +267,7 @@ void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tens
     check_contiguous(*alibi_slopes);
     args.alibi_slopes = alibi_slopes->as<const float>();
   }
-  // A window wider than any sequence is none; it need not fit into 32 bits.
-  args.window_left =
-      window_left < 0 || window_left > INT32_MAX ? -1 : static_cast<int32_t>(window_left);
+  args.window_left = window_size(window_left);
   args.pos_encoding = parse_pos_encoding(pos_encoding);
   args.sm_scale = static_cast<float>(sm_scale);
   args.logits_soft_cap = static_cast<float>(logits_soft_cap);

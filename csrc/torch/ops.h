@@ -61,10 +61,38 @@ void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tens
                int64_t window_left, std::string_view pos_encoding, double sm_scale,
                double logits_soft_cap, double v_scale, double rope_scale, double rope_theta);
 
+// mla.cpp
+void mla_decode(const fi_exec& exec, const Tensor& q_nope, const Tensor& q_pe, const Tensor& ckv,
+                const Tensor& kpe, const Tensor& kv_indices, const Tensor& out, const Tensor* lse,
+                const Tensor& plan, const Tensor& workspace, int64_t tile_rows,
+                int64_t item_capacity, int64_t merge_capacity, int64_t num_slots,
+                int64_t window_left, std::string_view pos_encoding, double sm_scale,
+                double logits_soft_cap, double v_scale, double rope_scale, double rope_theta);
+
 // quantization.cpp
 void packbits(const fi_exec& exec, const Tensor& x, const Tensor& y, bool little_endian);
 void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_indptr,
                       const Tensor& out_indptr, const Tensor& y, bool little_endian);
+
+// gemm.cpp
+void segment_gemm(const fi_exec& exec, const Tensor& x, const Tensor& weights,
+                  const Tensor& seg_indptr, const Tensor* weight_indices, const Tensor& out,
+                  bool weight_column_major);
+void bmm_fp8(const fi_exec& exec, const Tensor& a, const Tensor& b, const Tensor& a_scale,
+             const Tensor& b_scale, const Tensor& out);
+// sampling.cpp: filters as in api.h; their tensors replace their values.
+void sample(const fi_exec& exec, const Tensor& samples, const Tensor* success, const Tensor& probs,
+            const Tensor& uniform_samples, const Tensor* top_k, int64_t top_k_value,
+            const Tensor* top_p, double top_p_value, const Tensor* min_p, double min_p_value,
+            bool top_k_first);
+void renorm_probs(const fi_exec& exec, const Tensor& out, const Tensor& probs, const Tensor* top_k,
+                  int64_t top_k_value, const Tensor* top_p, double top_p_value);
+void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, const Tensor* top_k,
+                 int64_t top_k_value);
+void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,
+                       const Tensor& output_accepted, const Tensor& output_emitted,
+                       const Tensor& draft_probs, const Tensor& draft_token_ids,
+                       const Tensor& uniform_samples, const Tensor& target_probs);
 
 }  // namespace binding
 }  // namespace flashinfer

@@ -181,6 +181,26 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "bool causal, SymInt window_left, str pos_encoding, float sm_scale, float logits_soft_cap, "  \
   "float v_scale, float rope_scale, float rope_theta"
 
+#define FLASHINFER_MLA_ARGS                                                                  \
+  "Tensor q_nope, Tensor q_pe, Tensor ckv, Tensor kpe, Tensor kv_indices, Tensor(a!) out, "  \
+  "Tensor(b!)? lse, Tensor plan, Tensor workspace, SymInt tile_rows, SymInt item_capacity, " \
+  "SymInt merge_capacity, SymInt num_slots, SymInt window_left, str pos_encoding, "          \
+  "float sm_scale, float logits_soft_cap, float v_scale, float rope_scale, float rope_theta"
+
+#define FLASHINFER_SAMPLING_OPS(X)                                                           \
+  X(sample,                                                                                  \
+    "(Tensor(a!) samples, Tensor(b!)? success, Tensor probs, Tensor uniform_samples, "       \
+    "Tensor? top_k, SymInt top_k_value, Tensor? top_p, float top_p_value, Tensor? min_p, "   \
+    "float min_p_value, bool top_k_first) -> ()")                                            \
+  X(renorm_probs,                                                                            \
+    "(Tensor(a!) out, Tensor probs, Tensor? top_k, SymInt top_k_value, "                     \
+    "Tensor? top_p, float top_p_value) -> ()")                                               \
+  X(mask_logits, "(Tensor(a!) out, Tensor logits, Tensor? top_k, SymInt top_k_value) -> ()") \
+  X(chain_speculative,                                                                       \
+    "(Tensor(a!) output_token_ids, Tensor(b!) output_accepted, "                             \
+    "Tensor(c!) output_emitted, Tensor draft_probs, Tensor draft_token_ids, "                \
+    "Tensor uniform_samples, Tensor target_probs) -> ()")
+
 #define FLASHINFER_FOR_EACH_TORCH_OP(X)                                                           \
   X(rmsnorm, "(Tensor(a!) out, Tensor input, Tensor weight, float eps, float weight_bias) -> ()") \
   X(fused_add_rmsnorm,                                                                            \
@@ -205,9 +225,15 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
     "int head_dim, int device, int tile_rows, int max_slots, int item_capacity, "                 \
     "int merge_capacity, Tensor(a!)? plan, Tensor(b!) result) -> ()")                             \
   X(attention, "(" FLASHINFER_ATTENTION_ARGS ") -> ()")                                           \
+  X(mla_decode, "(" FLASHINFER_MLA_ARGS ") -> ()")                                                \
   X(packbits, "(Tensor x, Tensor(a!) y, bool little_endian) -> ()")                               \
   X(segment_packbits,                                                                             \
-    "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")
+    "(Tensor x, Tensor indptr, Tensor out_indptr, Tensor(a!) y, bool little_endian) -> ()")       \
+  X(segment_gemm,                                                                                 \
+    "(Tensor x, Tensor weights, Tensor seg_indptr, Tensor? weight_indices, Tensor(a!) out, "      \
+    "bool weight_column_major) -> ()")                                                            \
+  X(bmm_fp8, "(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor(a!) out) -> ()")        \
+  FLASHINFER_SAMPLING_OPS(X)
 
 void implement(torch::Library& m) {
 #define FLASHINFER_IMPLEMENT(op, schema) \

@@ -151,6 +151,43 @@ def paged_attention(source: Source) -> list[Pair]:
     ]
 
 
+def mla_decode(source: Source) -> list[Pair]:
+    """Latent attention of DeepSeek's sizes; the keys are turned in the kernel."""
+    page_size, heads, ckv_dim, kpe_dim = 5, 20, 512, 64
+    lengths = [3, 300, 12]
+    pages = [-(-length // page_size) for length in lengths]
+    total = sum(pages)
+    ckv, kpe = source.randn(total, page_size, ckv_dim), source.randn(total, page_size, kpe_dim)
+    q_nope, q_pe = source.randn(3, heads, ckv_dim), source.randn(3, heads, kpe_dim)
+    order = list(range(total - 1, -1, -1))
+    indptr = [sum(pages[:i]) for i in range(4)]
+    last = [(length - 1) % page_size + 1 for length in lengths]
+    inverse = 1e4 ** (-torch.arange(32, dtype=torch.float64, device=ckv.device) / 32)
+
+    def rotate(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        angle = positions[:, None] * inverse
+        even, odd = x.double()[..., 0::2], x.double()[..., 1::2]
+        turned = [
+            even * angle.cos() - odd * angle.sin(),
+            odd * angle.cos() + even * angle.sin(),
+        ]
+        return torch.stack(turned, -1).flatten(-2)
+
+    expected = []
+    for i, length in enumerate(lengths):
+        mine = order[indptr[i] : indptr[i + 1]]
+        k, k_pe = (cache[mine].double().flatten(0, 1)[:length] for cache in (ckv, kpe))
+        positions = torch.arange(length, device=k.device)
+        scores = q_nope[i].double() @ k.T
+        scores += rotate(q_pe[i], positions[-1:]) @ rotate(k_pe, positions).T
+        expected.append((scores / 192**0.5).softmax(-1) @ k)
+    workspace = torch.empty(1 << 22, dtype=torch.uint8, device=source.device)
+    wrapper = flashinfer.BatchDecodeMlaWithPagedKVCacheWrapper(workspace)
+    tables = (source.integers(indptr), source.integers(order), source.integers(last))
+    wrapper.plan(*tables, heads, ckv_dim, page_size, 192**-0.5)
+    return [(wrapper.run(q_nope, q_pe, ckv, kpe), torch.stack(expected))]
+
+
 def packbits(source: Source) -> list[Pair]:
     bits = source.randn(203) > 0
     pairs = []
@@ -168,6 +205,7 @@ CHECKS: list[Callable[[Source], list[Pair]]] = [
     append_paged_kv_cache,
     merge_state,
     paged_attention,
+    mla_decode,
     packbits,
 ]
 

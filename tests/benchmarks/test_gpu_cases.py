@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.gpu import attention, elementwise, run
+from benchmarks.gpu import attention, elementwise, mla, run
 from benchmarks.gpu.cases import CASES, Target, attention_pairs, case
 
 HEADS = {"heads": 4, "kv_heads": 2, "dim": 64}
@@ -37,6 +37,14 @@ def test_prefill_counts() -> None:
     assert causal.flops == 5050 * 4 * 256
 
 
+def test_mla_counts() -> None:
+    mla_case = case("", "mla_decode", batch=3, kv=100, heads=16, page=64)
+    # q_nope and out of 512, q_pe of 64; rows of 576; two pages of 64, an int32 each.
+    assert mla_case.bytes == 3 * (16 * 1088 * 2 + 100 * 576 * 2 + 8)
+    # 576 multiply-adds for a score, 512 for its part of the output.
+    assert mla_case.flops == 3 * 16 * 100 * 1088 * 2
+
+
 @pytest.mark.parametrize(
     ("op", "shape", "expected"),
     [
@@ -63,15 +71,17 @@ def test_elementwise_counts(op: str, shape: dict[str, int], expected: int) -> No
 
 def test_every_operation_has_a_side_to_compare_with() -> None:
     ops = {item.op for item in CASES}
-    assert ops == {*attention.OPS, *elementwise.OPS}
+    assert ops == {*attention.OPS, *mla.OPS, *elementwise.OPS}
     assert run.ATTENTION_OPS == attention.OPS
     assert run.ATTENTION_SIDES == attention.SIDES
+    assert run.MLA_OPS == mla.OPS
+    assert run.MLA_SIDES == mla.SIDES
     assert run.ELEMENTWISE_SIDES == elementwise.SIDES
     assert len({(item.op, item.text) for item in CASES}) == len(CASES)
     groups = {item.group for item in CASES if item.target}
     assert groups == {
-        "decode, long", "decode, small", "decode, paged", "prefill", "append", "norm",
-        "activation", "rope", "page", "merge",
+        "decode, long", "decode, small", "decode, paged", "prefill", "append", "mla",
+        "norm", "activation", "rope", "page", "merge",
     }  # fmt: skip
 
 

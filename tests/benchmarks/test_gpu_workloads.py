@@ -24,12 +24,15 @@ ATTENTION = {
     "single_prefill": {"batch": 1, "qo": 40, "kv": 40, "page": 0, "causal": 1},
     "batch_prefill": {"batch": 2, "qo": 7, "kv": 32, "page": 16, "causal": 1},
 }
+MLA = {"mla_decode": {"batch": 3, "kv": 33, "heads": 4, "page": 16}}
 SMALL = {"rows": 9, "nnz": 19, "hidden": 128, "d": 96}
 
 
 def shape_of(op: str) -> dict[str, int]:
     if op in ATTENTION:
         return {**ATTENTION[op], **HEADS}
+    if op in MLA:
+        return MLA[op]
     shape = next(dict(item.shape) for item in CASES if item.op == op)
     return {name: min(value, SMALL.get(name, value)) for name, value in shape.items()}
 
@@ -60,7 +63,7 @@ def test_a_right_flashinfer_is_timed(op: str) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_torch_gives_the_same(op: str) -> None:
-    side = "sdpa-flash" if op in ATTENTION else "torch"
+    side = "sdpa-flash" if op in ATTENTION else "sdpa" if op in MLA else "torch"
     found = prepare(Contestant("cpu", rotated=0), op, side)
     assert found.get("reason") is None
     assert found["error"] < ERROR_LIMIT
@@ -111,6 +114,23 @@ def test_a_page_table_that_is_not_followed_is_found(
     monkeypatch.setattr(toy_flashinfer._Paged, "run", in_order)
     found = prepare(Contestant("cpu", "toy_flashinfer", rotated=0), op, "flashinfer")
     assert found["wrong"] is True
+
+
+def test_latent_pages_that_are_not_followed_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = toy_flashinfer.BatchDecodeMlaWithPagedKVCacheWrapper
+    plan = wrapper.plan
+
+    def in_order(self: Any, indptr: Any, indices: torch.Tensor, *rest: Any, **more: Any) -> None:
+        plan(self, indptr, indices.sort().values, *rest, **more)
+
+    monkeypatch.setattr(wrapper, "plan", in_order)
+    found = prepare(Contestant("cpu", "toy_flashinfer", rotated=0), "mla_decode", "flashinfer")
+    assert found["wrong"] is True
+
+
+def test_published_wheels_have_another_class_for_latent_attention() -> None:
+    contestant = Contestant("cpu", "toy_flashinfer", rotated=0)
+    assert prepare(contestant, "mla_decode", "published").get("reason") is None
 
 
 def test_a_side_without_the_function_says_so() -> None:

@@ -5,6 +5,8 @@ It takes positional arguments where callers give them so, and refuses what it do
 
 from __future__ import annotations
 
+import types
+
 import torch
 
 __version__ = "0.0.toy"
@@ -89,6 +91,65 @@ class BatchPrefillWithPagedKVCacheWrapper(_Paged):
             qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len,
             num_qo_heads, num_kv_heads, head_dim, page_size, causal,
         )  # fmt: skip
+
+
+def _latent(
+    q_nope: torch.Tensor, q_pe: torch.Tensor, ckv: torch.Tensor, kpe: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """One request: q [heads, dim], the cache [kv, dim]."""
+    scores = q_nope.float() @ ckv.float().T + q_pe.float() @ kpe.float().T
+    return ((scores * scale).softmax(-1) @ ckv.float()).to(q_nope.dtype)
+
+
+class BatchDecodeMlaWithPagedKVCacheWrapper:
+    def __init__(self, float_workspace_buffer: torch.Tensor) -> None:
+        assert float_workspace_buffer.dtype == torch.uint8
+
+    def plan(
+        self, indptr: torch.Tensor, indices: torch.Tensor, last_page_len: torch.Tensor,
+        num_qo_heads: int, head_dim_compressed_kv: int, page_size: int, sm_scale: float,
+        data_type: torch.dtype | None = None, *, pos_encoding_mode: str = "ROPE_LLAMA",
+    ) -> None:  # fmt: skip
+        assert data_type == torch.bfloat16 and pos_encoding_mode == "NONE"
+        assert all(x.dtype == torch.int32 for x in (indptr, indices, last_page_len))
+        lengths = (indptr.diff() - 1) * page_size + last_page_len
+        self._plan = (indptr.tolist(), indices.long(), lengths.tolist(), sm_scale)
+        self._sizes = (num_qo_heads, head_dim_compressed_kv, page_size)
+
+    def run(
+        self, q_nope: torch.Tensor, q_pe: torch.Tensor, paged_ckv_cache: torch.Tensor,
+        paged_kpe_cache: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        indptr, indices, lengths, scale = self._plan
+        heads, dim, page = self._sizes
+        assert q_nope.shape[1:] == (heads, dim)
+        assert paged_ckv_cache.shape[1:] == (page, dim)
+        outs = []
+        for b, length in enumerate(lengths):
+            own = indices[indptr[b] : indptr[b + 1]]
+            ckv, kpe = (c[own].flatten(0, 1)[:length] for c in (paged_ckv_cache, paged_kpe_cache))
+            outs.append(_latent(q_nope[b], q_pe[b], ckv, kpe, scale))
+        return torch.stack(outs)
+
+
+class _LaterMla(BatchDecodeMlaWithPagedKVCacheWrapper):
+    """The class of later versions."""
+
+    def plan(  # type: ignore[override]
+        self, qo_indptr: torch.Tensor, kv_indptr: torch.Tensor, kv_indices: torch.Tensor,
+        kv_len_arr: torch.Tensor, num_heads: int, head_dim_ckv: int, head_dim_kpe: int,
+        page_size: int, causal: bool, sm_scale: float, q_data_type: torch.dtype,
+        kv_data_type: torch.dtype,
+    ) -> None:  # fmt: skip
+        assert qo_indptr.diff().eq(1).all() and head_dim_kpe == 64 and not causal
+        assert q_data_type == kv_data_type
+        super().plan(
+            kv_indptr, kv_indices, (kv_len_arr - 1) % page_size + 1, num_heads, head_dim_ckv,
+            page_size, sm_scale, kv_data_type, pos_encoding_mode="NONE",
+        )  # fmt: skip
+
+
+mla = types.SimpleNamespace(BatchMLAPagedAttentionWrapper=_LaterMla)
 
 
 def rmsnorm(

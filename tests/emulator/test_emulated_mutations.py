@@ -16,6 +16,8 @@ import torch
 from emulated import CSRC, HERE, Emulator, Fault, build, kernel_sources
 from emulated_attention import FP8, check
 from emulated_attention import Case as Attention
+from emulated_mla import Case as Latent
+from emulated_mla import check as check_latent
 
 
 def norm(gpu: Emulator, rows: int, hidden: int, offset: int = 0) -> None:
@@ -122,8 +124,35 @@ def split(gpu: Emulator) -> None:
     check(gpu, case)
 
 
+# Multi-head latent attention.
+
+
+def latent(gpu: Emulator) -> None:
+    """Both sizes of blocks; rows that are not there, and keys."""
+    check_latent(gpu, Latent([70, 33], 9))
+    check_latent(gpu, Latent([70], 20, window=50))
+
+
+def latent_rising(gpu: Emulator) -> None:
+    for heads in (16, 32):
+        case = Latent([130], heads, position="none", sm_scale=0.02)
+        case.make()
+        case.tensors["q_nope"].fill_(1.0)
+        case.tensors["rows"][:, :512] = torch.linspace(-3, 3, 130)[:, None].half()
+        check_latent(gpu, case)
+
+
+def latent_window(gpu: Emulator) -> None:
+    check_latent(gpu, Latent([70], 16, window=50, together=True))
+
+
+def latent_split(gpu: Emulator) -> None:
+    check_latent(gpu, Latent([700], 5, max_slots=8, padding=1, multiprocessors=8))
+
+
 INCLUDE = "include/flashinfer"
 ATTENTION = f"{INCLUDE}/attention"
+MLA = f"{INCLUDE}/mla"
 # What, file, old text and how often it occurs, new text, call, what the report says.
 Case = tuple[str, str, int, str, Callable[[Emulator], None], str]
 CASES: dict[str, Case] = {
@@ -279,6 +308,117 @@ CASES: dict[str, Case] = {
         "if (static_cast<int>(blockIdx.x) >= load_readonly(p.plan)) return;", 1, "", split,
         "out-of-bounds|no memory|overflow|race",
     ),
+    "latent attention that does not wait for its tile": (
+        f"{MLA}/kernel.cuh", "    copy_async_wait<0>();\n", 1, "", latent,
+        "where a cp.async is in flight",
+    ),
+    "latent attention without the barrier between tiles": (
+        f"{MLA}/kernel.cuh", "    __syncthreads();  // this tile", 1, "    // this tile", latent,
+        "race|nothing wrote|in flight",
+    ),
+    "latent attention with one stage": (
+        f"{MLA}/kernel.cuh", ", stage ^= 1)", 1, ")", latent, "race|in flight|off by",
+    ),
+    "latent queries that are not waited for": (
+        f"{MLA}/kernel.cuh", "    copy_async_wait<1>();\n", 1, "", latent,
+        "where a cp.async is in flight",
+    ),
+    "latent queries turned before they are there": (
+        f"{MLA}/kernel.cuh", "    __syncthreads();  // Q is there", 1, "    // Q is there", latent,
+        "race|nothing wrote|in flight",
+    ),
+    "latent queries read before they are turned": (
+        f"{MLA}/kernel.cuh", "stage_of(1));\n      __syncthreads();", 1, "stage_of(1));", latent,
+        "race",
+    ),
+    "latent keys read before they are turned": (
+        f"{MLA}/kernel.cuh", "      __syncthreads();  // the keys", 1, "      // the keys", latent,
+        "race",
+    ),
+    "scores that other warps have not written": (
+        f"{MLA}/kernel.cuh", "    __syncthreads();  // the scores", 1, "    // the scores", latent,
+        "race|nothing wrote",
+    ),
+    "probabilities that other warps have not written": (
+        f"{MLA}/kernel.cuh", "    __syncthreads();  // the prob", 1, "    // the prob", latent,
+        "race|nothing wrote",
+    ),
+    "probabilities over scores that are still read": (
+        f"{MLA}/softmax.cuh", "    __syncwarp();", 1, "    ;", latent, "race",
+    ),
+    "last factors over those that are still read": (
+        f"{MLA}/kernel.cuh", "  __syncthreads();  // nobody", 1, "  // nobody", latent, "race",
+    ),
+    "output before the last factors": (
+        f"{MLA}/kernel.cuh", "  __syncthreads();  // the last", 1, "  // the last", latent,
+        "race|nothing wrote",
+    ),
+    "latent output of rows that are not whole": (
+        f"{MLA}/kernel.cuh", "  __syncthreads();  // rows", 1, "  // rows", latent,
+        "race|nothing wrote",
+    ),
+    "latent output of heads that are not there": (
+        f"{MLA}/kernel.cuh", "i < rows.count * Shape", 1, "i < Shape::kRows * Shape", latent,
+        "out-of-bounds|not a part|race|nothing wrote",
+    ),
+    "latent queries that are not there": (
+        f"{MLA}/load.cuh", "const bool valid = row < rows.count;", 1, "const bool valid = true;",
+        latent, "out-of-bounds|not a part",
+    ),
+    "latent pages past the keys": (
+        f"{MLA}/load.cuh", "if (key >= key_end_) return;", 1, "", latent, "'kv_indices' \\+",
+    ),
+    "latent keys past the end": (
+        f"{MLA}/load.cuh", "row < key_end_;", 2, "row < key_end_ + 1;", latent,
+        "not a part|nothing wrote|out-of-bounds",
+    ),
+    "kpe with the strides of ckv": (
+        f"{MLA}/load.cuh", "slot * p_.v.row_stride", 1, "slot * p_.k.row_stride", latent,
+        "out-of-bounds|not a part",
+    ),
+    "pairs that turn the other way": (
+        f"{MLA}/load.cuh", "x[0] * cosine - x[1] * sine, x[1] * cosine + x[0] * sine", 1,
+        "x[0] * cosine + x[1] * sine, x[1] * cosine + x[0] * sine", latent, "off by",
+    ),
+    "keys that do not turn from row to row": (
+        f"{MLA}/load.cuh", "cosine = before * rope.step_cos", 1, "cosine = before", latent,
+        "off by",
+    ),
+    "queries turned as if they stood first": (
+        f"{MLA}/load.cuh", "= rows.position(rows.token(row));", 1, "= rows.token(row);", latent,
+        "off by",
+    ),
+    "latent keys with their matrices exchanged": (
+        f"{MLA}/kernel.cuh", "warp_key + lane / 16 * 8 + lane % 8, half = lane / 8 % 2", 1,
+        "warp_key + lane / 8 % 2 * 8 + lane % 8, half = lane / 16", latent, "off by",
+    ),
+    "latent values that are not transposed": (
+        f"{MLA}/kernel.cuh", "load_matrices_transposed(", 1, "load_matrices(", latent, "off by",
+    ),
+    "warps that have the products of others": (
+        f"{MLA}/kernel.cuh", "% Shape::kDimSplits * Shape::kSteps", 1,
+        "% (Shape::kDimSplits - 1) * Shape::kSteps", latent, "off by",
+    ),
+    "scores of three of four warps": (
+        f"{MLA}/softmax.cuh", "split < Shape::kDimSplits", 1, "split < Shape::kDimSplits - 1",
+        latent, "off by",
+    ),
+    "no mask at the end of the latent keys": (
+        f"{MLA}/softmax.cuh", " || key + i >= keys.end", 1, "", latent, "off by",
+    ),
+    "a window that does not move the first tile": (
+        f"{MLA}/kernel.cuh", "= rows.keys(p, rows.token(0)).begin;", 1, "= rows.item.kv_begin + 8;",
+        latent_window, "off by",
+    ),
+    "a latent softmax that forgets to scale what it has": (
+        f"{MLA}/kernel.cuh", "if (__ballot_sync(kAllLanes, factor != 1.0f) == 0) continue;", 1,
+        "if (factor < 1.0f && factor > 0.5f) continue;", latent_rising, "off by",
+    ),
+    "latent items that are only padding": (
+        f"{MLA}/kernel.cuh",
+        "if (static_cast<int>(blockIdx.x) >= load_readonly(p.plan)) return;", 1, "", latent_split,
+        "out-of-bounds|no memory|overflow|race",
+    ),
 }  # fmt: skip
 
 
@@ -293,8 +433,11 @@ def mutated(
     assert text.count(old) == occurrences, f"{file} has changed: adapt the case"
     (csrc / file).write_text(text.replace(old, new))
     # Attention has many kernels: those that the case is not about are compiled no more.
-    attention = {path for path in kernel_sources() if path.stem.startswith("attention")}
-    if file.startswith(ATTENTION):
+    attention = {path for path in kernel_sources() if path.stem.startswith(("attention", "mla"))}
+    if file.startswith(MLA):
+        kernels = [csrc / "cuda" / "mla.cu"]
+        originals = [path for path in kernel_sources() if path.stem != "mla"]
+    elif file.startswith(ATTENTION):
         kernels = [HERE / "planted" / "attention_small.cu", csrc / "cuda" / "attention.cu"]
         replaced = {"attention", "attention_rows16_f16", "attention_lean_f16"}
         originals = [path for path in kernel_sources() if path.stem not in replaced]

@@ -1,4 +1,8 @@
-"""torch.compile, FakeTensor and torch.library.opcheck see the ops as torch's own."""
+"""torch.compile, torch.export, FakeTensor, CUDA graphs and opcheck see the ops as torch's own.
+
+OPS has every op and MODELS call every export; both are compared with what is registered and what is
+exported, so a new op or export needs an entry here. docs/torch.md says what cannot be traced.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import flashinfer
 from flashinfer import _ops
 
 H = torch.float16
+E4M3 = torch.float8_e4m3fn
 
 
 def f(device: str, *shape: int) -> torch.Tensor:
@@ -22,6 +28,14 @@ def f(device: str, *shape: int) -> torch.Tensor:
 
 def i(device: str, *values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int32, device=device)
+
+
+def probabilities(device: str, *shape: int) -> torch.Tensor:
+    return torch.softmax(torch.randn(shape), -1).to(device)
+
+
+def uniform(device: str, *shape: int) -> torch.Tensor:
+    return torch.rand(shape).to(device)
 
 
 def plan_words(d: str) -> torch.Tensor:
@@ -70,6 +84,18 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
         *(torch.tensor([45], dtype=torch.uint8, device=d), i(d, 0, 1), None),
         *(16, 1, 0, 0, False, False, -1, "NONE", 0.1, 0.0, 1.0, 1.0, 1e4),
     ),
+    "planned_attention": lambda d: (
+        *(f(d, 2, 4, 64), f(d, 4, 2, 2, 64), f(d, 4, 2, 2, 64), i(d, 3, 1)),
+        *(f(d, 2, 4, 64), f(d, 2, 4).float(), plan_words(d), torch.empty(0, device=d)),
+        *(torch.tensor([45], dtype=torch.uint8, device=d), i(d, 0, 1)),
+        *(torch.tensor([16, 1, 0, 0, 2, 0]), True, False, False, -1, "NONE"),
+        *(0.1, 0.0, 1.0, 1.0, 1e4),
+    ),
+    "mla_decode": lambda d: (
+        *(f(d, 2, 4, 512), f(d, 2, 4, 64), f(d, 4, 2, 512), f(d, 4, 2, 64), i(d, 3, 1)),
+        *(f(d, 2, 4, 512), f(d, 2, 4).float(), plan_words(d), torch.empty(0, device=d)),
+        *(16, 1, 0, 0, -1, "ROPE_LLAMA", 0.1, 0.0, 1.0, 1.0, 1e4),
+    ),
     "single_attention": lambda d: (
         *(f(d, 2, 4, 64), f(d, 3, 2, 64), f(d, 3, 2, 64), None, f(d, 2, 4, 64), None),
         *(False, True, -1, "ROPE_LLAMA", 0.1, 0.0, 1.0, 1.0, 1e4),
@@ -78,6 +104,27 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "segment_packbits": lambda d: (
         *(f(d, 19) > 0, i(d, 0, 9, 19), i(d, 0, 2, 4)),
         *(torch.zeros(4, dtype=torch.uint8, device=d), False),
+    ),
+    # gemm
+    "segment_gemm": lambda d: (
+        *(f(d, 5, 16), f(d, 2, 16, 8), i(d, 0, 2, 5).long(), i(d, 1, 0).long(), f(d, 5, 8), False),
+    ),
+    "bmm_fp8": lambda d: (
+        *(f(d, 2, 3, 16).to(E4M3), f(d, 2, 8, 16).to(E4M3).transpose(1, 2)),
+        *(torch.ones(1, device=d), torch.ones(2, device=d), f(d, 2, 3, 8)),
+    ),
+    # sampling
+    "sample": lambda d: (
+        *(i(d, 0, 0), torch.zeros(2, dtype=torch.bool, device=d), probabilities(d, 2, 9)),
+        *(uniform(d, 2), i(d, 3, 4), 0, None, 0.9, uniform(d, 2), 0.0, True),
+    ),
+    "renorm_probs": lambda d: (
+        *(torch.empty(2, 9, device=d), probabilities(d, 2, 9), None, 4, uniform(d, 2), 1.0),
+    ),
+    "mask_logits": lambda d: (torch.empty(2, 9, device=d), probabilities(d, 2, 9), i(d, 3, 4), 0),
+    "chain_speculative": lambda d: (
+        *(i(d, *[0] * 6).view(2, 3), i(d, 0, 0), i(d, 1, 0), probabilities(d, 2, 2, 9)),
+        *(i(d, 1, 2, 3, 4).view(2, 2), uniform(d, 2, 3), probabilities(d, 2, 3, 9)),
     ),
 }
 
@@ -91,9 +138,31 @@ def test_every_op_is_in_the_table() -> None:
     assert registered == set(OPS)
 
 
+# The schema check multiplies every input, which torch cannot do in fp8.
+NO_SCHEMA_CHECK = {"bmm_fp8"}
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(name: str, device: str) -> None:
-    torch.library.opcheck(getattr(_ops, name), OPS[name](device))
+    checks = [
+        "test_schema",
+        "test_autograd_registration",
+        "test_faketensor",
+        "test_aot_dispatch_dynamic",
+    ]
+    if name in NO_SCHEMA_CHECK:
+        checks.remove("test_schema")
+    torch.library.opcheck(getattr(_ops, name), OPS[name](device), test_utils=checks)
+
+
+def test_bmm_fp8_writes_its_output_alone(device: str) -> None:
+    arguments = OPS["bmm_fp8"](device)
+    before = [value.clone() for value in arguments]
+    _ops.bmm_fp8(*arguments)
+    changed = [
+        not torch.equal(a.float(), b.float()) for a, b in zip(arguments, before, strict=True)
+    ]
+    assert changed == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -172,57 +241,370 @@ def single(
         flashinfer.single_decode_with_kv_cache(q[0] * 2, k, v, window_left=3) + 1,
         *prefill(q * 2, k, v, causal=True, pos_encoding_mode="ROPE_LLAMA"),
         *prefill(q, k, v, custom_mask=mask > 0),
+        flashinfer.single_prefill_with_kv_cache(q, k, v, logits_soft_cap=5.0),
     )
 
 
-MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]]] = [
-    (layer, lambda d: (f(d, 5, 16), f(d, 5, 16), f(d, 16), f(d, 16, 24))),
-    (rotated, packed),
-    (rotated_inplace, packed),
-    (rotated_cached, packed),
-    (appended, cache),
-    (merged, lambda d: (f(d, 3, 4, 2, 8), f(d, 3, 4, 2).float())),
-    (single, lambda d: (f(d, 3, 4, 64), f(d, 9, 2, 64), f(d, 9, 2, 64), f(d, 3, 9))),
-    (packed_mask, lambda d: (f(d, 19),)),
-    (segment_mask, lambda d: (f(d, 19), i(d, 0, 9, 19))),
-]
+def experts(x: torch.Tensor, weights: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    gemm = flashinfer.SegmentGEMMWrapper(x)
+    return gemm.run(x * 2, weights, 2, False, seg_lens=lengths) + 1
 
 
-def check_compiled(
-    model: Callable[..., Any], arguments: tuple[torch.Tensor, ...], **options: Any
-) -> None:
+def scaled_product(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return flashinfer.bmm_fp8(
+        (a * 2).to(E4M3), b.to(E4M3).transpose(1, 2), scale * 2, scale, torch.bfloat16
+    )
+
+
+def drawn(probs: torch.Tensor, u: torch.Tensor, k: torch.Tensor, p: torch.Tensor) -> list[Any]:
+    pairs = (
+        flashinfer.top_p_sampling_from_probs(probs * 2, u, 0.7),
+        flashinfer.top_k_sampling_from_probs(probs, u, k + 1),
+        flashinfer.min_p_sampling_from_probs(probs, u, p),
+        flashinfer.top_k_top_p_sampling_from_probs(probs, u, k, p, "joint"),
+        flashinfer.top_k_top_p_sampling_from_logits(probs.log(), u, k, 0.5),
+    )
+    return [
+        flashinfer.sampling_from_probs(probs, u[0]) + 1,
+        *(value for pair in pairs for value in pair),
+    ]
+
+
+def filtered(probs: torch.Tensor, k: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    probs = flashinfer.top_p_renorm_prob(flashinfer.top_k_renorm_prob(probs * 2, k), p)
+    probs = flashinfer.top_k_renorm_probs(flashinfer.top_p_renorm_probs(probs, 0.9), 5)
+    return probs + 1, flashinfer.top_k_mask_logits(probs.log(), k)
+
+
+def speculated(
+    draft: torch.Tensor,
+    ids: torch.Tensor,
+    u: torch.Tensor,
+    target: torch.Tensor,
+    *counters: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """The counters, of both integer dtypes, are added to in place."""
+    return flashinfer.chain_speculative_sampling(draft, ids, u, target * 2, *counters)
+
+
+def positions(
+    append_indptr: torch.Tensor, kv_indptr: torch.Tensor, last: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    lengths = flashinfer.get_seq_lens(kv_indptr, last, 4)
+    return lengths, *flashinfer.get_batch_indices_positions(append_indptr, lengths, 3)
+
+
+def normed(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Gemma's norms, the other activations, and outputs of the caller."""
+    flashinfer.gemma_fused_add_rmsnorm(x, residual, weight)
+    out = torch.zeros_like(x)
+    flashinfer.gelu_and_mul(torch.cat([x, residual], -1), out=out)
+    return out, flashinfer.gelu_tanh_and_mul(flashinfer.gemma_rmsnorm(out * 2, weight))
+
+
+def rotated_ragged(
+    q: torch.Tensor, k: torch.Tensor, *where: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    q, k = flashinfer.apply_rope(q, k, *where)
+    q, k = flashinfer.apply_llama31_rope(q, k, *where, interleave=True)
+    flashinfer.apply_rope_inplace(q, k, *where, rope_scale=2)
+    flashinfer.apply_llama31_rope_inplace(q, k, *where)
+    flashinfer.apply_llama31_rope_pos_ids_inplace(q, k, where[1].repeat(2)[: q.shape[0]])
+    return q, k
+
+
+def rotated_cached_inplace(qkv: torch.Tensor, pos_ids: torch.Tensor) -> torch.Tensor:
+    angles = torch.arange(6, device=qkv.device)[:, None] * torch.ones(8, device=qkv.device)
+    flashinfer.apply_rope_with_cos_sin_cache_inplace(
+        qkv[:, :4], qkv[:, 4:6], angles.cos(), angles.sin(), pos_ids
+    )
+    q, k = flashinfer.apply_rope_pos_ids(qkv[:, :4], qkv[:, 4:6], pos_ids)
+    return torch.cat([q, k], 1)
+
+
+Made = tuple[Callable[..., Any], tuple[torch.Tensor, ...]]
+
+
+def scratch(device: str) -> torch.Tensor:
+    return torch.empty(1 << 20, dtype=torch.uint8, device=device)
+
+
+def batch_wrappers(device: str) -> Made:
+    """Runs of decode, paged and ragged wrappers that have been planned."""
+    tables = (i("cpu", 0, 2, 3), i("cpu", 3, 0, 1), i("cpu", 1, 4))
+    heads = (4, 2, 64)
+    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(scratch(device))
+    decode.plan(*tables, *heads, 4)
+    buffers = [torch.zeros(size, dtype=torch.int32, device=device) for size in (3, 5, 2)]
+    fixed = flashinfer.CUDAGraphBatchDecodeWithPagedKVCacheWrapper(scratch(device), *buffers)
+    fixed.plan(*tables, *heads, 4)
+    paged = flashinfer.BatchPrefillWithPagedKVCacheWrapper(scratch(device))
+    paged.plan(i("cpu", 0, 3, 7), *tables, *heads, 4, causal=True)
+    ragged = flashinfer.BatchPrefillWithRaggedKVCacheWrapper(scratch(device))
+    ragged.plan(i("cpu", 0, 3, 7), i("cpu", 0, 5, 9), *heads, causal=True)
+
+    def model(q: torch.Tensor, kv: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        k, v = kv[:, :2], kv[:, 2:]
+        return (
+            decode.run(q[:2] * 2, cache, k_scale=0.5),
+            fixed.forward(q[:2], cache, sm_scale=0.1) + 1,
+            *paged.run(q * 2, cache, return_lse=True),
+            paged.forward(q, cache, causal=False, window_left=2, logits_soft_cap=3.0),
+            *ragged.run_return_lse(q + 1, k, v),
+        )
+
+    return model, (f(device, 7, 4, 64), f(device, 9, 4, 64), f(device, 5, 2, 4, 2, 64))
+
+
+def cascade_wrappers(device: str) -> Made:
+    """Two requests that share a prefix, by levels and with the prefix apart; causal only in one."""
+    tables = (i("cpu", 0, 2, 3), i("cpu", 3, 0, 1), i("cpu", 1, 4))
+    sizes = (4, 2, 64, 4)
+    levels = flashinfer.MultiLevelCascadeAttentionWrapper(2, scratch(device))
+    levels.plan(
+        *([i("cpu", 0, 7), i("cpu", 0, 3, 7)], [i("cpu", 0, 2), tables[0]]),
+        *([i("cpu", 2, 4), tables[1]], [i("cpu", 3), tables[2]], *sizes),
+        causal=True,
+    )
+    prefill = flashinfer.BatchPrefillWithSharedPrefixPagedKVCacheWrapper(scratch(device))
+    prefill.begin_forward(i("cpu", 0, 3, 7), *tables, *sizes)
+    decode = flashinfer.BatchDecodeWithSharedPrefixPagedKVCacheWrapper(scratch(device))
+    decode.begin_forward(*tables, *sizes)
+
+    def model(q: torch.Tensor, kv: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        k, v = kv[:, :2], kv[:, 2:]
+        return (
+            levels.run(q * 2, cache),
+            prefill.forward(q, k, v, cache, causal=True) + 1,
+            decode.forward(q[:2], k, v, cache),
+        )
+
+    return model, (f(device, 7, 4, 64), f(device, 9, 4, 64), f(device, 5, 2, 4, 2, 64))
+
+
+def blocks(device: str) -> Made:
+    sparse = flashinfer.BlockSparseAttentionWrapper(scratch(device))
+    sparse.plan(i(device, 0, 2, 3), i(device, 0, 2, 1), 6, 12, 3, 4, 4, 2, 64)
+
+    def model(q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+        return sparse.run(q * 2, kv[:, :2], kv[:, 2:]) + 1
+
+    return model, (f(device, 6, 4, 64), f(device, 12, 4, 64))
+
+
+def latent(device: str) -> Made:
+    mla = flashinfer.BatchDecodeMlaWithPagedKVCacheWrapper(scratch(device))
+    mla.plan(i("cpu", 0, 2, 3), i("cpu", 3, 0, 1), i("cpu", 1, 4), 4, 512, 4, 0.1)
+
+    def model(
+        nope: torch.Tensor, pe: torch.Tensor, cache: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        out = torch.zeros_like(nope)
+        _, lse = mla.run(nope * 2, pe, cache[..., :512], cache[..., 512:], return_lse=True, out=out)
+        return out, lse
+
+    return model, (f(device, 2, 4, 512), f(device, 2, 4, 64), f(device, 5, 4, 576))
+
+
+def ragged(device: str) -> tuple[torch.Tensor, ...]:
+    return f(device, 3, 4, 16), f(device, 3, 2, 16), i(device, 0, 2, 3), i(device, 5, 0)
+
+
+# Functions by name, with the tensors to call them with, together as all exports.
+MODELS: dict[str, Callable[[str], Made]] = {
+    "layer": lambda d: (layer, (f(d, 5, 16), f(d, 5, 16), f(d, 16), f(d, 16, 24))),
+    "normed": lambda d: (normed, (f(d, 5, 16), f(d, 5, 16), f(d, 16))),
+    "rotated": lambda d: (rotated, packed(d)),
+    "rotated_inplace": lambda d: (rotated_inplace, packed(d)),
+    "rotated_ragged": lambda d: (rotated_ragged, ragged(d)),
+    "rotated_cached": lambda d: (rotated_cached, packed(d)),
+    "rotated_cached_inplace": lambda d: (rotated_cached_inplace, packed(d)),
+    "appended": lambda d: (appended, cache(d)),
+    "positions": lambda d: (positions, (i(d, 0, 2, 3), i(d, 0, 1, 3), i(d, 3, 1))),
+    "merged": lambda d: (merged, (f(d, 3, 4, 2, 8), f(d, 3, 4, 2).float())),
+    "single": lambda d: (single, (f(d, 3, 4, 64), f(d, 9, 2, 64), f(d, 9, 2, 64), f(d, 3, 9))),
+    "batch_wrappers": batch_wrappers,
+    "cascade_wrappers": cascade_wrappers,
+    "blocks": blocks,
+    "latent": latent,
+    "experts": lambda d: (experts, (f(d, 5, 16), f(d, 2, 16, 8), i(d, 2, 3))),
+    "scaled_product": lambda d: (
+        *(scaled_product, (f(d, 2, 3, 16), f(d, 2, 8, 16), torch.ones(1, device=d))),
+    ),
+    "packed_mask": lambda d: (packed_mask, (f(d, 19),)),
+    "segment_mask": lambda d: (segment_mask, (f(d, 19), i(d, 0, 9, 19))),
+    "drawn": lambda d: (
+        drawn,
+        (probabilities(d, 3, 40), uniform(d, 8, 3), i(d, 2, 9, 50), uniform(d, 3)),
+    ),
+    "filtered": lambda d: (filtered, (probabilities(d, 3, 40), i(d, 2, 9, 50), uniform(d, 3))),
+    "speculated": lambda d: (
+        speculated,
+        (
+            *(probabilities(d, 3, 2, 40), i(d, *range(6)).view(3, 2), uniform(d, 3, 3)),
+            *(probabilities(d, 3, 3, 40), i(d, 5, 6, 7), i(d, 0, 1, 2).long()),
+        ),
+    ),
+}
+# Its result has a size that depends on the data.
+UNBACKED = "segment_mask"
+# What torch raises where a trace would have to know numbers of a tensor.
+DATA_DEPENDENT = (torch._dynamo.exc.TorchDynamoException, GuardOnDataDependentSymNode)
+
+# The op that does the work of an export; get_seq_lens is a line of torch's.
+OP_OF = {name: name for name in OPS} | {
+    **dict.fromkeys(["gemma_rmsnorm"], "rmsnorm"),
+    **dict.fromkeys(["gemma_fused_add_rmsnorm"], "fused_add_rmsnorm"),
+    **dict.fromkeys(["silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul"], "act_and_mul"),
+    "append_paged_kv_cache": "append_paged_kv",
+    "get_batch_indices_positions": "batch_positions",
+    "merge_state_in_place": "merge_state_inplace",
+    "BatchDecodeMlaWithPagedKVCacheWrapper": "mla_decode",
+    "SegmentGEMMWrapper": "segment_gemm",
+    "chain_speculative_sampling": "chain_speculative",
+    "top_k_mask_logits": "mask_logits",
+    "get_seq_lens": "",
+}
+
+
+def op_of(export: str) -> str:
+    """By the table, or by what the names have in common."""
+    if export in OP_OF:
+        return OP_OF[export]
+    if export.startswith("apply_"):
+        return "rope_inplace" if export.endswith("_inplace") else "rope"
+    if "renorm" in export:
+        return "renorm_probs"
+    if "sampling" in export:
+        return "sample"
+    return "attention"
+
+
+class Recorder(TorchDispatchMode):
+    """Which of our ops run in the call of which export, the outermost one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.export = ""
+        self.ops: dict[str, set[str]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        namespace, _, name = func.name().partition("::")
+        if namespace == "flashinfer" and self.export:
+            self.ops[self.export].add(name.partition(".")[0])
+        return func(*args, **(kwargs or {}))
+
+    def recorded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`name` is "" for a method: then it is the object's class."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outermost = not self.export
+            if outermost:
+                self.export = name or type(args[0]).__name__
+                self.ops.setdefault(self.export, set())
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if outermost:
+                    self.export = ""
+
+        return call
+
+
+def test_models_call_every_export_and_its_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    for name in flashinfer.__all__:
+        export = getattr(flashinfer, name)
+        if isinstance(export, type):
+            for method in {"run", "run_return_lse", "forward"} & vars(export).keys():
+                monkeypatch.setattr(export, method, recorder.recorded("", vars(export)[method]))
+        else:
+            monkeypatch.setattr(flashinfer, name, recorder.recorded(name, export))
+    made = [make("cpu") for make in MODELS.values()]
+    with recorder:
+        for model, arguments in made:
+            model(*arguments)
+    assert recorder.ops.keys() == set(flashinfer.__all__)
+    missing = {
+        name: op_of(name)
+        for name, ops in recorder.ops.items()
+        if op_of(name) and op_of(name) not in ops
+    }
+    assert not missing
+    assert {name for name, ops in recorder.ops.items() if not ops} == {"get_seq_lens"}
+
+
+def check_compiled(name: str, device: str, **options: Any) -> None:
     """Same results and same mutations as without torch.compile."""
+    model, arguments = MODELS[name](device)
     eager = tuple(value.clone() for value in arguments)
     expected = model(*eager)
     torch._dynamo.reset()
-    # Of the functions, only segment_packbits has a result whose size depends on the data.
-    with torch._dynamo.config.patch(capture_scalar_outputs=model is segment_mask):
+    with torch._dynamo.config.patch(capture_scalar_outputs=name == UNBACKED):
         got = torch.compile(model, fullgraph=True, **options)(*arguments)
     torch.testing.assert_close((got, arguments), (expected, eager))
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize(("model", "make"), MODELS)
-def test_fullgraph(
-    model: Callable[..., Any],
-    make: Callable[[str], tuple[torch.Tensor, ...]],
-    dynamic: bool,
-    device: str,
-) -> None:
-    check_compiled(model, make(device), backend="aot_eager", dynamic=dynamic)
+@pytest.mark.parametrize("name", MODELS)
+def test_fullgraph(name: str, dynamic: bool, device: str) -> None:
+    check_compiled(name, device, backend="aot_eager", dynamic=dynamic)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("model", "make"), MODELS)
-def test_inductor(
-    model: Callable[..., Any], make: Callable[[str], tuple[torch.Tensor, ...]]
-) -> None:
-    check_compiled(model, make("cuda"), backend="inductor")
+@pytest.mark.parametrize("name", MODELS)
+def test_inductor(name: str) -> None:
+    check_compiled(name, "cuda", backend="inductor")
 
 
-def test_inductor_on_the_cpu() -> None:
-    model, make = MODELS[0]
-    check_compiled(model, make("cpu"), backend="inductor")
+@pytest.mark.parametrize("name", ["layer", "batch_wrappers"])
+def test_inductor_on_the_cpu(name: str) -> None:
+    check_compiled(name, "cpu", backend="inductor")
+
+
+class Module(torch.nn.Module):
+    """A model as torch.export takes it."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, *arguments: torch.Tensor) -> Any:
+        return self._model(*arguments)
+
+
+def ops_in(program: torch.export.ExportedProgram) -> set[str]:
+    return {
+        node.target.name().partition("::")[2].partition(".")[0]
+        for node in program.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "flashinfer"
+    }
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
+@pytest.mark.parametrize("name", MODELS)
+def test_export(name: str, strict: bool, device: str) -> None:
+    model, arguments = MODELS[name](device)
+    eager, example = (tuple(value.clone() for value in arguments) for _ in range(2))
+    expected = model(*eager)
+    torch._dynamo.reset()
+    program = torch.export.export(Module(model), example, strict=strict)
+    assert ops_in(program)
+    got = program.module()(*arguments)
+    torch.testing.assert_close((got, arguments), (expected, eager))
+
+
+def test_export_for_any_number_of_tokens(device: str) -> None:
+    model, arguments = MODELS["layer"](device)
+    tokens = torch.export.Dim("tokens", min=2)
+    shapes = {"arguments": ({0: tokens}, {0: tokens}, None, None)}
+    program = torch.export.export(Module(model), arguments, dynamic_shapes=shapes).module()
+    for count in (2, 7, 40):
+        real = (f(device, count, 16), f(device, count, 16), *arguments[2:])
+        eager = tuple(value.clone() for value in real)
+        torch.testing.assert_close((program(*real), real), (model(*eager), eager))
 
 
 def test_fake_tensors_are_checked() -> None:
@@ -234,58 +616,93 @@ def test_fake_tensors_are_checked() -> None:
         flashinfer.rmsnorm(torch.empty(3, 8, dtype=H), torch.empty(7, dtype=H))
 
 
-@pytest.mark.parametrize(("model", "make"), MODELS[:-1])
-def test_fake_tensors(
-    model: Callable[..., Any], make: Callable[[str], tuple[torch.Tensor, ...]], device: str
-) -> None:
-    real = make(device)
+@pytest.mark.parametrize("name", MODELS)
+def test_fake_tensors(name: str, device: str) -> None:
+    model, real = MODELS[name](device)
     expected = model(*(value.clone() for value in real))
-    with FakeTensorMode(shape_env=ShapeEnv()) as mode:
-        got = model(*(mode.from_tensor(value) for value in real))
+    # A plan holds real tensors.
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True) as mode:
+        got = model(*(mode.from_tensor(value, static_shapes=True) for value in real))
     if isinstance(expected, torch.Tensor):
         got, expected = (got,), (expected,)
     for fake, true in zip(got, expected, strict=True):
-        assert (fake.shape, fake.dtype, fake.device) == (true.shape, true.dtype, true.device)
-
-
-def wrappers(device: str) -> tuple[Any, ...]:
-    """A decode, a paged and a ragged wrapper with plans, and the tensors that they run over."""
-    workspace = torch.empty(1 << 20, dtype=torch.uint8, device=device)
-    tables = (i("cpu", 0, 2, 3), i("cpu", 3, 0, 1), i("cpu", 1, 4))
-    heads = (4, 2, 64)
-    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace)
-    decode.plan(*tables, *heads, 4)
-    paged = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace)
-    paged.plan(i("cpu", 0, 3, 7), *tables, *heads, 4, causal=True)
-    ragged = flashinfer.BatchPrefillWithRaggedKVCacheWrapper(workspace)
-    ragged.plan(i("cpu", 0, 3, 7), i("cpu", 0, 5, 9), *heads, causal=True)
-    arguments = (f(device, 7, 4, 64), f(device, 9, 4, 64), f(device, 5, 2, 4, 2, 64))
-    return decode, paged, ragged, arguments
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_runs_of_wrappers(backend: str, device: str) -> None:
-    decode, paged, ragged, arguments = wrappers(device)
-
-    def layer(q: torch.Tensor, kv: torch.Tensor, cache: torch.Tensor) -> tuple[Any, ...]:
-        k, v = kv[:, :2], kv[:, 2:]
-        return (
-            decode.run(q[:2] * 2, cache, k_scale=0.5),
-            *paged.run(q * 2, cache, return_lse=True),
-            paged.forward(q, cache, causal=False, window_left=2, logits_soft_cap=3.0),
-            *ragged.run_return_lse(q + 1, k, v),
-        )
-
-    check_compiled(layer, arguments, backend=backend)
+        assert isinstance(fake, FakeTensor)
+        assert (fake.dtype, fake.device) == (true.dtype, true.device)
+        if name == UNBACKED:
+            assert fake.ndim == true.ndim
+        else:
+            assert fake.shape == true.shape
 
 
 def test_a_new_plan_under_a_compiled_run(device: str) -> None:
-    decode, *_, (q, _, cache) = wrappers(device)
+    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(scratch(device))
+    q, cache = f(device, 2, 4, 64), f(device, 5, 2, 4, 2, 64)
     torch._dynamo.reset()
     run = torch.compile(lambda q: decode.run(q * 2, cache), fullgraph=True, backend="aot_eager")
     for pages, last in (((3, 0), (1, 4)), ((0, 4), (2, 2)), ((2, 1), (4, 1))):
         decode.plan(i("cpu", 0, 1, 2), i("cpu", *pages), i("cpu", *last), 4, 2, 64, 4)
-        torch.testing.assert_close(run(q[:2]), decode.run(q[:2] * 2, cache))
+        torch.testing.assert_close(run(q), decode.run(q * 2, cache))
+
+
+def test_a_new_plan_under_an_exported_run(device: str) -> None:
+    # A program holds the plan's tensors, and plans of wrappers for graphs write to the same ones.
+    buffers = [torch.zeros(size, dtype=torch.int32, device=device) for size in (3, 5, 2)]
+    decode = flashinfer.CUDAGraphBatchDecodeWithPagedKVCacheWrapper(scratch(device), *buffers)
+    q, cache = f(device, 2, 4, 64), f(device, 5, 2, 4, 2, 64)
+    program: Any = None
+    for pages, last in (((3, 0), (1, 4)), ((0, 4), (2, 2)), ((2, 1), (4, 1))):
+        decode.plan(i("cpu", 0, 1, 2), i("cpu", *pages), i("cpu", *last), 4, 2, 64, 4)
+        if program is None:
+            model = Module(lambda q, cache: decode.run(q * 2, cache))
+            program = torch.export.export(model, (q, cache), strict=False).module()
+        torch.testing.assert_close(program(q, cache), decode.run(q * 2, cache))
+
+
+def test_plans_are_made_between_compiled_steps(device: str) -> None:
+    """plan reads lengths on the host; a step around it stays eager, its parts are compiled."""
+    decode = flashinfer.BatchDecodeWithPagedKVCacheWrapper(scratch(device))
+    cache = f(device, 5, 2, 4, 2, 64)
+
+    def step(q: torch.Tensor, indptr: torch.Tensor, pages: torch.Tensor, last: torch.Tensor) -> Any:
+        decode.plan(indptr, pages, last, 4, 2, 64, 4)
+        return decode.run(q * 2, cache) + 1
+
+    arguments = (f(device, 2, 4, 64), i(device, 0, 1, 2), i(device, 3, 1), i(device, 2, 4))
+    expected = step(*arguments)
+    torch._dynamo.reset()
+    with pytest.raises(DATA_DEPENDENT):
+        torch.compile(step, fullgraph=True, backend="aot_eager")(*arguments)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(step, backend="aot_eager")(*arguments), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_uniform_numbers_are_new_ones_in_every_call(compiled: bool, device: str) -> None:
+    def model(probs: torch.Tensor) -> torch.Tensor:
+        return flashinfer.top_p_sampling_from_probs(probs, top_p=0.9)[0]
+
+    probs = probabilities(device, 64, 1000)
+    torch.manual_seed(5)
+    expected = [model(probs) for _ in range(2)]
+    torch._dynamo.reset()
+    call = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+    torch.manual_seed(5)
+    got = [call(probs) for _ in range(2)]
+    torch.testing.assert_close(got, expected)
+    assert not torch.equal(*got)
+
+
+def test_check_nan_is_not_traced(device: str) -> None:
+    def model(probs: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return flashinfer.sampling_from_probs(probs, u, check_nan=True)
+
+    arguments = (probabilities(device, 3, 9), uniform(device, 3))
+    expected = model(*arguments)
+    torch._dynamo.reset()
+    with pytest.raises(DATA_DEPENDENT):
+        torch.compile(model, fullgraph=True, backend="aot_eager")(*arguments)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager")(*arguments), expected)
 
 
 def test_autograd_notices_a_saved_tensor_that_was_overwritten(device: str) -> None:
@@ -304,14 +721,56 @@ def test_inference_mode(device: str) -> None:
 
 
 @pytest.mark.gpu
-def test_cuda_graph_and_side_stream() -> None:
-    x, weight = f("cuda", 64, 4096), f("cuda", 4096)
-    expected = flashinfer.rmsnorm(x, weight)
-    out = torch.zeros_like(x)
-    graph = torch.cuda.CUDAGraph()
+@pytest.mark.parametrize("name", [name for name in MODELS if name != UNBACKED])
+def test_cuda_graph(name: str) -> None:
+    model, arguments = MODELS[name]("cuda")
+    before = [value.clone() for value in arguments]
+    expected = model(*arguments)  # and the plans of single requests, which are made once
+    after = [value.clone() for value in arguments]
+    for value, old in zip(arguments, before, strict=True):
+        value.copy_(old)
+    torch.cuda.synchronize()
     # Capturing happens on a stream of its own: a launch on any other would not be recorded.
+    graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        flashinfer.rmsnorm(x, weight, out=out)
-    assert not out.any()
+        got = model(*arguments)
+    assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
     graph.replay()
-    assert torch.equal(out, expected)
+    torch.testing.assert_close((got, list(arguments)), (expected, after))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_another_stream(name: str) -> None:
+    model, arguments = MODELS[name]("cuda")
+    eager = [value.clone() for value in arguments]
+    expected = model(*eager)
+    late = [torch.zeros_like(value) for value in arguments]
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # a launch on another stream would see the zeros
+        for value, true in zip(late, arguments, strict=True):
+            value.copy_(true)
+        got = model(*late)
+    stream.synchronize()
+    torch.testing.assert_close((got, late), (expected, eager))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_another_device(name: str) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("gpu: one CUDA device here, this needs two")
+    torch.manual_seed(3)
+    model, arguments = MODELS[name]("cuda:0")
+    expected = model(*arguments)
+    torch.manual_seed(3)
+    model, others = MODELS[name]("cuda:1")
+    assert torch.cuda.current_device() == 0
+    got = model(*others)
+    torch.cuda.synchronize("cuda:1")
+    assert torch.cuda.current_device() == 0
+    as_list = (got,) if isinstance(got, torch.Tensor) else tuple(got)
+    assert {value.device for value in as_list} == {torch.device("cuda:1")}
+    torch.testing.assert_close((got, others), (expected, arguments), check_device=False)

@@ -32,7 +32,7 @@ FLASHINFER_INLINE void merge_row(const fi_attention_args& args, const fi_attenti
   }
   const float base = top == -__builtin_inff() ? 0.0f : top;
   float total = 0.0f;
-  float sums[kMaxHeadDim + kLanes] = {};
+  float sums[kMaxLatentDim + kLanes] = {};  // the widest that there is
   for (int64_t i = 0; i < merge.num_slots; ++i) {
     const float weight = exp2_nonpositive(broadcast(lse[i * stride] - base))[0];
     if (weight == 0.0f) continue;

@@ -23,86 +23,41 @@ struct Matrix {
   int64_t stride;
 };
 
-template <int kRows, int kVectors, bool kAdd>
-FLASHINFER_INLINE void multiply_block(Matrix a, Matrix b, Matrix c, int64_t k) {
-  F32 sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = kAdd ? load(c.at + r * c.stride + v * kLanes, Whole{}) : F32{};
-    }
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    F32 columns[kVectors];
-    for (int v = 0; v < kVectors; ++v) columns[v] = load(b.at + i * b.stride + v * kLanes, Whole{});
-    for (int r = 0; r < kRows; ++r) {
-      const F32 x = broadcast(a.at[r * a.stride + i]);
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = fma(x, columns[v], sums[r][v]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      store(c.at + r * c.stride + v * kLanes, sums[r][v], Whole{});
-    }
-  }
-}
+namespace floats {
+#define FLASHINFER_PRODUCT fma
+#include "cpu/kernels/matmul_loops.inc"
+#undef FLASHINFER_PRODUCT
+}  // namespace floats
+using floats::multiply;
 
-template <int kVectors, bool kAdd>
-FLASHINFER_INLINE void multiply_columns(Matrix a, Matrix b, Matrix c, int64_t m, int64_t k) {
-  for (; m >= kBlockRows; m -= kBlockRows) {
-    multiply_block<kBlockRows, kVectors, kAdd>(a, b, c, k);
-    a.at += kBlockRows * a.stride;
-    c.at += kBlockRows * c.stride;
-  }
-  switch (m) {
-    case 5:
-      return multiply_block<5, kVectors, kAdd>(a, b, c, k);
-    case 4:
-      return multiply_block<4, kVectors, kAdd>(a, b, c, k);
-    case 3:
-      return multiply_block<3, kVectors, kAdd>(a, b, c, k);
-    case 2:
-      return multiply_block<2, kVectors, kAdd>(a, b, c, k);
-    case 1:
-      return multiply_block<1, kVectors, kAdd>(a, b, c, k);
-    default:
-      return;
-  }
-}
-
-// C = A B, or with kAdd C += A B. n is a multiple of kLanes.
-template <bool kAdd>
-__attribute__((noinline)) void multiply(Matrix a, Matrix b, Matrix c, int64_t m, int64_t n,
-                                        int64_t k) {
-  constexpr int64_t kBlock = kBlockVectors * kLanes;
-  for (; n >= kBlock; n -= kBlock, b.at += kBlock, c.at += kBlock) {
-    multiply_columns<kBlockVectors, kAdd>(a, b, c, m, k);
-  }
-  for (; n > 0; n -= kLanes, b.at += kLanes, c.at += kLanes) {
-    multiply_columns<1, kAdd>(a, b, c, m, k);
-  }
-}
-
-// to [columns x kLanes] = the transpose of kLanes rows; columns is a multiple of kLanes.
-FLASHINFER_INLINE void transpose_rows(const float* from, int64_t from_stride, float* to,
-                                      int64_t to_stride, int64_t columns) {
+// to [kLanes x kLanes] = the transpose of the vectors row(0), row(1), ...
+template <class Row>
+FLASHINFER_INLINE void transpose_square(const Row& row, float* to, int64_t to_stride) {
   I32 low, high;
   for (int i = 0; i < kLanes; ++i) {
     low[i] = i / 2 + (i % 2) * kLanes;
     high[i] = low[i] + kLanes / 2;
   }
-  for (int64_t d = 0; d < columns; d += kLanes) {
-    F32 x[kLanes];
-    for (int i = 0; i < kLanes; ++i) x[i] = load(from + i * from_stride + d, Whole{});
-    // Each step interleaves the first half of the vectors with the second: log2 of them transpose.
-    for (int step = 1; step < kLanes; step *= 2) {
-      F32 y[kLanes];
-      for (int i = 0; i < kLanes / 2; ++i) {
-        y[2 * i] = __builtin_shuffle(x[i], x[i + kLanes / 2], low);
-        y[2 * i + 1] = __builtin_shuffle(x[i], x[i + kLanes / 2], high);
-      }
-      for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  F32 x[kLanes];
+  for (int i = 0; i < kLanes; ++i) x[i] = row(i);
+  // Each step interleaves the first half of the vectors with the second: log2 of them transpose.
+  for (int step = 1; step < kLanes; step *= 2) {
+    F32 y[kLanes];
+    for (int i = 0; i < kLanes / 2; ++i) {
+      y[2 * i] = __builtin_shuffle(x[i], x[i + kLanes / 2], low);
+      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + kLanes / 2], high);
     }
-    for (int i = 0; i < kLanes; ++i) store(to + (d + i) * to_stride, x[i], Whole{});
+    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  }
+  for (int i = 0; i < kLanes; ++i) store(to + i * to_stride, x[i], Whole{});
+}
+
+// to [columns x kLanes] = the transpose of kLanes rows; columns is a multiple of kLanes.
+FLASHINFER_INLINE void transpose_rows(const float* from, int64_t from_stride, float* to,
+                                      int64_t to_stride, int64_t columns) {
+  for (int64_t d = 0; d < columns; d += kLanes) {
+    const auto row = [&](int i) { return load(from + i * from_stride + d, Whole{}); };
+    transpose_square(row, to + d * to_stride, to_stride);
   }
 }
 

@@ -7,9 +7,12 @@
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/attention_merge.h"
 #include "cpu/kernels/cascade.h"
+#include "cpu/kernels/gemm.h"
+#include "cpu/kernels/mla.h"
 #include "cpu/kernels/norm.h"
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
+#include "cpu/kernels/sampling.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -34,7 +37,14 @@ constexpr Kernels kTable = {
     {attention_units<Half>, attention_units<BFloat16>, attention_units<float>,
      attention_units<Float8E4M3>, attention_units<Float8E5M2>},
     attention_merges,
+    {mla_units<Half>, mla_units<BFloat16>, mla_units<float>},
     packbits_bytes,
+    {gemm_units<Half>, gemm_units<BFloat16>, gemm_units<float>, gemm_units<Float8E4M3>,
+     gemm_units<Float8E5M2>},
+    sample_rows,
+    renorm_probs_rows,
+    mask_logits_rows,
+    chain_requests,
 };
 #undef FLASHINFER_ACTIVATIONS
 

@@ -58,6 +58,9 @@ struct Part {
   int64_t n;  // 0 < n < kLanes
 };
 
+// n rounded up to whole vectors.
+FLASHINFER_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
 FLASHINFER_INLINE F32 broadcast(float x) { return x - F32{}; }
 FLASHINFER_INLINE U32 bits_of(F32 x) { return (U32)x; }
 FLASHINFER_INLINE F32 float_of(U32 x) { return (F32)x; }

@@ -298,6 +298,44 @@ typedef struct fi_attention_args {
 } fi_attention_args;
 FI_API fi_status fi_attention(const fi_exec* exec, const fi_attention_args* args);
 
+// ---------------------------------------------------------------- mla
+// Decode of multi-head latent attention (DeepSeek-V2) over a paged cache whose one row a key, ckv
+// and kpe, serves all heads as key and as value:
+//   out[i, h] = v_scale * sum_j softmax_j(x[i, h, j]) ckv[j],
+//   x[i, h, j] = cap(sm_scale * (q_nope[i, h] . ckv[j] + turn(q_pe[i, h], position of i)
+//   . turn(kpe[j], j))),
+// with cap, lse, window_left and the positions of fi_attention, and no mask. turn is RoPE over
+// pairs (2i, 2i+1) for FI_POS_ROPE_LLAMA, in fp32; nothing for FI_POS_NONE; there is no other.
+//
+// A plan is fi_attention_plan's with num_kv_heads 1 and head_dim = head_dim_ckv.
+typedef struct fi_mla_decode_args {
+  fi_dtype dtype;  // of q, cache and out: fp16, bf16, on the CPU also fp32
+  int64_t num_qo_heads;
+  int64_t head_dim_ckv, head_dim_kpe;  // on CUDA 512 and 64
+  const void* q_nope;                  // [nnz, num_qo_heads, head_dim_ckv]
+  int64_t q_nope_stride_n, q_nope_stride_h;
+  const void* q_pe;  // [nnz, num_qo_heads, head_dim_kpe]
+  int64_t q_pe_stride_n, q_pe_stride_h;
+  // Key j of a request: page kv_indices[kv_base + j / page_size], slot j % page_size.
+  const void* ckv;  // [pages, page_size, head_dim_ckv]
+  int64_t ckv_stride_page, ckv_stride_n;
+  const void* kpe;  // [pages, page_size, head_dim_kpe]
+  int64_t kpe_stride_page, kpe_stride_n;
+  int64_t page_size;
+  const int32_t* kv_indices;
+  void* out;  // [nnz, num_qo_heads, head_dim_ckv]
+  int64_t out_stride_n, out_stride_h;
+  float* lse;  // [nnz, num_qo_heads], contiguous, or NULL
+  const int32_t* plan;
+  int64_t tile_rows, item_capacity, merge_capacity;
+  float* partial_out;   // [slots, tile_rows, head_dim_ckv], normalised
+  float* partial_lse;   // [slots, tile_rows]
+  int32_t window_left;  // < 0: no window
+  fi_pos_encoding pos_encoding;
+  float sm_scale, logits_soft_cap, v_scale, rope_scale, rope_theta;
+} fi_mla_decode_args;
+FI_API fi_status fi_mla_decode(const fi_exec* exec, const fi_mla_decode_args* args);
+
 // ---------------------------------------------------------------- quantization
 // Packs bools (bytes, non-zero is true) into bits. Segment b reads x[in_indptr[b]:in_indptr[b+1]]
 // and writes the bytes y[out_indptr[b]:out_indptr[b+1]]; the last byte is padded with zeros. With
@@ -312,6 +350,131 @@ typedef struct fi_packbits_args {
   int32_t little_endian;
 } fi_packbits_args;
 FI_API fi_status fi_packbits(const fi_exec* exec, const fi_packbits_args* args);
+
+// ---------------------------------------------------------------- gemm
+// Row r of segment s, seg_indptr[s] <= r < seg_indptr[s + 1], times the segment's matrix:
+//   out[r, j] = sum_i x[r, i] * weights[w, i, j],  w = weight_indices[s], or s where that is NULL
+// with fp32 accumulation, rounded once. seg_indptr starts with 0; rows from
+// seg_indptr[num_segments] on become 0. Element (i, j) of a matrix is at i * w_stride_in + j *
+// w_stride_out: one of the two is 1 (row-major: w_stride_out).
+typedef struct fi_segment_gemm_args {
+  fi_dtype dtype;
+  int64_t rows, num_segments, num_weights, d_in, d_out;
+  const void* x;
+  int64_t x_stride;
+  const void* weights;
+  int64_t w_stride_n, w_stride_in, w_stride_out;
+  const int64_t* seg_indptr;      // [num_segments + 1]
+  const int64_t* weight_indices;  // [num_segments] or NULL
+  void* out;
+  int64_t out_stride;
+} fi_segment_gemm_args;
+FI_API fi_status fi_segment_gemm(const fi_exec* exec, const fi_segment_gemm_args* args);
+
+// out[b, i, j] = a_scale[b] * b_scale[b] * sum_l a[b, i, l] * b[b, l, j], of fp8 factors, with fp32
+// accumulation, rounded once to out_dtype (fp16 or bf16, on the CPU also fp32). Both factors are
+// contiguous along l: b is column-major. A scale's stride is 0 where one serves the whole batch.
+typedef struct fi_bmm_fp8_args {
+  fi_dtype a_dtype, b_dtype, out_dtype;
+  int64_t batch, m, n, k;
+  const void* a;
+  int64_t a_stride_b, a_stride_m;
+  const void* b;
+  int64_t b_stride_b, b_stride_n;
+  const float* a_scale;
+  const float* b_scale;
+  int64_t a_scale_stride, b_scale_stride;
+  void* out;
+  int64_t out_stride_b, out_stride_m;
+} fi_bmm_fp8_args;
+FI_API fi_status fi_bmm_fp8(const fi_exec* exec, const fi_bmm_fp8_args* args);
+// ---------------------------------------------------------------- sampling
+// Draws from, and renormalises, rows of probabilities p[0:vocab], vocab <= FI_MAX_VOCAB. A row need
+// not sum to 1. NaN and negative entries count as 0 and infinity as the largest float.
+//
+// Sums are exact, so no result depends on the order in which threads add up, and the CPU and CUDA
+// give the same ones: an entry has the integer weight
+//   w[i] = min(round_to_even(p[i] 2^e), 2^43),  with e = 42 where that makes 2^41 <= W < 3 2^41,
+// W = sum_i w[i], as for every row that sums to a number in [0.5, 1.5). Otherwise e is
+// 22 - floor(log2(max_i p[i])), and if W is still not in that range, e + 41 - floor(log2(W)).
+//
+// The filters keep entry i where all of these hold; equal entries are kept or dropped together:
+//   top-k:  #{j: p[j] > p[i]} < k
+//   top-p:  sum_{j: p[j] > p[i]} w[j] < max(1, ceil(top_p W)) over the whole row, or with
+//           top_k_first over the entries that top-k keeps, W being their sum
+//   min-p:  p[i] >= min_p * max_j p[j], the product rounded to fp32
+// top_k NULL and top_k_value 0, top_p >= 1 and min_p <= 0 switch a filter off; k < 1 from an array
+// counts as 1. Arrays have an element per row and, where not NULL, replace the value.
+#define FI_MAX_VOCAB (1 << 20)
+
+// samples[r] = the smallest i with sum_{j <= i} w[j] > floor(uniform[r] W), both sums over the
+// entries kept, the product in fp64, clamped to 0..W-1. So it is an entry that is kept and
+// positive, and its probability w[i] / W up to the resolution of `uniform`. A row with nothing
+// positive gives 0, and 0 in `success`, which is 1 otherwise.
+typedef struct fi_sample_args {
+  int64_t rows, vocab;
+  const float* probs;
+  int64_t probs_stride;
+  const float* uniform;  // [rows] in [0, 1)
+  int32_t* samples;      // [rows]
+  uint8_t* success;      // [rows] or NULL
+  const int32_t* top_k;
+  int64_t top_k_value;
+  const float* top_p;
+  float top_p_value;
+  const float* min_p;
+  float min_p_value;
+  int32_t top_k_first;
+} fi_sample_args;
+FI_API fi_status fi_sample(const fi_exec* exec, const fi_sample_args* args);
+
+// out[i] = p[i] / (W 2^-e) where the filters keep i, W the sum of what they keep, and 0 elsewhere.
+typedef struct fi_renorm_probs_args {
+  int64_t rows, vocab;
+  const float* probs;
+  int64_t probs_stride;
+  float* out;
+  int64_t out_stride;
+  const int32_t* top_k;
+  int64_t top_k_value;
+  const float* top_p;
+  float top_p_value;
+} fi_renorm_probs_args;
+FI_API fi_status fi_renorm_probs(const fi_exec* exec, const fi_renorm_probs_args* args);
+
+// out[i] = logits[i] where top-k keeps i, and -inf elsewhere. A NaN counts as less than -inf.
+typedef struct fi_mask_logits_args {
+  int64_t rows, vocab;
+  const float* logits;
+  int64_t logits_stride;
+  float* out;
+  int64_t out_stride;
+  const int32_t* top_k;
+  int64_t top_k_value;
+} fi_mask_logits_args;
+FI_API fi_status fi_mask_logits(const fi_exec* exec, const fi_mask_logits_args* args);
+
+// Speculative sampling (Leviathan et al., Chen et al.) over a chain of num_draft tokens. With p the
+// draft's and q the target's probability of draft token i, it is accepted where uniform[i] p < q;
+// an id outside the vocabulary is not. The chain ends at the first token that is not accepted;
+// there one is drawn from max(q - p, 0), as by fi_sample with uniform[i + 1], or behind a chain
+// without rejection from the target's last row with uniform[num_draft]. If max(q - p, 0) is 0
+// everywhere, the draw is from q. Of the row drawn from, e stays 42 down to a sum of 2^-11.
+// output[i] is -1 behind the drawn token.
+//   emitted[r] += the length of the accepted chain
+//   accepted[r] += how many draft tokens are accepted when each is looked at alone
+// All contiguous.
+typedef struct fi_chain_speculative_args {
+  int64_t rows, num_draft, vocab;
+  const float* draft_probs;        // [rows, num_draft, vocab]
+  const int32_t* draft_token_ids;  // [rows, num_draft]
+  const float* uniform;            // [rows, num_draft + 1]
+  const float* target_probs;       // [rows, num_draft + 1, vocab]
+  int32_t* output_token_ids;       // [rows, num_draft + 1]
+  int32_t* output_accepted;        // [rows]
+  int32_t* output_emitted;         // [rows]
+} fi_chain_speculative_args;
+FI_API fi_status fi_chain_speculative(const fi_exec* exec, const fi_chain_speculative_args* args);
 
 #ifdef __cplusplus
 }

@@ -34,6 +34,10 @@ cudaError_t run(const Launch& launch);
 void on_vector_read(const void* address, size_t size, size_t alignment, bool read_only);
 void on_vector_write(const void* address, size_t size, size_t alignment);
 
+// An atomic addition of arch/integer.cuh; returns what was there. Atomics of several threads are
+// not a race with each other; with other accesses they are.
+uint32_t atomic_add(uint32_t* address, uint32_t value);
+
 void* dynamic_shared();
 
 // cp.async of arch/async_copy.cuh. From the copy to the wait that its thread makes for it, its

@@ -36,6 +36,7 @@ struct Cell {
   bool read_only;           // `read` was an ld.global.nc
   bool forbidden;           // between the rows of a tensor
   bool in_flight;           // a cp.async will write it
+  bool atomic;              // `write` was an atomic
 };
 
 struct Region {
@@ -146,25 +147,25 @@ std::string who_text(uint16_t who, const Stamp& stamp) {
   return buffer;
 }
 
+// Who, after an access by the running thread that nothing orders behind that of `who`.
+uint16_t several(uint16_t who, const Stamp& stamp) {
+  const uint16_t me = static_cast<uint16_t>(current->linear);
+  if (stamp.block != block_serial || who == kSeveralBlocks) return kSeveralBlocks;
+  const uint16_t warp = static_cast<uint16_t>(kSeveralLanes | (me / kWarp));
+  const bool same_warp = who & kSeveralLanes ? who == warp : who / kWarp == me / kWarp;
+  return same_warp ? warp : kSeveralWarps;
+}
+
 void note_read(Cell* cell) {
   const uint16_t me = static_cast<uint16_t>(current->linear);
   Stamp& stamp = cell->read;
-  if (happened_before(stamp, cell->reader)) {
-    cell->reader = me;
-  } else if (stamp.block != block_serial || cell->reader == kSeveralBlocks) {
-    cell->reader = kSeveralBlocks;
-  } else {
-    const uint16_t warp = static_cast<uint16_t>(kSeveralLanes | (me / kWarp));
-    const bool same_warp =
-        cell->reader & kSeveralLanes ? cell->reader == warp : cell->reader / kWarp == me / kWarp;
-    cell->reader = same_warp ? warp : kSeveralWarps;
-  }
+  cell->reader = happened_before(stamp, cell->reader) ? me : several(cell->reader, stamp);
   stamp = {block_serial, current->barriers, current->warp_syncs};
 }
 
 // Checks one access and notes it in the shadow.
 void check(const void* pointer, size_t size, size_t alignment, bool writes, bool read_only,
-           const void* code) {
+           const void* code, bool atomic = false) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
   if (address - current->stack_begin < current->stack_end - current->stack_begin) return;
   const char* verb = writes ? "write" : "read";
@@ -205,15 +206,18 @@ void check(const void* pointer, size_t size, size_t alignment, bool writes, bool
             region->name.c_str(), offset + i);
     }
     const bool written_now = cell.write.block >= first_block_serial;
-    if (written_now && !happened_before(cell.write, cell.writer)) {
+    const bool ordered = !written_now || happened_before(cell.write, cell.writer);
+    if (!ordered && !(atomic && cell.atomic)) {
       fault(code, "race: %s of %zu bytes at '%s' + %zu, which %s has written unsynchronised", verb,
             size, region->name.c_str(), offset + i, who_text(cell.writer, cell.write).c_str());
     }
-    if (!writes) {
+    if (!writes || atomic) {
       if (cell.write.block == 0) {
         fault(code, "read of %zu bytes at '%s' + %zu, which nothing wrote", size,
               region->name.c_str(), offset + i);
       }
+    }
+    if (!writes) {
       if (read_only && written_now) {
         fault(code, "read-only load (ld.global.nc) at '%s' + %zu, which this kernel writes",
               region->name.c_str(), offset + i);
@@ -230,8 +234,10 @@ void check(const void* pointer, size_t size, size_t alignment, bool writes, bool
         fault(code, "write at '%s' + %zu, which was read as read-only (ld.global.nc)",
               region->name.c_str(), offset + i);
       }
+      cell.writer =
+          ordered ? static_cast<uint16_t>(current->linear) : several(cell.writer, cell.write);
       cell.write = {block_serial, current->barriers, current->warp_syncs};
-      cell.writer = static_cast<uint16_t>(current->linear);
+      cell.atomic = atomic;
     }
   }
 }
@@ -293,6 +299,13 @@ void on_vector_write(const void* address, size_t size, size_t alignment) {
   if (current != nullptr) {
     check(address, size, alignment, true, false, __builtin_return_address(0));
   }
+}
+
+uint32_t atomic_add(uint32_t* address, uint32_t value) {
+  check(address, sizeof(value), sizeof(value), true, false, __builtin_return_address(0), true);
+  const uint32_t before = *address;
+  *address = before + value;
+  return before;
 }
 
 }  // namespace emulator

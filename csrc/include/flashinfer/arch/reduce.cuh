@@ -19,6 +19,15 @@ __device__ __forceinline__ float warp_sum(float value, int group) {
   return value;
 }
 
+// The lowest of the lanes whose bits are set; `lanes` is not 0.
+__device__ __forceinline__ int lowest_lane(unsigned lanes) {
+#ifdef FLASHINFER_EMULATE
+  return __builtin_ctz(lanes);
+#else
+  return __ffs(static_cast<int>(lanes)) - 1;
+#endif
+}
+
 // Sum over the threads with the same threadIdx.y: blockDim.x is a power of two up to 32, or a
 // multiple of 32 in a block with one row. `partial` holds a float per warp. Only one barrier: a
 // caller that sums again must alternate between two `partial` arrays, then no thread can write

@@ -55,7 +55,8 @@ __device__ __forceinline__ LaneRows lane_rows(const typename Shape::Params& p, c
 }
 
 // cap * tanh(score * sm_scale / cap), in base 2: tanh(y) = 1 - 2 / (e^2y + 1).
-__device__ __forceinline__ float cap_score(const GeneralAttentionParams& p, float score) {
+template <class Params>
+__device__ __forceinline__ float cap_score(const Params& p, float score) {
   return p.cap * (1.0f - 2.0f * reciprocal(exp2_fast(score * p.cap_scale) + 1.0f));
 }
 

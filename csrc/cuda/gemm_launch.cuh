@@ -1,0 +1,59 @@
+// The definition of launch_gemm, for the units that instantiate it.
+#ifndef FLASHINFER_CUDA_GEMM_LAUNCH_CUH_
+#define FLASHINFER_CUDA_GEMM_LAUNCH_CUH_
+
+#include "flashinfer/gemm/kernel.cuh"
+#include "gemm_kernels.h"
+
+namespace flashinfer {
+namespace cuda {
+
+template <class Shape>
+fi_status launch_gemm_shape(Device& device, const GemmLaunch& launch, int64_t row_tiles,
+                            const GemmParams& params) {
+  const int64_t col_tiles = ceil_div(params.cols, Shape::kCols);
+  if (col_tiles > kMaxGridY) {
+    return fail(FI_UNSUPPORTED, "%s: %d columns are more than a launch has", launch.op,
+                params.cols);
+  }
+  GemmParams p = params;
+  p.row_tiles = static_cast<int>(ceil_div(params.rows, Shape::kRows));
+  const dim3 grid(static_cast<unsigned>(row_tiles), static_cast<unsigned>(col_tiles));
+  return device.launch(launch.op, gemm_kernel<Shape>, grid, dim3(Shape::kThreads),
+                       Shape::kSharedBytes, p);
+}
+
+template <typename T, BLayout kLayout, bool kFp8>
+fi_status launch_gemm_layout(Device& device, const GemmLaunch& launch, const GemmParams& params) {
+  if (!launch.vectors) {
+    return launch_gemm_shape<GemmShape<T, MiddleTile, kLayout, kFp8, false>>(
+        device, launch, launch.row_tiles_of_64, params);
+  }
+  if (launch.average_rows <= ThinTile::kRows) {
+    return launch_gemm_shape<GemmShape<T, ThinTile, kLayout, kFp8, true>>(
+        device, launch, launch.row_tiles_of_16, params);
+  }
+  // Large tiles read less, where there are enough of them for every multiprocessor.
+  const int64_t blocks = launch.row_tiles_of_128 * ceil_div(params.cols, LargeTile::kCols);
+  if (launch.average_rows > MiddleTile::kRows && blocks >= device.multiprocessors()) {
+    return launch_gemm_shape<GemmShape<T, LargeTile, kLayout, kFp8, true>>(
+        device, launch, launch.row_tiles_of_128, params);
+  }
+  return launch_gemm_shape<GemmShape<T, MiddleTile, kLayout, kFp8, true>>(
+      device, launch, launch.row_tiles_of_64, params);
+}
+
+template <typename T, bool kFp8>
+fi_status launch_gemm(Device& device, const GemmLaunch& launch, const GemmParams& params) {
+  if constexpr (!kFp8) {
+    if (launch.row_major) {
+      return launch_gemm_layout<T, BLayout::kRowMajor, false>(device, launch, params);
+    }
+  }
+  return launch_gemm_layout<T, BLayout::kColumnMajor, kFp8>(device, launch, params);
+}
+
+}  // namespace cuda
+}  // namespace flashinfer
+
+#endif  // FLASHINFER_CUDA_GEMM_LAUNCH_CUH_
