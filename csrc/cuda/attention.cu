@@ -1,6 +1,5 @@
 // Launchers of attention: the plan's shape, the checks, and which kernel runs.
 #include <climits>
-#include <cmath>
 
 #include "attention_kernels.h"
 #include "attention_plan.h"

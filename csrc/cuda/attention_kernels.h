@@ -1,4 +1,5 @@
-// The attention kernels as functions, so that the units that hold them compile side by side.
+// The attention kernels as functions, so that the units that hold them compile side by side, and
+// what the launchers of attention and of multi-head latent attention share.
 #ifndef FLASHINFER_CUDA_ATTENTION_KERNELS_H_
 #define FLASHINFER_CUDA_ATTENTION_KERNELS_H_
 

@@ -406,9 +406,9 @@ CASES: dict[str, Case] = {
     "no mask at the end of the latent keys": (
         f"{MLA}/softmax.cuh", " || key + i >= keys.end", 1, "", latent, "off by",
     ),
-    "a window that does not move the first tile": (
-        f"{MLA}/kernel.cuh", "= rows.keys(p, rows.token(0)).begin;", 1, "= rows.item.kv_begin + 8;",
-        latent_window, "off by",
+    "a window that begins too late": (
+        f"{MLA}/kernel.cuh", "rows.token(0)).begin;", 1, "rows.token(0)).begin + 1;", latent_window,
+        "off by",
     ),
     "a latent softmax that forgets to scale what it has": (
         f"{MLA}/kernel.cuh", "if (__ballot_sync(kAllLanes, factor != 1.0f) == 0) continue;", 1,

@@ -151,6 +151,19 @@ DECODE = {
     "forward_return_lse": FORWARD_DECODE,
     "end_forward": "self",
 }
+RUN_MLA = (
+    "self, q_nope, q_pe, paged_ckv_cache, paged_kpe_cache, q_scale=None, k_scale=None, v_scale=None"
+)
+# As in 0.2.0, but for the keywords at the end and the older aliases.
+PLAN_MLA = (
+    "self, indptr, indices, last_page_len, num_qo_heads, head_dim_compressed_kv, page_size,"
+    " sm_scale, window_left=-1, logits_soft_cap=None, data_type='float16', q_data_type=None,"
+    " rope_scale=None, rope_theta=None, pos_encoding_mode='ROPE_LLAMA'"
+)
+FORWARD_MLA = (
+    f"{RUN_MLA}, window_left=-1, logits_soft_cap=None, sm_scale=None, rope_scale=None,"
+    " rope_theta=None"
+)
 # Of every wrapper: what it is made with, and its methods.
 WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
     "BatchDecodeWithPagedKVCacheWrapper": (
@@ -162,6 +175,20 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
         "workspace_buffer, indptr_buffer, indices_buffer, last_page_len_buffer, kv_layout='NHD',"
         " use_tensor_cores=False",
         DECODE,
+    ),
+    "BatchDecodeMlaWithPagedKVCacheWrapper": (
+        "float_workspace_buffer, use_cuda_graph=False, paged_kv_indptr_buffer=None,"
+        " paged_kv_indices_buffer=None, paged_kv_last_page_len_buffer=None",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": PLAN_MLA,
+            "begin_forward": PLAN_MLA,
+            "run": f"{RUN_MLA}, return_lse=False, out=None, lse=None",
+            "run_return_lse": f"{RUN_MLA}, out=None, lse=None",
+            "forward": FORWARD_MLA,
+            "forward_return_lse": FORWARD_MLA,
+            "end_forward": "self",
+        },
     ),
     "BatchPrefillWithPagedKVCacheWrapper": (
         f"{WORKSPACE}, use_cuda_graph=False, qo_indptr_buf=None, paged_kv_indptr_buf=None,"

@@ -265,6 +265,43 @@ class PagedDecode(PagedPrefill):
         return super().run(q, cache)
 
 
+class LatentDecode:
+    """Latent attention over the pages of a plan, in fp32."""
+
+    def __init__(self, workspace: torch.Tensor) -> None:
+        self.plans: list[tuple[torch.Tensor, int]] = []
+
+    def plan(
+        self,
+        indptr: torch.Tensor,
+        indices: torch.Tensor,
+        last: torch.Tensor,
+        heads: int,
+        dim: int,
+        page_size: int,
+        sm_scale: float,
+    ) -> None:
+        self.scale = sm_scale
+        for b in range(len(last)):
+            pages = indices[indptr[b] : indptr[b + 1]].long()
+            self.plans.append((pages, (len(pages) - 1) * page_size + int(last[b])))
+
+    def run(
+        self, q_nope: torch.Tensor, q_pe: torch.Tensor, ckv: torch.Tensor, kpe: torch.Tensor
+    ) -> torch.Tensor:
+        outs = []
+        turns = 1e4 ** (-torch.arange(32, dtype=torch.float32) / 32)
+        for b, (pages, length) in enumerate(self.plans):
+            angle = torch.arange(length)[:, None] * turns
+            turn = torch.polar(torch.ones_like(angle), angle)
+            k, k_pe = (cache[pages].float().flatten(0, 1)[:length] for cache in (ckv, kpe))
+            k_turned = torch.view_as_complex(k_pe.view(length, 32, 2)) * turn
+            q_turned = torch.view_as_complex(q_pe[b].float().view(-1, 32, 2)) * turn[-1]
+            scores = q_nope[b].float() @ k.T + (q_turned @ k_turned.mH).real
+            outs.append((scores * self.scale).softmax(-1) @ k)
+        return torch.stack(outs).to(q_nope.dtype)
+
+
 def reference() -> types.ModuleType:
     """A flashinfer in plain torch, in the dtype of its input."""
     module = types.ModuleType("flashinfer")
@@ -327,6 +364,7 @@ def reference() -> types.ModuleType:
 
     module.BatchPrefillWithPagedKVCacheWrapper = PagedPrefill  # type: ignore[attr-defined]
     module.BatchDecodeWithPagedKVCacheWrapper = PagedDecode  # type: ignore[attr-defined]
+    module.BatchDecodeMlaWithPagedKVCacheWrapper = LatentDecode  # type: ignore[attr-defined]
     for function in (
         rmsnorm,
         silu_and_mul,
@@ -357,7 +395,7 @@ def test_the_checks_pass_for_right_results(
     ops: tuple[types.ModuleType, types.ModuleType],
 ) -> None:
     errors = ops[0].run("cpu")
-    assert len(errors) == 21
+    assert len(errors) == 24
     assert max(errors.values()) > 0  # it did compare rounded values
 
 
@@ -392,6 +430,14 @@ def test_one_wrong_attention_is_noticed(
     wrapper = globals()[name]
     monkeypatch.setattr(wrapper, "run", _slightly_wrong(wrapper.run))
     with pytest.raises(SystemExit, match="paged_attention"):
+        ops[0].run("cpu")
+
+
+def test_one_wrong_latent_attention_is_noticed(
+    ops: tuple[types.ModuleType, types.ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LatentDecode, "run", _slightly_wrong(LatentDecode.run))
+    with pytest.raises(SystemExit, match="mla_decode"):
         ops[0].run("cpu")
 
 

@@ -79,7 +79,9 @@ class LatentAngles {
     float sines[kMaxLatentRope + kLanes];
   };
 
-  void exact(double position, Table& table) const {
+  // Not inlined, and what it calls throws nothing: vector code in a function that has something to
+  // destroy would bring the weak symbols of exceptions.
+  __attribute__((noinline)) void exact(double position, Table& table) const {
     float c[kMaxLatentRope / 2 + kLanes], s[kMaxLatentRope / 2 + kLanes];
     cos_sin(position, turns_, pairs_, c, s);
     for (int64_t i = 0; i < whole_vectors(2 * pairs_) / 2; ++i) {

@@ -16,10 +16,8 @@ namespace {
 
 #if defined(FLASHINFER_BF16_PAIRS)
 
-FLASHINFER_INLINE bool pairs_supported() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bf16");
-}
+// After avx512_supported(), which has initialised what this reads.
+FLASHINFER_INLINE bool pairs_supported() { return __builtin_cpu_supports("avx512bf16"); }
 
 #pragma GCC push_options
 #pragma GCC target("avx512bf16")
