@@ -24,6 +24,10 @@ def i(device: str, *values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int32, device=device)
 
 
+def probs(device: str, *shape: int) -> torch.Tensor:
+    return torch.softmax(torch.randn(shape), -1).to(device)
+
+
 def plan_words(d: str) -> torch.Tensor:
     """Two tokens of one request with three keys: a header, one item, no merge."""
     return i(d, 1, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 3, -1)
@@ -78,6 +82,26 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "segment_packbits": lambda d: (
         *(f(d, 19) > 0, i(d, 0, 9, 19), i(d, 0, 2, 4)),
         *(torch.zeros(4, dtype=torch.uint8, device=d), False),
+    ),
+    # sampling
+    "sample": lambda d: (
+        *(i(d, 0, 0, 0), torch.zeros(3, dtype=torch.bool, device=d), probs(d, 3, 9)),
+        *(torch.rand(3, device=d), i(d, 1, 5, 9), 0, None, 0.9),
+        *(torch.rand(3, device=d), 0.0, True),
+    ),
+    "renorm_probs": lambda d: (
+        probs(d, 3, 9),
+        probs(d, 3, 9),
+        None,
+        4,
+        torch.rand(3, device=d),
+        1.0,
+    ),
+    "mask_logits": lambda d: (probs(d, 3, 9), probs(d, 3, 9), i(d, 1, 5, 9), 0),
+    "chain_speculative": lambda d: (
+        *(torch.zeros(3, 3, dtype=torch.int32, device=d), i(d, 0, 0, 0), i(d, 1, 2, 3)),
+        *(probs(d, 3, 2, 9), torch.ones(3, 2, dtype=torch.int32, device=d)),
+        *(torch.rand(3, 3, device=d), probs(d, 3, 3, 9)),
     ),
 }
 
@@ -175,6 +199,31 @@ def single(
     )
 
 
+def sampled(
+    logits: torch.Tensor, u: torch.Tensor, k: torch.Tensor, share: torch.Tensor
+) -> tuple[Any, ...]:
+    """The end of a model: every form of sampling."""
+    p = torch.softmax(logits * 2, -1)
+    masked = flashinfer.top_k_mask_logits(logits, 7)
+    renormed = flashinfer.top_p_renorm_probs(flashinfer.top_k_renorm_probs(p, k), share)
+    return (
+        flashinfer.sampling_from_probs(p, u[0]) + 1,
+        flashinfer.sampling_from_probs(renormed, u[1]),
+        *flashinfer.top_p_sampling_from_probs(p, u, share),
+        *flashinfer.top_k_sampling_from_probs(p, u, 3),
+        *flashinfer.min_p_sampling_from_probs(p, u, 0.1),
+        *flashinfer.top_k_top_p_sampling_from_probs(p, u, k, 0.9, "joint"),
+        *flashinfer.top_k_top_p_sampling_from_logits(masked, u, k, share),
+    )
+
+
+def speculated(
+    draft: torch.Tensor, ids: torch.Tensor, u: torch.Tensor, target: torch.Tensor, n: torch.Tensor
+) -> tuple[Any, ...]:
+    out, accepted, _ = flashinfer.chain_speculative_sampling(draft, ids, u, target, n)
+    return out + 1, accepted * 2, n
+
+
 MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]]] = [
     (layer, lambda d: (f(d, 5, 16), f(d, 5, 16), f(d, 16), f(d, 16, 24))),
     (rotated, packed),
@@ -183,6 +232,20 @@ MODELS: list[tuple[Callable[..., Any], Callable[[str], tuple[torch.Tensor, ...]]
     (appended, cache),
     (merged, lambda d: (f(d, 3, 4, 2, 8), f(d, 3, 4, 2).float())),
     (single, lambda d: (f(d, 3, 4, 64), f(d, 9, 2, 64), f(d, 9, 2, 64), f(d, 3, 9))),
+    (
+        sampled,
+        lambda d: (
+            *(torch.randn(3, 50).to(d), torch.rand(2, 3).to(d), i(d, 1, 5, 99)),
+            torch.rand(3).to(d),
+        ),
+    ),
+    (
+        speculated,
+        lambda d: (
+            *(probs(d, 3, 2, 9), torch.ones(3, 2, dtype=torch.int32, device=d)),
+            *(torch.rand(3, 3).to(d), probs(d, 3, 3, 9), i(d, 1, 2, 3)),
+        ),
+    ),
     (packed_mask, lambda d: (f(d, 19),)),
     (segment_mask, lambda d: (f(d, 19), i(d, 0, 9, 19))),
 ]
@@ -315,3 +378,32 @@ def test_cuda_graph_and_side_stream() -> None:
     assert not out.any()
     graph.replay()
     assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "make"), [case for case in MODELS if case[0] in (sampled, speculated)]
+)
+def test_sampling_is_exported(
+    model: Callable[..., Any], make: Callable[[str], tuple[torch.Tensor, ...]], device: str
+) -> None:
+    class Module(torch.nn.Module):
+        def forward(self, *arguments: torch.Tensor) -> Any:
+            return model(*arguments)
+
+    arguments = make(device)
+    expected = model(*(value.clone() for value in arguments))
+    program = torch.export.export(Module(), tuple(value.clone() for value in arguments))
+    got = program.module()(*arguments)
+    torch.testing.assert_close(tuple(got), tuple(expected))
+
+
+def test_uniform_numbers_are_made_in_a_compiled_graph(device: str) -> None:
+    p = torch.softmax(torch.randn(64, 100), -1).to(device)
+    torch._dynamo.reset()
+    draw = torch.compile(
+        lambda p: flashinfer.top_k_sampling_from_probs(p, top_k=5)[0],
+        fullgraph=True, backend="aot_eager",
+    )  # fmt: skip
+    samples = draw(p)
+    assert (p.gather(1, samples.long()[:, None]) >= p.topk(5).values[:, -1:]).all()
+    assert not torch.equal(draw(p), samples)

@@ -252,8 +252,12 @@ uint32_t select_key(uint32_t* keys, int64_t n, typename Add::Sum need, Add add,
   for (const int shift : shifts) {
     const uint32_t mask = shift == 20 ? 0xfff : 0x3ff;
     std::memset(bins, 0, (mask + 1) * sizeof(*bins));
-    for (int64_t i = 0; i < n; ++i) bins[keys[i] >> shift & mask] += add.of(keys[i]);
-    uint32_t bin = mask;
+    uint32_t bin = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t of = keys[i] >> shift & mask;
+      bins[of] += add.of(keys[i]);
+      bin = of > bin ? of : bin;
+    }
     for (; bin > 0 && bins[bin] < need; --bin) need -= bins[bin];
     prefix = prefix << (shift == 20 ? 12 : 10) | bin;
     int64_t left = 0;
