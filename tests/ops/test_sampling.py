@@ -19,18 +19,18 @@ FORMS: dict[str, tuple[Sampler, dict[str, Any]]] = {
     "plain": (flashinfer.sampling_from_probs, {}),
     "top_p": (lambda p, u: flashinfer.top_p_sampling_from_probs(p, u, 0.7)[0], {"top_p": 0.7}),
     "top_k": (lambda p, u: flashinfer.top_k_sampling_from_probs(p, u, 5)[0], {"top_k": 5}),
-    "min_p": (lambda p, u: flashinfer.min_p_sampling_from_probs(p, u, 0.2)[0], {"min_p": 0.2}),
+    "min_p": (lambda p, u: flashinfer.min_p_sampling_from_probs(p, u, 0.05)[0], {"min_p": 0.05}),
     "top_k_first": (
-        lambda p, u: flashinfer.top_k_top_p_sampling_from_probs(p, u, 8, 0.6)[0],
-        {"top_k": 8, "top_p": 0.6, "top_k_first": True},
+        lambda p, u: flashinfer.top_k_top_p_sampling_from_probs(p, u, 8, 0.9)[0],
+        {"top_k": 8, "top_p": 0.9, "top_k_first": True},
     ),
     "joint": (
         lambda p, u: flashinfer.top_k_top_p_sampling_from_probs(p, u, 8, 0.6, "joint")[0],
         {"top_k": 8, "top_p": 0.6},
     ),
     "logits": (
-        lambda p, u: flashinfer.top_k_top_p_sampling_from_logits(p.log(), u, 8, 0.6)[0],
-        {"top_k": 8, "top_p": 0.6, "top_k_first": True},
+        lambda p, u: flashinfer.top_k_top_p_sampling_from_logits(p.log(), u, 8, 0.9)[0],
+        {"top_k": 8, "top_p": 0.9, "top_k_first": True},
     ),
 }
 DRAWS = 1_000_000
