@@ -15,12 +15,22 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent))
+# At the end: the flashinfer that is measured is an installed one, not the source tree in here.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import torch
-from cpu_ops import SEED, Case, add_arguments, check_arguments, report, run, size
 
 import flashinfer
+from benchmarks.cpu_ops import (
+    SEED,
+    Case,
+    Operation,
+    add_arguments,
+    check_arguments,
+    report,
+    run,
+    size,
+)
 
 TOP_K, TOP_P, MIN_P = 50, 0.9, 0.05
 
@@ -106,67 +116,78 @@ def speculation(batch: int, vocab: int) -> Case:
     )
 
 
+def forms(batch: int, vocab: int) -> dict[str, tuple[int, Operation, Operation]]:
+    """By name: how many tensors like probs are read and written, ours, and torch's."""
+    p = probabilities(batch, vocab)
+    x = p.log()
+    u = torch.rand(1, batch, generator=SEED)
+    both = flashinfer.top_k_top_p_sampling_from_probs
+    from_logits = flashinfer.top_k_top_p_sampling_from_logits
+    return {
+        "sampling": (
+            1,
+            lambda: flashinfer.sampling_from_probs(p, u[0]),
+            lambda: torch.multinomial(p, 1)[:, 0],
+        ),
+        "top_p_sampling": (
+            1,
+            lambda: flashinfer.top_p_sampling_from_probs(p, u, TOP_P),
+            lambda: drawn(*sorted_nucleus(p, TOP_P)),
+        ),
+        "top_k_sampling": (
+            1,
+            lambda: flashinfer.top_k_sampling_from_probs(p, u, TOP_K),
+            lambda: drawn(*p.topk(TOP_K, -1)),
+        ),
+        "min_p_sampling": (
+            1,
+            lambda: flashinfer.min_p_sampling_from_probs(p, u, MIN_P),
+            lambda: torch_min_p(p),
+        ),
+        "top_k_top_p, top_k_first": (
+            1,
+            lambda: both(p, u, TOP_K, TOP_P),
+            lambda: torch_top_k_top_p(p),
+        ),
+        "top_k_top_p, joint": (
+            1,
+            lambda: both(p, u, TOP_K, TOP_P, "joint"),
+            lambda: torch_joint(p),
+        ),
+        "top_k_top_p, logits": (
+            1,
+            lambda: from_logits(x, u, TOP_K, TOP_P),
+            lambda: torch_top_k_top_p(torch.softmax(x, -1)),
+        ),
+        "top_p_renorm": (
+            2,
+            lambda: flashinfer.top_p_renorm_probs(p, TOP_P),
+            lambda: torch_top_p_renorm(p),
+        ),
+        "top_k_renorm": (
+            2,
+            lambda: flashinfer.top_k_renorm_probs(p, TOP_K),
+            lambda: renormalised(p.masked_fill(top_k_mask(p), 0)),
+        ),
+        "top_k_mask_logits": (
+            2,
+            lambda: flashinfer.top_k_mask_logits(x, TOP_K),
+            lambda: x.masked_fill(top_k_mask(x), -torch.inf),
+        ),
+    }
+
+
 def cases() -> list[Case]:
     """Every form for two vocabularies and three batches."""
     rows: list[Case] = []
     for vocab in (32000, 128256):
         for batch in (1, 8, 64):
-            p = probabilities(batch, vocab)
-            logits = p.log()
-            u = torch.rand(1, batch, generator=SEED)
-            forms = {
-                "sampling": (
-                    lambda p=p, u=u: flashinfer.sampling_from_probs(p, u[0]),
-                    lambda p=p: torch.multinomial(p, 1)[:, 0],
-                ),
-                "top_p_sampling": (
-                    lambda p=p, u=u: flashinfer.top_p_sampling_from_probs(p, u, TOP_P),
-                    lambda p=p: drawn(*sorted_nucleus(p, TOP_P)),
-                ),
-                "top_k_sampling": (
-                    lambda p=p, u=u: flashinfer.top_k_sampling_from_probs(p, u, TOP_K),
-                    lambda p=p: drawn(*p.topk(TOP_K, -1)),
-                ),
-                "min_p_sampling": (
-                    lambda p=p, u=u: flashinfer.min_p_sampling_from_probs(p, u, MIN_P),
-                    lambda p=p: torch_min_p(p),
-                ),
-                "top_k_top_p, top_k_first": (
-                    lambda p=p, u=u: flashinfer.top_k_top_p_sampling_from_probs(p, u, TOP_K, TOP_P),
-                    lambda p=p: torch_top_k_top_p(p),
-                ),
-                "top_k_top_p, joint": (
-                    lambda p=p, u=u: flashinfer.top_k_top_p_sampling_from_probs(
-                        p, u, TOP_K, TOP_P, "joint"
-                    ),
-                    lambda p=p: torch_joint(p),
-                ),
-                "top_k_top_p, logits": (
-                    lambda x=logits, u=u: flashinfer.top_k_top_p_sampling_from_logits(
-                        x, u, TOP_K, TOP_P
-                    ),
-                    lambda x=logits: torch_top_k_top_p(torch.softmax(x, -1)),
-                ),
-                "top_p_renorm": (
-                    lambda p=p: flashinfer.top_p_renorm_probs(p, TOP_P),
-                    lambda p=p: torch_top_p_renorm(p),
-                ),
-                "top_k_renorm": (
-                    lambda p=p: flashinfer.top_k_renorm_probs(p, TOP_K),
-                    lambda p=p: renormalised(p.masked_fill(top_k_mask(p), 0)),
-                ),
-                "top_k_mask_logits": (
-                    lambda x=logits: flashinfer.top_k_mask_logits(x, TOP_K),
-                    lambda x=logits: x.masked_fill(top_k_mask(x), -torch.inf),
-                ),
-            }
-            writes = {"top_p_renorm", "top_k_renorm", "top_k_mask_logits"}
+            shape, one = f"{batch} x {vocab}", batch * vocab * 4
             rows += [
-                Case(name, torch.float32, f"{batch} x {vocab}", size(p) * (1 + (name in writes)),
-                     ours, plain)
-                for name, (ours, plain) in forms.items()
-            ]  # fmt: skip
-            rows.append(speculation(batch, vocab) if batch < 64 else speculation(16, vocab))
+                Case(name, torch.float32, shape, tensors * one, ours, plain)
+                for name, (tensors, ours, plain) in forms(batch, vocab).items()
+            ]
+            rows.append(speculation(min(batch, 16), vocab))  # five rows of each model a request
     return rows
 
 
