@@ -179,10 +179,11 @@ def sampling(source: Source) -> list[Pair]:
     ]
     for drawn, kept in samples:
         # Up to a sample, and without it, the running sum is around the uniform number.
-        share = kept.cumsum(-1) / kept.sum(-1, keepdim=True)
-        above = share.gather(-1, drawn.long()[:, None])[:, 0]
-        below = above - (kept / kept.sum(-1, keepdim=True)).gather(-1, drawn.long()[:, None])[:, 0]
-        pairs.append((u, u.double().clamp(below - 1e-6, above + 1e-6)))
+        places = drawn.long().clamp(0, p.shape[1] - 1)
+        share = kept / kept.sum(-1, keepdim=True)
+        above = share.cumsum(-1).gather(-1, places[:, None])[:, 0]
+        below = above - share.gather(-1, places[:, None])[:, 0]
+        pairs += [(drawn, places), (u, u.double().clamp(below - 1e-6, above + 1e-6))]
     return pairs
 
 

@@ -411,7 +411,7 @@ def test_a_draw_that_is_not_where_its_number_says_is_noticed(
 ) -> None:
     program, module = ops
     right = getattr(module, name)
-    setattr(module, name, lambda p, u, limit: right(p, 1 - u, limit))
+    setattr(module, name, lambda p, u, limit: right(p, u.flip(0), limit))
     with pytest.raises(SystemExit, match="sampling"):
         program.run("cpu")
 
