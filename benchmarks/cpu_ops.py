@@ -299,7 +299,8 @@ def cpu_model() -> str:
     return platform.machine()
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(options: argparse.Namespace, rows: list[Case]) -> dict[str, Any]:
+    """Measures the cases that ``--only`` leaves, and prints the table."""
     clock = time.process_time if options.cpu_time else time.perf_counter
     result: dict[str, Any] = {
         "clock": "processor time" if options.cpu_time else "wall",
@@ -314,7 +315,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "rows": [],
     }
     quiet = options.json
-    chosen = [case for case in cases() if options.only in case.name]
+    chosen = [case for case in rows if options.only in case.name]
     if not quiet:
         print(
             f"{result['cpu']}, {result['cores']} cores (load {result['load_average']}), "
@@ -366,10 +367,8 @@ def report(result: dict[str, Any], options: argparse.Namespace) -> None:
         print(text)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a program that measures cases."""
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="torch threads")
     parser.add_argument("--seconds", type=float, default=0.5, help="time per row (default 0.5)")
     parser.add_argument(
@@ -378,13 +377,24 @@ def main() -> int:
     parser.add_argument("--only", default="", help="operations whose name contains this")
     parser.add_argument("--output", type=Path, help="also write the result there, as JSON")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    options = parser.parse_args()
+
+
+def check_arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program, by the parser, where options do not go together."""
     if min(options.threads) < 1:
         parser.error("--threads must be 1 or more")
     if options.cpu_time and options.threads != [1]:
         parser.error("--cpu-time is the sum over threads: use it with --threads 1")
-    result = run(options)
-    report(result, options)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    options = parser.parse_args()
+    check_arguments(parser, options)
+    report(run(options, cases()), options)
     return 0
 
 

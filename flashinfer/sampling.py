@@ -525,7 +525,7 @@ def chain_speculative_sampling(
         uniform_samples.float().contiguous(),
         target_probs.float().contiguous(),
     )
-    for i, value in enumerate(given):
-        if value is not None and value is not counters[i]:
-            counters[i] = value.add_(counters[i])
+    for i, counter in enumerate(given):
+        if counter is not None and counter is not counters[i]:
+            counters[i] = counter.add_(counters[i])
     return output, counters[0], counters[1]

@@ -82,11 +82,24 @@ def _quantization(generator: torch.Generator) -> None:
         raise SystemExit(f"packbits gave {packed.tolist()}, expected {expected}")
 
 
+def _sampling(generator: torch.Generator) -> None:
+    p = torch.softmax(torch.randn(4, 300, generator=generator) * 3, -1)
+    values, order = p.sort(dim=-1, descending=True)
+    values[values.cumsum(-1) - values >= 0.8] = 0
+    expected = torch.zeros_like(p).scatter_(-1, order, values / values.sum(-1, keepdim=True))
+    torch.testing.assert_close(flashinfer.top_p_renorm_probs(p, 0.8), expected)
+    uniform = torch.rand(1, 4, generator=generator)
+    samples, success = flashinfer.top_p_sampling_from_probs(p, uniform, 0.8)
+    running = torch.searchsorted(expected.double().cumsum(-1), uniform[0, :, None].double())
+    if not success.all() or samples.tolist() != running[:, 0].tolist():
+        raise SystemExit(f"sampling gave {samples.tolist()}, expected {running[:, 0].tolist()}")
+
+
 def main(variant: str) -> None:
     """Stops with a message unless this is `variant` and its operators compute what they should."""
     if variant != _build_info.VARIANT:
         raise SystemExit(f"this is {_build_info.VARIANT}, its name says {variant}")
-    for check in (_norm, _activation, _cascade, _attention, _mla, _quantization):
+    for check in (_norm, _activation, _cascade, _attention, _mla, _quantization, _sampling):
         check(torch.Generator().manual_seed(0))
     print(f"flashinfer {flashinfer.__version__} with torch {torch.__version__}: the CPU ops agree")
 

@@ -2,7 +2,7 @@
 
 Bytes are what an operation must read and write once; FLOPs are those of the two products of
 attention, at two a multiply-add, over the (query, key) pairs that the mask leaves. Counts are for
-16-bit elements, fp32 log-sum-exps and int32 indices. Nothing here needs torch.
+16-bit elements, fp32 log-sum-exps and probabilities, and int32 indices. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -135,6 +135,14 @@ def _merge_states(*, rows: int, states: int, heads: int, dim: int) -> tuple[int,
     return (states + 1) * rows * heads * (dim * ELEMENT + FLOAT), 0
 
 
+def _sample(*, rows: int, vocab: int) -> tuple[int, int]:
+    return rows * (vocab * FLOAT + FLOAT + INDEX), 0
+
+
+def _renorm(*, rows: int, vocab: int) -> tuple[int, int]:
+    return 2 * rows * vocab * FLOAT, 0
+
+
 _COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
     "single_decode": _attention,
     "batch_decode": _attention,
@@ -148,6 +156,12 @@ _COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
     "append_paged_kv_cache": _append,
     "merge_state": _merge_state,
     "merge_states": _merge_states,
+    "sampling_from_probs": _sample,
+    "top_p_sampling_from_probs": _sample,
+    "top_k_sampling_from_probs": _sample,
+    "top_k_top_p_sampling_from_probs": _sample,
+    "top_p_renorm_probs": _renorm,
+    "top_k_renorm_probs": _renorm,
 }
 
 
@@ -255,10 +269,29 @@ def _elementwise() -> list[Case]:
     ]
 
 
+def _sampling() -> list[Case]:
+    # A row is read once from memory, and by the filters again from L2.
+    big = {"rows": 128, "vocab": 128256}
+    plain, filtered = Target("copy", 0.8), Target("us", 60)
+    filters = [
+        *("top_p_sampling_from_probs", "top_k_sampling_from_probs"),
+        "top_k_top_p_sampling_from_probs",
+    ]
+    return [
+        case("sampling", "sampling_from_probs", None, rows=1, vocab=128256),
+        case("sampling", "sampling_from_probs", plain, **big),
+        case("sampling", "top_k_top_p_sampling_from_probs", None, rows=1, vocab=128256),
+        *(case("sampling", op, filtered, **big) for op in filters),
+        case("sampling", "top_p_renorm_probs", None, **big),
+        case("sampling", "top_k_renorm_probs", None, **big),
+    ]
+
+
 CASES: tuple[Case, ...] = (
     *_decode(),
     *_prefill(),
     *_append_attention(),
     *_mla_decode(),
     *_elementwise(),
+    *_sampling(),
 )

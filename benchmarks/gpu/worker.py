@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from benchmarks.gpu import attention, device, elementwise, measure, mla
+from benchmarks.gpu import attention, device, elementwise, measure, mla, sampling
 from benchmarks.gpu.workload import ERROR_LIMIT, Buffers, Workload, error_of
 
 __all__ = ["Contestant", "main", "serve"]
@@ -102,6 +102,8 @@ class Contestant:
         if op in mla.OPS:
             paged = self._library is not None
             return mla.MlaWorkload(op, self._device, generator, paged=paged, **shape)
+        if op in sampling.OPS:
+            return sampling.SamplingWorkload(op, self._device, generator, **shape)
         return elementwise.ElementwiseWorkload(op, self._device, generator, **shape)
 
     def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:

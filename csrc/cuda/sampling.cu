@@ -1,5 +1,6 @@
 // Launchers of the sampling kernels.
 #include <climits>
+#include <type_traits>
 
 #include "flashinfer/sampling.cuh"
 #include "launcher.h"

@@ -198,6 +198,32 @@ def packbits(source: Source) -> list[Pair]:
     return pairs
 
 
+def sampling(source: Source) -> list[Pair]:
+    """Renormalised rows, and one sample of each form from every row."""
+    p = torch.softmax(source.randn(23, 1000, dtype=torch.float32) * 3, -1)
+    u = torch.linspace(0, 0.999, 23, device=source.device)
+    values, order = p.double().sort(dim=-1, descending=True)
+    values[values.cumsum(-1) - values >= 0.8] = 0
+    nucleus = torch.zeros_like(p, dtype=torch.float64).scatter_(-1, order, values)
+    largest = torch.where(p >= p.topk(20).values[:, -1:], p.double(), 0.0)
+    samples = [
+        (flashinfer.top_p_sampling_from_probs(p, u, 0.8)[0], nucleus),
+        (flashinfer.top_k_sampling_from_probs(p, u, 20)[0], largest),
+    ]
+    pairs = [
+        (flashinfer.top_p_renorm_probs(p, 0.8), nucleus / nucleus.sum(-1, keepdim=True)),
+        (flashinfer.top_k_renorm_probs(p, 20), largest / largest.sum(-1, keepdim=True)),
+    ]
+    for drawn, kept in samples:
+        # Up to a sample, and without it, the running sum is around the uniform number.
+        places = drawn.long().clamp(0, p.shape[1] - 1)
+        share = kept / kept.sum(-1, keepdim=True)
+        above = share.cumsum(-1).gather(-1, places[:, None])[:, 0]
+        below = above - share.gather(-1, places[:, None])[:, 0]
+        pairs += [(drawn, places), (u, u.double().clamp(below - 1e-6, above + 1e-6))]
+    return pairs
+
+
 CHECKS: list[Callable[[Source], list[Pair]]] = [
     rmsnorm,
     silu_and_mul,
@@ -207,6 +233,7 @@ CHECKS: list[Callable[[Source], list[Pair]]] = [
     paged_attention,
     mla_decode,
     packbits,
+    sampling,
 ]
 
 

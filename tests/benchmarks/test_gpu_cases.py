@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.gpu import attention, elementwise, mla, run
+from benchmarks.gpu import attention, elementwise, mla, run, sampling
 from benchmarks.gpu.cases import CASES, Target, attention_pairs, case
 
 HEADS = {"heads": 4, "kv_heads": 2, "dim": 64}
@@ -63,6 +63,8 @@ def test_mla_counts() -> None:
             {"rows": 5, "states": 7, "heads": 2, "dim": 64},
             8 * (5 * 2 * 64 * 2 + 5 * 2 * 4),
         ),
+        ("top_p_sampling_from_probs", {"rows": 3, "vocab": 50}, 3 * (50 * 4 + 4 + 4)),
+        ("top_k_renorm_probs", {"rows": 3, "vocab": 50}, 2 * 3 * 50 * 4),
     ],
 )
 def test_elementwise_counts(op: str, shape: dict[str, int], expected: int) -> None:
@@ -71,17 +73,17 @@ def test_elementwise_counts(op: str, shape: dict[str, int], expected: int) -> No
 
 def test_every_operation_has_a_side_to_compare_with() -> None:
     ops = {item.op for item in CASES}
-    assert ops == {*attention.OPS, *mla.OPS, *elementwise.OPS}
+    assert ops == {*attention.OPS, *mla.OPS, *elementwise.OPS, *sampling.OPS}
     assert run.ATTENTION_OPS == attention.OPS
     assert run.ATTENTION_SIDES == attention.SIDES
     assert run.MLA_OPS == mla.OPS
     assert run.MLA_SIDES == mla.SIDES
-    assert run.ELEMENTWISE_SIDES == elementwise.SIDES
+    assert run.ELEMENTWISE_SIDES == elementwise.SIDES == sampling.SIDES
     assert len({(item.op, item.text) for item in CASES}) == len(CASES)
     groups = {item.group for item in CASES if item.target}
     assert groups == {
         "decode, long", "decode, small", "decode, paged", "prefill", "append", "mla",
-        "norm", "activation", "rope", "page", "merge",
+        "norm", "activation", "rope", "page", "merge", "sampling",
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ ATTENTION = {
     "batch_prefill": {"batch": 2, "qo": 7, "kv": 32, "page": 16, "causal": 1},
 }
 MLA = {"mla_decode": {"batch": 3, "kv": 33, "heads": 4, "page": 16}}
-SMALL = {"rows": 9, "nnz": 19, "hidden": 128, "d": 96}
+SMALL = {"rows": 9, "nnz": 19, "hidden": 128, "d": 96, "vocab": 1000}
 
 
 def shape_of(op: str) -> dict[str, int]:
@@ -85,6 +85,21 @@ WRONG: dict[str, Callable[..., Any]] = {
     "append_paged_kv_cache": lambda *args, **kwargs: None,
     "merge_state": lambda v_a, s_a, v_b, s_b: (v_a, s_a),
     "merge_states": lambda v, s: (v[:, 0], s[:, 0]),
+    # Entries that are 0, or beyond the filter, or a token that is none.
+    "sampling_from_probs": lambda p, uniform_samples: p.argmin(-1),
+    "top_p_sampling_from_probs": lambda p, uniform_samples, top_p: toy_flashinfer._sample(
+        p.double(), 0.99 + uniform_samples * 0
+    ),
+    "top_k_sampling_from_probs": lambda p, uniform_samples, top_k: (
+        p.topk(51).indices[:, -1],
+        None,
+    ),
+    "top_k_top_p_sampling_from_probs": lambda p, uniform_samples, top_k, top_p: (
+        uniform_samples.long() + p.shape[1],
+        None,
+    ),
+    "top_p_renorm_probs": lambda p, top_p: p,
+    "top_k_renorm_probs": lambda p, top_k: toy_flashinfer._kept(p, top_k + 5, None),
 }
 NAMES = {
     "single_decode": "single_decode_with_kv_cache",
@@ -140,6 +155,22 @@ def test_a_side_without_the_function_says_so() -> None:
     found = prepare(contestant, "single_decode", "published")
     assert found["reason"].startswith("AttributeError: ")
     assert "single_decode_with_kv_cache" in found["reason"]
+
+
+@pytest.mark.parametrize("op", ["top_p_sampling_from_probs", "top_k_top_p_sampling_from_probs"])
+def test_a_flashinfer_that_draws_by_itself_is_timed(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = getattr(toy_flashinfer, op)
+
+    def later(probs: torch.Tensor, *filters: float, deterministic: bool = True) -> torch.Tensor:
+        samples: torch.Tensor = toy(probs, torch.rand(probs.shape[0]), *filters)[0]
+        return samples
+
+    monkeypatch.setattr(toy_flashinfer, op, later)
+    found = prepare(Contestant("cpu", "toy_flashinfer", rotated=0), op, "published")
+    assert found.get("reason") is None
+    assert found["error"] == 0
 
 
 def test_tensor_cores_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

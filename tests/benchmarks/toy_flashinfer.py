@@ -206,3 +206,51 @@ def merge_state(
     v_a: torch.Tensor, s_a: torch.Tensor, v_b: torch.Tensor, s_b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return merge_states(torch.stack((v_a, v_b), 1), torch.stack((s_a, s_b), 1))
+
+
+def _kept(probs: torch.Tensor, top_k: int | None, top_p: float | None) -> torch.Tensor:
+    out = probs.double().clone()
+    for row in out:
+        values = row.sort(descending=True).values
+        if top_k is not None:
+            row[row < values[top_k - 1]] = 0
+        if top_p is not None:
+            values = row.sort(descending=True).values
+            count = int((values.cumsum(0) < top_p * values.sum()).sum()) + 1
+            row[row < values[count - 1]] = 0
+    return out / out.sum(-1, keepdim=True)
+
+
+def _sample(probs: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    samples = torch.searchsorted(probs.cumsum(-1), uniform.double()[:, None], right=True)[:, 0]
+    return samples.int(), torch.ones_like(samples, dtype=torch.bool)
+
+
+def sampling_from_probs(probs: torch.Tensor, uniform_samples: torch.Tensor) -> torch.Tensor:
+    return _sample(probs.double(), uniform_samples)[0]
+
+
+def top_p_sampling_from_probs(
+    probs: torch.Tensor, uniform_samples: torch.Tensor, top_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _sample(_kept(probs, None, top_p), uniform_samples)
+
+
+def top_k_sampling_from_probs(
+    probs: torch.Tensor, uniform_samples: torch.Tensor, top_k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _sample(_kept(probs, top_k, None), uniform_samples)
+
+
+def top_k_top_p_sampling_from_probs(
+    probs: torch.Tensor, uniform_samples: torch.Tensor, top_k: int, top_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _sample(_kept(probs, top_k, top_p), uniform_samples)
+
+
+def top_p_renorm_probs(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    return _kept(probs, None, top_p).float()
+
+
+def top_k_renorm_probs(probs: torch.Tensor, top_k: int) -> torch.Tensor:
+    return _kept(probs, top_k, None).float()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sampling_reference
 import torch
 from emulated import CSRC, HERE, Emulator, Fault, build, kernel_sources
 from emulated_attention import FP8, check
@@ -88,6 +89,50 @@ def packbits(gpu: Emulator) -> None:
         y=gpu.empty((6,), torch.uint8), total_out=6)  # fmt: skip
 
 
+# Sampling: a bug may also show in a wrong result.
+
+
+def draws(gpu: Emulator, vocab: int, spread: float, u: float = 0.999, **filters: float) -> None:
+    p = torch.softmax(
+        torch.randn(2, vocab, generator=torch.Generator().manual_seed(3)) * spread, -1
+    )
+    samples = gpu.empty((2,), torch.int32, "samples")
+    values = {"top_p_value": 1.0, **{f"{name}_value": value for name, value in filters.items()}}
+    gpu("sample", rows=2, vocab=vocab, probs=gpu.put(p, "probs"), probs_stride=vocab,
+        uniform=gpu.put(torch.tensor([u, 0.4])), samples=samples, **values)  # fmt: skip
+    right = sampling_reference.expected(p, torch.tensor([u, 0.4]), **filters)
+    assert torch.equal(samples.long(), right), f"wrong: {samples.tolist()}, not {right.tolist()}"
+
+
+def plain_draw(gpu: Emulator) -> None:
+    draws(gpu, 9000, 1.0)
+
+
+def draw_of_one(gpu: Emulator) -> None:
+    draws(gpu, 9000, 1.0, u=1.0)
+
+
+def top_k_draw(gpu: Emulator) -> None:
+    draws(gpu, 9000, 3.0, top_k=40)
+
+
+def flat_draw(gpu: Emulator) -> None:
+    # More in the upper bins than the list holds, and less in the one with the threshold.
+    draws(gpu, 20000, 1.0, top_p=0.9)
+
+
+def even_draw(gpu: Emulator) -> None:
+    draws(gpu, 20000, 0.0, top_p=0.5)
+
+
+def masked(gpu: Emulator) -> None:
+    x = torch.randn(1, 300) - 50
+    out = gpu.empty(x.shape, x.dtype)
+    gpu("mask_logits", rows=1, vocab=300, logits=gpu.put(x), logits_stride=300, out=out,
+        out_stride=300, top_k_value=5)  # fmt: skip
+    assert int((out > -torch.inf).sum()) == 5, "wrong: another number of logits is left"
+
+
 # Attention: a bug may also show in a wrong result.
 
 
@@ -151,11 +196,58 @@ def latent_split(gpu: Emulator) -> None:
 
 
 INCLUDE = "include/flashinfer"
+SAMPLING = "include/flashinfer/sampling"
 ATTENTION = f"{INCLUDE}/attention"
 MLA = f"{INCLUDE}/mla"
 # What, file, old text and how often it occurs, new text, call, what the report says.
 Case = tuple[str, str, int, str, Callable[[Emulator], None], str]
 CASES: dict[str, Case] = {
+    "scan without the barrier after the warps' sums": (
+        f"{SAMPLING}/scan.cuh", "shared->found = -1;\n  __syncthreads();", 1, "shared->found = -1;",
+        plain_draw, "race|nothing wrote",
+    ),
+    "scan of what others still write": (
+        f"{SAMPLING}/scan.cuh", "min(scan.first + each, n);\n  __syncthreads();", 1,
+        "min(scan.first + each, n);", masked, "race|nothing wrote",
+    ),
+    "crossing read before it is found": (
+        f"{SAMPLING}/scan.cuh", "shared->before = before;\n  }\n  __syncthreads();", 1,
+        "shared->before = before;\n  }", top_k_draw, "race|nothing wrote",
+    ),
+    "histogram that others still clear": (
+        f"{SAMPLING}/select.cuh", "= 0;\n    }\n    __syncthreads();", 1, "= 0;\n    }", top_k_draw,
+        "race|nothing wrote",
+    ),
+    "list read before it is written": (
+        f"{SAMPLING}/select.cuh", "    __syncthreads();\n    listed_ =", 1, "    listed_ =",
+        top_k_draw, "race|nothing wrote",
+    ),
+    "tiles that others still clear": (
+        f"{SAMPLING}/select.cuh", "tiles.set(i, 0);\n      __syncthreads();", 1, "tiles.set(i, 0);",
+        top_k_draw, "race",
+    ),
+    "list without an end": (
+        f"{SAMPLING}/select.cuh", "full = slot + all > kListSize;", 1,
+        "full = slot + all > 8 * kListSize;", even_draw,
+        "out of bounds|out-of-bounds",
+    ),
+    "list that leaves out the bins above": (
+        f"{SAMPLING}/select.cuh", "gather(bin << kBinShift, 0xffffffffu)", 1,
+        "gather(bin << kBinShift, (bin << kBinShift) + 0xfffffu)", top_k_draw, "wrong",
+    ),
+    "sums without their low words": (
+        f"{SAMPLING}/weights.cuh", "(static_cast<uint64_t>(high) << kLowBits) + low", 1,
+        "(static_cast<uint64_t>(high) << kLowBits) + 0 * low", flat_draw,
+        "wrong|no memory|out-of-bounds",
+    ),
+    "a draw that is not clamped": (
+        f"{SAMPLING}/weights.cuh", "target < total ? target : total - 1", 1, "target",
+        draw_of_one,
+        "wrong|nothing wrote|out-of-bounds",
+    ),
+    "zeros past the end that count as logits": (
+        f"{SAMPLING}/weights.cuh", "!inside ? 0 : kLogits", 1, "kLogits", masked, "wrong",
+    ),
     "row_sum without its barrier": (
         f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n", 1, "", lambda gpu: norm(gpu, 2, 2048),
         "nothing wrote|race",

@@ -52,6 +52,7 @@ CORRECT = [
     ("product", 0),
     ("product of bfloats", 0),
     ("matrices at", N - 4),
+    ("atomic sum", 0),
     ("write at", N - 1),
     ("read at", N - 1),
     ("vector at", N - 4),
@@ -76,6 +77,7 @@ def test_results(planted: Emulator) -> None:
     assert torch.equal(run(planted, "copied")[1], numbers.flip(0))
     assert not run(planted, "copied zeros")[1].any()
     assert run(planted, "product")[1].all()
+    assert (run(planted, "atomic sum")[1] == N).all()
     assert run(planted, "product of bfloats")[1].all()
     assert run(planted, "warp operations")[1].all()
     assert run(planted, "half warp operations")[1].all()
@@ -114,6 +116,10 @@ BUGS = [
     ("matrices of half a warp", 0, "waits for lane 16, which has left the kernel"),
     ("matrices at", 1, "misaligned read of 16 bytes at 'dynamic shared memory'"),
     ("matrices at", N, "out-of-bounds read of 16 bytes at 'dynamic shared memory'"),
+    # The thread itself is in order; the other warp has added, too, or comes later.
+    ("atomic sum read early", 0, f"race: .*{SHARED}.* (written|read) unsync"),
+    ("atomic sum written late", 0, f"race: write .*{SHARED}.* written unsync|nothing wrote"),
+    ("atomic sum not written", 0, f"read of 4 bytes at {SHARED}.*nothing wrote"),
     (
         "write at",
         N,

@@ -267,6 +267,105 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     ),
     (lambda: flashinfer.segment_packbits(f(3), i()), ValueError, "indptr has shape [0]"),
     (lambda: flashinfer.segment_packbits(f(3), f(2)), TypeError, "indptr has dtype torch.float16"),
+    # sampling
+    (
+        lambda: flashinfer.sampling_from_probs(f(8)),
+        ValueError,
+        "probs has shape [8], expected [batch_size, num_classes]",
+    ),
+    (
+        lambda: flashinfer.sampling_from_probs(torch.zeros(3, 8, dtype=torch.int32)),
+        TypeError,
+        "probs has dtype torch.int32, expected a floating point one",
+    ),
+    (lambda: flashinfer.sampling_from_probs(f(3, 0)), ValueError, "probs has no columns to sample"),
+    (
+        lambda: flashinfer.sampling_from_probs(f(3, 8), f(2)),
+        ValueError,
+        "uniform_samples has shape [2], expected [batch_size] with a batch_size of 3",
+    ),
+    (
+        lambda: flashinfer.sampling_from_probs(f(3, 8), f(2, 3)),
+        ValueError,
+        "uniform_samples has shape [2, 3], expected [batch_size] with",
+    ),
+    (
+        lambda: flashinfer.top_p_sampling_from_probs(f(3, 8), f(0, 3), 0.5),
+        ValueError,
+        "uniform_samples has shape [0, 3], expected [rounds, batch_size] with",
+    ),
+    (
+        lambda: flashinfer.sampling_from_probs(f(3, 8), f(3), generator=torch.Generator()),
+        ValueError,
+        "uniform_samples and generator are both given",
+    ),
+    (lambda: flashinfer.top_p_sampling_from_probs(f(3, 8)), TypeError, "top_p is missing"),
+    (lambda: flashinfer.top_k_sampling_from_probs(f(3, 8)), TypeError, "top_k is missing"),
+    (lambda: flashinfer.min_p_sampling_from_probs(f(3, 8)), TypeError, "min_p is missing"),
+    (
+        lambda: flashinfer.top_p_sampling_from_probs(f(3, 8), top_p=1.5),
+        ValueError,
+        "top_p is 1.5, expected 0 to 1",
+    ),
+    (
+        lambda: flashinfer.min_p_sampling_from_probs(f(3, 8), min_p=float("nan")),
+        ValueError,
+        "min_p is nan, expected 0 to 1",
+    ),
+    (
+        lambda: flashinfer.top_k_sampling_from_probs(f(3, 8), top_k=0),
+        ValueError,
+        "top_k is 0, expected 1 or more",
+    ),
+    (
+        lambda: flashinfer.top_k_renorm_probs(f(3, 8), 0.5),  # type: ignore[arg-type]
+        TypeError,
+        "top_k is 0.5, expected an int or a tensor [batch_size]",
+    ),
+    (
+        lambda: flashinfer.top_k_mask_logits(f(3, 8), f(3)),
+        TypeError,
+        "top_k has dtype torch.float16, expected torch.int32 or torch.int64",
+    ),
+    (
+        lambda: flashinfer.top_p_renorm_probs(f(3, 8), f(2)),
+        ValueError,
+        "top_p has shape [2], expected [3]: one for each row of probs",
+    ),
+    (
+        lambda: flashinfer.top_p_renorm_probs(f(3, 8), i(1, 1, 1)),
+        TypeError,
+        "top_p has dtype torch.int32, expected a floating point one",
+    ),
+    (
+        lambda: flashinfer.top_k_top_p_sampling_from_probs(f(3, 8), None, 2, 0.5, "top_p_first"),
+        ValueError,
+        "filter_apply_order is 'top_p_first', expected 'top_k_first' or 'joint'",
+    ),
+    (
+        lambda: flashinfer.chain_speculative_sampling(f(3, 2, 8), i(1, 2), None, f(3, 3, 8)),
+        ValueError,
+        "draft_token_ids has shape [2], expected [3, 2]",
+    ),
+    (
+        lambda: flashinfer.chain_speculative_sampling(
+            f(3, 2, 8), torch.zeros(3, 2, dtype=torch.int32), None, f(3, 2, 8)
+        ),
+        ValueError,
+        "target_probs has shape [3, 2, 8], expected [3, 3, 8]: one token more",
+    ),
+    (
+        lambda: flashinfer.chain_speculative_sampling(f(3, 2, 8), i(1)),
+        TypeError,
+        "target_probs is missing",
+    ),
+    (
+        lambda: flashinfer.chain_speculative_sampling(
+            f(3, 2, 8), torch.zeros(3, 2, dtype=torch.int32), None, f(3, 3, 8), f(3)
+        ),
+        TypeError,
+        "maybe_output_accepted_token_num has dtype torch.float16",
+    ),
 ]
 
 
@@ -343,6 +442,18 @@ def test_nothing_is_written_when_a_later_row_is_wrong() -> None:
             ),
             ValueError,
             "out_indptr[0:2] is (0, 1), expected 2 bytes within 0..1",
+        ),
+        (
+            lambda: _ops.renorm_probs(
+                torch.zeros(3, 7), torch.zeros(3, 8), None, 1, None, 1.0
+            ),
+            ValueError,
+            "out has shape [3, 7], expected [3, 8]",
+        ),
+        (
+            lambda: _ops.mask_logits(f(3, 8), f(3, 8), None, 1),
+            TypeError,
+            "logits has dtype Half, expected float32",
         ),
     ],
 )  # fmt: skip

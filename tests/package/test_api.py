@@ -44,6 +44,38 @@ SIGNATURES = {
     "packbits": "x, bitorder='big'",
     "segment_packbits": "x, indptr, bitorder='big'",
 }
+NOT_RANDOM = "deterministic=True, check_nan=False"
+# 0.2.0's, with a default for uniform_samples, and so for what follows, and with a generator.
+SIGNATURES |= {
+    "sampling_from_probs": f"probs, uniform_samples=None, {NOT_RANDOM}, generator=None",
+    "top_p_sampling_from_probs": (
+        f"probs, uniform_samples=None, top_p=None, {NOT_RANDOM}, generator=None"
+    ),
+    "top_k_sampling_from_probs": (
+        f"probs, uniform_samples=None, top_k=None, {NOT_RANDOM}, generator=None"
+    ),
+    "min_p_sampling_from_probs": (
+        f"probs, uniform_samples=None, min_p=None, {NOT_RANDOM}, generator=None"
+    ),
+    "top_k_top_p_sampling_from_probs": (
+        "probs, uniform_samples=None, top_k=None, top_p=None, filter_apply_order='top_k_first',"
+        f" {NOT_RANDOM}, generator=None"
+    ),
+    "top_k_top_p_sampling_from_logits": (
+        "probs, uniform_samples=None, top_k=None, top_p=None, filter_apply_order='top_k_first',"
+        f" {NOT_RANDOM}, generator=None"
+    ),
+    "top_p_renorm_probs": "probs, top_p",
+    "top_k_renorm_probs": "probs, top_k",
+    "top_p_renorm_prob": "probs, top_p",
+    "top_k_renorm_prob": "probs, top_k",
+    "top_k_mask_logits": "logits, top_k",
+    "chain_speculative_sampling": (
+        "draft_probs, draft_token_ids, uniform_samples=None, target_probs=None,"
+        " maybe_output_accepted_token_num=None, maybe_output_emitted_token_num=None,"
+        " deterministic=True, generator=None"
+    ),
+}
 FLOAT_OPTIONS = "window_left=-1, logits_soft_cap=None, sm_scale=None"
 ROPE_OPTIONS = "rope_scale=None, rope_theta=None"
 SCALES = "q_scale=None, k_scale=None, v_scale=None"

@@ -362,6 +362,29 @@ def reference() -> types.ModuleType:
         places = torch.arange(8) if order == "little" else torch.arange(7, -1, -1)
         return (padded << places).sum(-1).to(torch.uint8)
 
+    def top_p_renorm_probs(p: torch.Tensor, top_p: float) -> torch.Tensor:
+        values, order = p.sort(dim=-1, descending=True)
+        values = values * (values.cumsum(-1) - values < top_p)
+        return torch.zeros_like(p).scatter_(-1, order, values / values.sum(-1, keepdim=True))
+
+    def top_k_renorm_probs(p: torch.Tensor, top_k: int) -> torch.Tensor:
+        kept = p * (p >= p.topk(top_k).values[:, -1:])
+        return kept / kept.sum(-1, keepdim=True)
+
+    def drawn(p: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        samples = torch.searchsorted(p.double().cumsum(-1), u.double()[:, None], right=True)
+        return samples[:, 0].int(), torch.ones_like(u, dtype=torch.bool)
+
+    def top_p_sampling_from_probs(
+        p: torch.Tensor, u: torch.Tensor, top_p: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return drawn(top_p_renorm_probs(p, top_p), u)
+
+    def top_k_sampling_from_probs(
+        p: torch.Tensor, u: torch.Tensor, top_k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return drawn(top_k_renorm_probs(p, top_k), u)
+
     module.BatchPrefillWithPagedKVCacheWrapper = PagedPrefill  # type: ignore[attr-defined]
     module.BatchDecodeWithPagedKVCacheWrapper = PagedDecode  # type: ignore[attr-defined]
     module.BatchDecodeMlaWithPagedKVCacheWrapper = LatentDecode  # type: ignore[attr-defined]
@@ -373,6 +396,10 @@ def reference() -> types.ModuleType:
         append_paged_kv_cache,
         merge_state,
         packbits,
+        top_p_renorm_probs,
+        top_k_renorm_probs,
+        top_p_sampling_from_probs,
+        top_k_sampling_from_probs,
     ):
         setattr(module, function.__name__, function)
     return module
@@ -412,7 +439,7 @@ def _slightly_wrong(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "name",
     ["rmsnorm", "silu_and_mul", "apply_rope_pos_ids", "merge_state", "packbits"]
-    + ["get_batch_indices_positions"],
+    + ["get_batch_indices_positions", "top_p_renorm_probs", "top_k_renorm_probs"],
 )
 def test_one_wrong_element_is_noticed(
     ops: tuple[types.ModuleType, types.ModuleType], name: str
@@ -439,6 +466,17 @@ def test_one_wrong_latent_attention_is_noticed(
     monkeypatch.setattr(LatentDecode, "run", _slightly_wrong(LatentDecode.run))
     with pytest.raises(SystemExit, match="mla_decode"):
         ops[0].run("cpu")
+
+
+@pytest.mark.parametrize("name", ["top_p_sampling_from_probs", "top_k_sampling_from_probs"])
+def test_a_draw_that_is_not_where_its_number_says_is_noticed(
+    ops: tuple[types.ModuleType, types.ModuleType], name: str
+) -> None:
+    program, module = ops
+    right = getattr(module, name)
+    setattr(module, name, lambda p, u, limit: right(p, u.flip(0), limit))
+    with pytest.raises(SystemExit, match="sampling"):
+        program.run("cpu")
 
 
 def test_nan_is_noticed(ops: tuple[types.ModuleType, types.ModuleType]) -> None:

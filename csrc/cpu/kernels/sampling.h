@@ -32,6 +32,7 @@ constexpr float kLeastFloat = 1.40129846e-45f;      // no positive number is les
 
 constexpr int64_t kChunk = 1024;  // entries with one sum
 constexpr int64_t kPiece = 64;    // entries with one maximum
+constexpr int64_t kLongList = 8;  // a list of more than an eighth of the row is no shortcut
 constexpr int kBins = 4096;
 
 // ---------------------------------------------------------------- rows
@@ -167,14 +168,19 @@ double weigh_row(const Row& row, int64_t vocab, double least_total, double* chun
 
 // ---------------------------------------------------------------- drawing
 
+// The share `uniform` of a sum, as an integer below it.
+double draw_target(float uniform, double total) {
+  double u = uniform > 0.0f ? static_cast<double>(uniform) : 0.0;
+  if (u > 1.0) u = 1.0;
+  const double target = std::floor(u * total);
+  return target < total ? target : total - 1.0;
+}
+
 // The first entry at which the running sum exceeds the share `uniform` of `total`.
 template <class Row>
 int32_t draw(const Row& row, int64_t vocab, float least, const Scale& scale, float uniform,
              double total, const double* chunks) {
-  double u = uniform > 0.0f ? static_cast<double>(uniform) : 0.0;
-  if (u > 1.0) u = 1.0;
-  double target = std::floor(u * total);
-  if (target >= total) target = total - 1.0;
+  const double target = draw_target(uniform, total);
   int64_t i = 0;
   double before = 0.0;
   for (; before + chunks[i / kChunk] <= target; i += kChunk) before += chunks[i / kChunk];
@@ -189,23 +195,27 @@ int32_t draw(const Row& row, int64_t vocab, float least, const Scale& scale, flo
 
 // A thread's memory for rows of `vocab` entries.
 struct SamplingScratch {
-  uint32_t* keys;    // [vocab]
-  uint32_t* pieces;  // the maxima of pieces
-  double* chunks;
+  double* chunks;    // their sums
   double* sums;      // [kBins]
+  float* tops;       // the maxima of pieces
+  uint32_t* keys;    // [vocab] of the listed entries
+  uint32_t* places;  // [vocab] where they are, in ascending order
+  uint32_t* work;    // [vocab] keys to select from
   uint32_t* counts;  // [kBins]
   void* memory;
 
   explicit SamplingScratch(int64_t vocab) {
-    const size_t n = static_cast<size_t>(vocab), piece_count = n / kPiece + 1;
-    const size_t doubles = n / kChunk + 1 + kBins;
-    memory = std::malloc(doubles * sizeof(double) + (n + piece_count + kBins) * sizeof(uint32_t));
+    const size_t n = static_cast<size_t>(vocab), pieces = n / kPiece + 1;
+    const size_t doubles = n / kChunk + 1 + kBins, words = 3 * n + pieces + kBins;
+    memory = std::malloc(doubles * sizeof(double) + words * sizeof(uint32_t));
     if (memory == nullptr) return;
     chunks = static_cast<double*>(memory);
     sums = chunks + n / kChunk + 1;
-    keys = static_cast<uint32_t*>(static_cast<void*>(sums + kBins));
-    pieces = keys + n;
-    counts = pieces + piece_count;
+    tops = static_cast<float*>(static_cast<void*>(sums + kBins));
+    keys = static_cast<uint32_t*>(static_cast<void*>(tops + pieces));
+    places = keys + n;
+    work = places + n;
+    counts = work + n;
   }
   ~SamplingScratch() { std::free(memory); }
   SamplingScratch(const SamplingScratch&) = delete;
@@ -252,8 +262,12 @@ uint32_t select_key(uint32_t* keys, int64_t n, typename Add::Sum need, Add add,
   for (const int shift : shifts) {
     const uint32_t mask = shift == 20 ? 0xfff : 0x3ff;
     std::memset(bins, 0, (mask + 1) * sizeof(*bins));
-    for (int64_t i = 0; i < n; ++i) bins[keys[i] >> shift & mask] += add.of(keys[i]);
-    uint32_t bin = mask;
+    uint32_t bin = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t of = keys[i] >> shift & mask;
+      bins[of] += add.of(keys[i]);
+      bin = of > bin ? of : bin;
+    }
     for (; bin > 0 && bins[bin] < need; --bin) need -= bins[bin];
     prefix = prefix << (shift == 20 ? 12 : 10) | bin;
     int64_t left = 0;
@@ -281,38 +295,54 @@ FLASHINFER_INLINE float piece_maximum(const float* x, int64_t n, float nothing) 
   return top;
 }
 
-// Lists the keys of entries that are `bound` or more and not nothing; returns how many.
 template <class Key>
-int64_t list_keys(const float* row, int64_t vocab, float bound, uint32_t* keys) {
+void find_tops(const float* row, int64_t vocab, float* tops) {
+  for (int64_t begin = 0; begin < vocab; begin += kPiece) {
+    const int64_t n = vocab - begin < kPiece ? vocab - begin : kPiece;
+    tops[begin / kPiece] = piece_maximum(row + begin, n, Key::kNothing);
+  }
+}
+
+// Lists the entries that are `bound` or more and not nothing; returns how many.
+template <class Key>
+int64_t list_entries(const float* row, int64_t vocab, float bound, const SamplingScratch& scratch) {
   int64_t n = 0;
   for (int64_t begin = 0; begin < vocab; begin += kPiece) {
+    if (!(scratch.tops[begin / kPiece] >= bound)) continue;
     const int64_t end = begin + kPiece < vocab ? begin + kPiece : vocab;
-    if (!(piece_maximum(row + begin, end - begin, Key::kNothing) >= bound)) continue;
     for (int64_t i = begin; i < end; ++i) {
-      keys[n] = Key::of(row[i]);
+      scratch.keys[n] = Key::of(row[i]);
+      scratch.places[n] = static_cast<uint32_t>(i);
       n += row[i] >= bound && row[i] > Key::kNothing;
     }
   }
   return n;
 }
 
-// Lists at least the k largest keys, as many as there are; returns how many.
+// No more than the k-th largest entry, where the row has as many.
 template <class Key>
-int64_t list_largest(const float* row, int64_t vocab, int64_t k, const SamplingScratch& scratch) {
-  int64_t pieces = 0;
-  for (int64_t begin = 0; begin < vocab; begin += kPiece) {
-    const int64_t end = begin + kPiece < vocab ? begin + kPiece : vocab;
-    const float top = piece_maximum(row + begin, end - begin, Key::kNothing);
-    scratch.pieces[pieces] = Key::of(top);
-    pieces += top > Key::kNothing;
+float bound_of_largest(int64_t vocab, int64_t k, const SamplingScratch& scratch) {
+  const int64_t pieces = (vocab + kPiece - 1) / kPiece;
+  if (k > pieces / 2) return Key::kNothing;
+  int64_t n = 0;
+  for (int64_t i = 0; i < pieces; ++i) {
+    scratch.work[n] = Key::of(scratch.tops[i]);
+    n += scratch.tops[i] > Key::kNothing;
   }
-  float bound = Key::kNothing;
-  if (k <= pieces / 2) {
-    // So many pieces have one that is as large.
-    bound = Key::value(
-        select_key(scratch.pieces, pieces, static_cast<uint32_t>(k), CountOne{}, scratch.counts));
+  if (n < k) return Key::kNothing;
+  // So many pieces have an entry that is as large.
+  return Key::value(
+      select_key(scratch.work, n, static_cast<uint32_t>(k), CountOne{}, scratch.counts));
+}
+
+// Copies the listed keys of `least` or more to the work; returns how many.
+int64_t listed_from(uint32_t least, int64_t listed, const SamplingScratch& scratch) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < listed; ++i) {
+    scratch.work[n] = scratch.keys[i];
+    n += scratch.keys[i] >= least;
   }
-  return list_keys<Key>(row, vocab, bound, scratch.keys);
+  return n;
 }
 
 double top_p_limit(float top_p, double total) {
@@ -327,33 +357,67 @@ struct RowFilters {
   bool top_k_first;
 };
 
-// The least entry that top-k and top-p keep. `total` is the row's sum, not 0.
-float threshold(const float* row, int64_t vocab, const RowFilters& filters, double total,
-                const Scale& scale, const SamplingScratch& scratch) {
-  float least = kLeastFloat;
+// What the filters keep: entries of `least` or more. All of them are among the listed ones.
+struct Kept {
+  float least;
+  int64_t listed;
+};
+
+// What top-k and top-p keep. `total` is the row's sum, not 0.
+Kept apply_filters(const float* row, int64_t vocab, const RowFilters& filters, double total,
+                   const Scale& scale, const SamplingScratch& scratch) {
+  const AddWeight add{scale};
   const bool nucleus = !(filters.top_p >= 1.0f);
+  Kept kept{kLeastFloat, 0};
+  find_tops<ProbabilityKey>(row, vocab, scratch.tops);
   if (filters.k > 0) {
-    const int64_t n = list_largest<ProbabilityKey>(row, vocab, filters.k, scratch);
-    if (n >= filters.k) {
-      least = float_of(select_key(scratch.keys, n, static_cast<uint32_t>(filters.k), CountOne{},
-                                  scratch.counts));
+    const float bound = bound_of_largest<ProbabilityKey>(vocab, filters.k, scratch);
+    kept.listed = list_entries<ProbabilityKey>(row, vocab, bound, scratch);
+    if (kept.listed >= filters.k) {
+      const int64_t n = listed_from(0, kept.listed, scratch);
+      kept.least = float_of(select_key(scratch.work, n, static_cast<uint32_t>(filters.k),
+                                       CountOne{}, scratch.counts));
+    }
+    if (!nucleus) return kept;
+  }
+  if (filters.k > 0 && filters.top_k_first) {
+    total = 0.0;
+    for (int64_t i = 0; i < kept.listed; ++i) {
+      if (scratch.keys[i] >= bits_of(kept.least)) total += add.of(scratch.keys[i]);
     }
   }
-  if (!nucleus) return least;
-  float bound = least;
-  if (filters.k > 0 && filters.top_k_first) {
-    total = sum_chunks(ProbabilityRow{row}, vocab, least, scale, scratch.chunks);
-  }
   const double limit = top_p_limit(filters.top_p, total);
-  // Were all as large as this, they would sum to what top-p leaves out. Smaller ones do not, with
-  // some room for the rounding of weights.
-  const double spare = 0.99 * (total - limit) / static_cast<double>(vocab);
-  if (spare > 100.0 && spare / scale.whole > static_cast<double>(bound)) {
-    bound = static_cast<float>(spare / scale.whole);
+  if (filters.k <= 0) {
+    // Were all as large as this, they would sum to what top-p leaves out. Smaller ones do not, with
+    // some room for the rounding of weights.
+    const double spare = 0.99 * (total - limit) / static_cast<double>(vocab);
+    const float bound = spare > 100.0 ? static_cast<float>(spare / scale.whole) : kLeastFloat;
+    kept.listed = list_entries<ProbabilityKey>(row, vocab, bound, scratch);
   }
-  const int64_t n = list_keys<ProbabilityKey>(row, vocab, bound, scratch.keys);
-  const float by_sum = float_of(select_key(scratch.keys, n, limit, AddWeight{scale}, scratch.sums));
-  return by_sum > least ? by_sum : least;
+  // 0 where what is listed does not reach the limit: then top-k is the stricter filter.
+  const int64_t n = listed_from(bits_of(kept.least), kept.listed, scratch);
+  const float by_sum = float_of(select_key(scratch.work, n, limit, add, scratch.sums));
+  if (by_sum > kept.least) kept.least = by_sum;
+  return kept;
+}
+
+// Draws from a short list, in the order of the row.
+int32_t draw_listed(const Kept& kept, const Scale& scale, float uniform,
+                    const SamplingScratch& scratch) {
+  const AddWeight add{scale};
+  const uint32_t least = bits_of(kept.least);
+  double total = 0.0;
+  for (int64_t i = 0; i < kept.listed; ++i) {
+    if (scratch.keys[i] >= least) total += add.of(scratch.keys[i]);
+  }
+  const double target = draw_target(uniform, total);
+  double before = 0.0;
+  int64_t i = 0;
+  for (; i < kept.listed; ++i) {
+    if (scratch.keys[i] >= least) before += add.of(scratch.keys[i]);
+    if (before > target) break;
+  }
+  return static_cast<int32_t>(scratch.places[i]);
 }
 
 // ---------------------------------------------------------------- what is written
@@ -419,12 +483,18 @@ void sample_rows(void* arg, int64_t begin, int64_t end) {
       RowFilters filters = row_filters(args, r);
       filters.top_k_first = args.top_k_first != 0;
       float least = min_p_threshold(row, vocab, args.min_p ? args.min_p[r] : args.min_p_value);
+      Kept kept{least, 0};
       if (filters.k > 0 || !(filters.top_p >= 1.0f)) {
-        const float other = threshold(row, vocab, filters, total, scale, scratch);
-        least = other > least ? other : least;
+        kept = apply_filters(row, vocab, filters, total, scale, scratch);
+        least = kept.least > least ? kept.least : least;
+        kept.least = least;
       }
-      if (least > kLeastFloat) total = sum_chunks(probs, vocab, least, scale, scratch.chunks);
-      sample = draw(probs, vocab, least, scale, args.uniform[r], total, scratch.chunks);
+      if (kept.listed > 0 && kept.listed <= vocab / kLongList) {
+        sample = draw_listed(kept, scale, args.uniform[r], scratch);
+      } else {
+        if (least > kLeastFloat) total = sum_chunks(probs, vocab, least, scale, scratch.chunks);
+        sample = draw(probs, vocab, least, scale, args.uniform[r], total, scratch.chunks);
+      }
     }
     args.samples[r] = sample;
     if (args.success != nullptr) args.success[r] = total > 0.0;
@@ -445,7 +515,7 @@ void renorm_probs_rows(void* arg, int64_t begin, int64_t end) {
     float least = kLeastFloat;
     const RowFilters filters = row_filters(args, r);
     if (total > 0.0 && (filters.k > 0 || !(filters.top_p >= 1.0f))) {
-      least = threshold(row, vocab, filters, total, scale, scratch);
+      least = apply_filters(row, vocab, filters, total, scale, scratch).least;
       total = sum_chunks(probs, vocab, least, scale, scratch.chunks);
     }
     store_each(args.out + r * args.out_stride, vocab,
@@ -465,7 +535,11 @@ void mask_logits_rows(void* arg, int64_t begin, int64_t end) {
     int64_t k = args.top_k_value;
     if (args.top_k != nullptr) k = args.top_k[r] > 0 ? args.top_k[r] : 1;
     int64_t n = 0;
-    if (k > 0 && k < vocab) n = list_largest<LogitKey>(row, vocab, k, scratch);
+    if (k > 0 && k < vocab) {
+      find_tops<LogitKey>(row, vocab, scratch.tops);
+      const float bound = bound_of_largest<LogitKey>(vocab, k, scratch);
+      n = list_entries<LogitKey>(row, vocab, bound, scratch);
+    }
     if (n == 0 || n < k) {  // fewer than k are above -inf
       if (out != row) std::memcpy(out, row, static_cast<size_t>(vocab) * sizeof(float));
       continue;

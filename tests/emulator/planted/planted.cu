@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "flashinfer/arch/async_copy.cuh"
+#include "flashinfer/arch/integer.cuh"
 #include "flashinfer/arch/launch.cuh"
 #include "flashinfer/arch/memory.cuh"
 #include "flashinfer/arch/mma.cuh"
@@ -46,6 +47,18 @@ __global__ void later_half_reversed(const Params p) {
   block[threadIdx.x] = p.data[threadIdx.x];
   if constexpr (kShuffle) __shfl_xor_sync(0xffffffffu, 0, 1);
   if (threadIdx.x % 32 >= 16) p.out[threadIdx.x] = block[threadIdx.x - 16];
+}
+
+// All threads add to one word, which another access must not meet without a barrier.
+enum class Atomic { kRight, kReadEarly, kWrittenLate, kNotWritten };
+template <Atomic kCase>
+__global__ void atomic_sum(const Params p) {
+  __shared__ uint32_t sum;
+  if (kCase != Atomic::kNotWritten && threadIdx.x == 0) sum = 0;
+  if constexpr (kCase != Atomic::kWrittenLate) __syncthreads();
+  flashinfer::add_shared(&sum, 1);
+  if constexpr (kCase != Atomic::kReadEarly) __syncthreads();
+  p.out[threadIdx.x] = static_cast<float>(sum);
 }
 
 __global__ void barrier_after_return(const Params p) {
@@ -345,6 +358,10 @@ extern "C" __attribute__((visibility("default"))) int planted_run(const char* na
   run("product of bfloats", product<__nv_bfloat16>, one, threads, 1024);
   run("matrices of half a warp", matrices_of_half_a_warp, one, threads, bytes);
   run("matrices at", matrices_at, one, threads, bytes, index);
+  run("atomic sum", atomic_sum<Atomic::kRight>, one, threads, 0);
+  run("atomic sum read early", atomic_sum<Atomic::kReadEarly>, one, threads, 0);
+  run("atomic sum written late", atomic_sum<Atomic::kWrittenLate>, one, threads, 0);
+  run("atomic sum not written", atomic_sum<Atomic::kNotWritten>, one, threads, 0);
   run("write at", write_at, one, threads, 0, index);
   run("read at", read_at, one, threads, 0, index);
   run("vector at", vector_at, one, dim3(1), 0, index);

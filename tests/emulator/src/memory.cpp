@@ -236,8 +236,11 @@ void check(const void* pointer, size_t size, size_t alignment, bool writes, bool
       }
       cell.writer =
           ordered ? static_cast<uint16_t>(current->linear) : several(cell.writer, cell.write);
+      // A write that is none stays one, to the atomics of others, until the next barrier.
+      const bool retired = !written_now || cell.write.block != block_serial ||
+                           cell.write.barriers < current->barriers;
+      cell.atomic = atomic && (cell.atomic || retired);
       cell.write = {block_serial, current->barriers, current->warp_syncs};
-      cell.atomic = atomic;
     }
   }
 }
