@@ -139,6 +139,7 @@ __attribute__((noinline)) void multiply_few(const GemmJob& job, const GemmGroup&
   const int64_t end = job.columns ? first_col + cols : job.depth;
   const T* const start = job.columns ? b : b + first_col;
   if (!job.columns) clear_rows(scratch.sums, rows, whole_vectors(cols));
+  if (from == end) return;  // no terms
   find_lines(start, job.b_stride, from, end, lines[0]);
   for (int64_t at = from, turn = 0; at < end; at += kGemmLines, turn ^= 1) {
     const int64_t count = end - at < kGemmLines ? end - at : kGemmLines;
