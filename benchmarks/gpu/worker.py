@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from benchmarks.gpu import attention, device, elementwise, measure
+from benchmarks.gpu import attention, device, elementwise, gemm, measure
 from benchmarks.gpu.workload import ERROR_LIMIT, Buffers, Workload, error_of
 
 __all__ = ["Contestant", "main", "serve"]
@@ -99,6 +99,8 @@ class Contestant:
         if op in attention.OPS:
             paged = self._library is not None
             return attention.AttentionWorkload(op, self._device, generator, paged=paged, **shape)
+        if op in gemm.OPS:
+            return gemm.GemmWorkload(op, self._device, generator, **shape)
         return elementwise.ElementwiseWorkload(op, self._device, generator, **shape)
 
     def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:
