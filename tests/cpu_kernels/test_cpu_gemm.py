@@ -1,9 +1,10 @@
 """Segment GEMM and bmm_fp8 on the CPU: every way through the kernels, against fp64.
 
-The ways are chosen by type and size: up to 8 rows a segment read the matrix where it lies, more
-copy it; bf16 has ways of its own where the CPU multiplies pairs of bf16 (up to 48 rows over
-columns, and more than 8 in blocks). The avx2, baseline and wide levels have no such instruction,
-and fp16 never takes it: those cases run the code that bf16 has without it.
+The ways are chosen by type and size: up to 8 rows a segment read the matrix where it lies, unless
+it has short columns (below 16 elements a row); more copy it. bf16 has ways of its own where the CPU
+multiplies pairs of bf16: up to 48 rows over columns (24 elements a row or longer), and more than 8
+in blocks. The avx2, baseline and wide levels have no such instruction, and fp16 never takes it:
+those cases run the code that bf16 has without it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def assert_close(out: torch.Tensor, exact: torch.Tensor, sizes: torch.Tensor) ->
 
 
 # 4 and 5, 8 and 9 rows: blocks of the few; 48 and 49: of the pairs; 516 and 517: one unit and two.
-# The depths end in the middle of a vector, of a pair and of a copied block of 256 (512 as pairs).
+# 128 and 127 elements of a column are long and short for 8 rows, 192 and 191 as pairs. The depths
+# end in the middle of a vector, of a pair and of a copied block of 256 (512 as pairs).
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("column_major", [False, True])
 @pytest.mark.parametrize(
@@ -98,9 +100,14 @@ def assert_close(out: torch.Tensor, exact: torch.Tensor, sizes: torch.Tensor) ->
         ((8,), 257, 129, 2),
         ((9,), 257, 129, 0),
         ((8, 9, 0, 1), 513, 65, 1),
+        ((8,), 128, 35, 0),
+        ((8,), 127, 35, 0),
+        ((8,), 192, 35, 0),
+        ((8,), 191, 35, 0),
+        ((4, 1), 64, 35, 0),
         ((48,), 64, 66, 0),
-        ((49,), 64, 66, 0),
-        ((48, 49), 1027, 33, 3),
+        ((48,), 1152, 33, 0),
+        ((48, 49), 1163, 33, 3),
         ((516,), 33, 17, 0),
         ((517,), 33, 17, 0),
         ((1040, 3), 31, 67, 0),

@@ -19,8 +19,16 @@ constexpr int64_t kGemmDepth = 256;                 // of the sum, in a copied b
 constexpr int64_t kFewPairRows = 48;                // the same, for columns of bf16 pairs
 constexpr int64_t kPanel = kBlockVectors * kLanes;  // columns that lie together in a copied block
 constexpr int64_t kGemmLines = 64;                  // lines of b that are looked up at once
+// The lanes of a sum over a column have to be added up, where a copied block has columns in its
+// lanes. One such sum a row takes as long as copying so many elements of the column.
+constexpr int64_t kSumCost = 16, kPairSumCost = 24;
 
 FLASHINFER_INLINE int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+// Whether columns are long enough to be read as they lie for so few rows.
+FLASHINFER_INLINE bool long_columns(const GemmJob& job, int64_t rows, int64_t sum_cost) {
+  return job.depth >= rows * sum_cost;
+}
 
 // Scratch of one thread.
 struct GemmScratch {
@@ -31,7 +39,8 @@ struct GemmScratch {
   float* lines;   // [kLanes x depth], before they are transposed
 
   explicit GemmScratch(const GemmJob& job) {
-    const bool few = job.most_rows <= kFewGemmRows;
+    const bool few = job.most_rows <= kFewGemmRows &&
+                     (!job.columns || long_columns(job, kFewGemmRows, kPairSumCost));
     const int64_t rows = job.most_rows < kGemmUnitRows ? job.most_rows : kGemmUnitRows;
     const int64_t depth = whole_vectors(few || job.depth < kGemmDepth ? job.depth : kGemmDepth);
     // Groups with few rows have all of the sum at once: as floats, or more of them as pairs.
@@ -278,7 +287,7 @@ __attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const Gem
   const int64_t rows = unit.rows;
   const BFloat16* const a = static_cast<const BFloat16*>(group.a) + unit.first_row * job.a_stride;
   const BFloat16* const b = static_cast<const BFloat16*>(group.b);
-  if (job.columns && group.rows <= kFewPairRows) {
+  if (job.columns && group.rows <= kFewPairRows && long_columns(job, group.rows, kPairSumCost)) {
     const PairMatrix words = pair_rows(job, a, 0, job.depth, rows, true, scratch);
     for (int64_t col = 0; col < cols; col += kGemmLines) {
       const BFloat16* lines[2 * kGemmLines];  // and those that are fetched ahead
@@ -342,7 +351,7 @@ void gemm_units(void* arg, int64_t, int64_t) {
     const int64_t cols_left = job.cols - unit.first_col;
     const int64_t cols = cols_left < job.unit_cols ? cols_left : job.unit_cols;
     if (!multiplied_pairs<T>(job, group, unit, cols, scratch)) {
-      if (group.rows <= kFewGemmRows) {
+      if (group.rows <= kFewGemmRows && (!job.columns || long_columns(job, group.rows, kSumCost))) {
         multiply_few<T>(job, group, unit, cols, scratch);
       } else {
         multiply_many<T>(job, group, unit, cols, scratch);
