@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kFewGemmRows = 2 * kDirectRows;   // up to which b is read without copying it
 constexpr int64_t kGemmDepth = 256;                 // of the sum, in a copied block
 constexpr int64_t kFewPairRows = 48;                // the same, for columns of bf16 pairs
+constexpr int64_t kPairsAhead = 8;                  // rows of them that are fetched while copying
 constexpr int64_t kPanel = kBlockVectors * kLanes;  // columns that lie together in a copied block
 constexpr int64_t kGemmLines = 64;                  // lines of b that are looked up at once
 // The lanes of a sum over a column have to be added up, where a copied block has columns in its
@@ -236,7 +237,14 @@ FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, i
       const BFloat16* row = b + (first + 2 * i) * job.b_stride + first_col;
       const BFloat16* next = 2 * i + 1 < depth ? row + job.b_stride : nullptr;
       float* to = scratch.panels + i * kPanel;
+      // Parts of rows far from each other, which the hardware does not fetch ahead.
+      const bool fetch = 2 * (i + kPairsAhead) + 1 < depth;
+      const BFloat16* const ahead = fetch ? row + 2 * kPairsAhead * job.b_stride : row;
       for (int64_t col = 0; col < cols; col += kLanes) {
+        if (fetch) {
+          __builtin_prefetch(ahead + col, 0, 2);
+          __builtin_prefetch(ahead + job.b_stride + col, 0, 2);
+        }
         const BFloat16* second = next != nullptr ? next + col : nullptr;
         const U32 words = cols - col >= kLanes ? pair_words(row + col, second, Whole{})
                                                : pair_words(row + col, second, Part{cols - col});
@@ -253,6 +261,7 @@ FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, i
       const int64_t left = depth - 2 * i;
       const auto words = [&](int j) {
         const BFloat16* const from = column + j * job.b_stride + 2 * i;
+        if (col + kLanes + j < cols) __builtin_prefetch(from + kLanes * job.b_stride, 0, 2);
         if (left >= 2 * kLanes && col + j < cols) return (F32)_mm512_loadu_si512(from);
         const __mmask32 mask = col + j >= cols      ? 0
                                : left >= 2 * kLanes ? 0xffffffffu
