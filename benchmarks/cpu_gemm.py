@@ -11,6 +11,9 @@ processor times' medians, as other programs on the machine hardly change them. A
 is [d_out, d_in], as torch.nn.Linear has it; torch gets it transposed by its strides. GFLOP/s counts
 two for every multiply-add and GB/s every tensor once, both by our processor time with one thread
 and by wall time with more.
+
+Where other programs keep the cores busy, set OMP_WAIT_POLICY=passive for more than one thread:
+otherwise a thread that waits for another one's turn spins, and counts as computing.
 """
 
 from __future__ import annotations
@@ -191,6 +194,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
         "isa": os.environ.get("FLASHINFER_CPU_ISA", "") or "the widest the CPU has",
         "torch": torch.__version__,
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
