@@ -37,6 +37,7 @@ SIGNATURES = {
     ),
     "get_batch_indices_positions": "append_indptr, seq_lens, nnz",
     "get_seq_lens": "kv_indptr, kv_last_page_len, page_size",
+    "bmm_fp8": "A, B, A_scale, B_scale, dtype, out=None",
     "merge_state": "v_a, s_a, v_b, s_b",
     "merge_state_in_place": "v, s, v_other, s_other, mask=None",
     "merge_states": "v, s",
@@ -60,6 +61,10 @@ SIGNATURES |= {
     "single_prefill_with_kv_cache_return_lse": f"{SINGLE_PREFILL}, return_lse=True, backend='auto'",
 }
 WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
+SEGMENT_GEMM = (
+    "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
+    " weight_indices=None"
+)
 RESET = "self, float_workspace_buffer, int_workspace_buffer"
 FORWARD_PAGED = (
     "self, q, paged_kv_cache, causal=False, pos_encoding_mode='NONE',"
@@ -181,6 +186,14 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "end_forward": "self",
         },
     ),
+    "SegmentGEMMWrapper": (
+        "float_workspace_buffer, backend='auto'",
+        {
+            "reset_workspace_buffer": f"{RESET}=None",
+            "run": SEGMENT_GEMM,
+            "forward": SEGMENT_GEMM,
+        },
+    ),
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper": (
         WORKSPACE,
         {
@@ -246,7 +259,7 @@ def test_wrapper(name: str) -> None:
 def test_names_that_frameworks_import_from_the_modules() -> None:
     assert callable(decode._grouped_size_compiled_for_decode_kernels)
     assert callable(sparse.convert_bsr_mask_layout)
-    for module in (decode, flashinfer.prefill, flashinfer.cascade, sparse):
+    for module in (decode, flashinfer.prefill, flashinfer.cascade, sparse, flashinfer.gemm):
         for name in set(module.__all__) - {"convert_bsr_mask_layout"}:
             assert getattr(flashinfer, name) is getattr(module, name)
 
