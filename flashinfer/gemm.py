@@ -79,7 +79,9 @@ class SegmentGEMMWrapper:
             seg_indptr: ``[batch_size + 1]`` int64, its first rows, from 0; taken where both are
                 given. int32 is converted.
             weight_indices: ``[batch_size]`` int64, which matrix each segment has; without it,
-                segment ``s`` has matrix ``s``. On CUDA the numbers are not checked.
+                segment ``s`` has matrix ``s``.
+
+        On CUDA the numbers in ``seg_lens``, ``seg_indptr`` and ``weight_indices`` are not checked.
 
         Returns:
             ``[rows, d_out]`` like ``x``. Rows after the last segment are 0.

@@ -95,11 +95,27 @@ def _sampling(generator: torch.Generator) -> None:
         raise SystemExit(f"sampling gave {samples.tolist()}, expected {running[:, 0].tolist()}")
 
 
+def _gemm(generator: torch.Generator) -> None:
+    x, weights = (
+        torch.randn(23, 48, generator=generator),
+        torch.randn(2, 20, 48, generator=generator),
+    )
+    wrapper = flashinfer.SegmentGEMMWrapper(torch.empty(1))
+    expected = torch.cat([x[:3] @ weights[0].T, x[3:] @ weights[1].T])
+    lengths = torch.tensor([3, 20])
+    torch.testing.assert_close(
+        wrapper.run(x, weights, 2, True, seg_lens=lengths), expected, rtol=1e-4, atol=1e-4
+    )
+    a, b = (torch.randn(2, n, 32, generator=generator).to(torch.float8_e4m3fn) for n in (5, 7))
+    out = flashinfer.bmm_fp8(a, b.mT, torch.tensor(0.5), torch.tensor(2.0), torch.float32)
+    torch.testing.assert_close(out, torch.bmm(a.float(), b.float().mT), rtol=1e-4, atol=1e-4)
+
+
 def main(variant: str) -> None:
     """Stops with a message unless this is `variant` and its operators compute what they should."""
     if variant != _build_info.VARIANT:
         raise SystemExit(f"this is {_build_info.VARIANT}, its name says {variant}")
-    for check in (_norm, _activation, _cascade, _attention, _mla, _quantization, _sampling):
+    for check in (_norm, _activation, _cascade, _attention, _mla, _quantization, _sampling, _gemm):
         check(torch.Generator().manual_seed(0))
     print(f"flashinfer {flashinfer.__version__} with torch {torch.__version__}: the CPU ops agree")
 

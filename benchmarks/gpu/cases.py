@@ -1,8 +1,9 @@
 """What is measured, as data: shapes, the bytes and FLOPs each must take, and what is aimed at.
 
 Bytes are what an operation must read and write once; FLOPs are those of the two products of
-attention, at two a multiply-add, over the (query, key) pairs that the mask leaves. Counts are for
-16-bit elements, fp32 log-sum-exps and probabilities, and int32 indices. Nothing here needs torch.
+attention, at two a multiply-add, over the (query, key) pairs that the mask leaves, and those of
+products of matrices. Counts are for 16-bit elements, fp32 log-sum-exps and probabilities, and int32
+indices; segments have int64 indices, and fp8 factors a byte an element. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -143,6 +144,18 @@ def _renorm(*, rows: int, vocab: int) -> tuple[int, int]:
     return 2 * rows * vocab * FLOAT, 0
 
 
+def _segment_gemm(
+    *, segments: int, rows: int, d_in: int, d_out: int, column_major: int
+) -> tuple[int, int]:
+    total = segments * rows  # `rows` is the average of a segment
+    elements = total * (d_in + d_out) + segments * d_in * d_out
+    return elements * ELEMENT + (segments + 1) * 2 * INDEX, 2 * total * d_in * d_out
+
+
+def _bmm_fp8(*, batch: int, m: int, n: int, k: int) -> tuple[int, int]:
+    return batch * ((m + n) * k + m * n * ELEMENT) + 2 * FLOAT, 2 * batch * m * n * k
+
+
 _COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
     "single_decode": _attention,
     "batch_decode": _attention,
@@ -162,6 +175,8 @@ _COUNTS: dict[str, Callable[..., tuple[int, int]]] = {
     "top_k_top_p_sampling_from_probs": _sample,
     "top_p_renorm_probs": _renorm,
     "top_k_renorm_probs": _renorm,
+    "segment_gemm": _segment_gemm,
+    "bmm_fp8": _bmm_fp8,
 }
 
 
@@ -287,6 +302,46 @@ def _sampling() -> list[Case]:
     ]
 
 
+def _gemm() -> list[Case]:
+    # Thin rows wait for the matrices; the others for the tensor cores. fp8 is multiplied as fp16,
+    # so its ceiling is the one measured for 16-bit products.
+    thin, large = Target("limit", 0.6), Target("limit", 0.9)
+    lora = {"segments": 64, "rows": 1, "column_major": 1}
+    expert = {"d_in": 4096, "d_out": 14336, "column_major": 1}
+    square = {"d_in": 4096, "d_out": 4096}
+    return [
+        case("segment gemm, small", "segment_gemm", None, **lora, d_in=4096, d_out=16),
+        case("segment gemm, small", "segment_gemm", None, **lora, d_in=16, d_out=4096),
+        *(
+            case(
+                "segment gemm, thin", "segment_gemm", thin,
+                segments=16, rows=rows, column_major=major, **square,
+            )
+            for rows in (1, 8)
+            for major in (0, 1)
+        ),
+        case(
+            "segment gemm, thin", "segment_gemm", thin,
+            segments=64, rows=16, d_in=2048, d_out=1408, column_major=1,
+        ),
+        case("segment gemm, experts", "segment_gemm", large, segments=8, rows=512, **expert),
+        case(
+            "segment gemm, experts", "segment_gemm", large,
+            segments=64, rows=256, d_in=2048, d_out=1408, column_major=1,
+        ),
+        *(
+            case(
+                "segment gemm, large", "segment_gemm", large,
+                segments=4, rows=2048, column_major=major, **square,
+            )
+            for major in (0, 1)
+        ),
+        case("bmm fp8, small", "bmm_fp8", None, batch=16, m=48, n=80, k=64),
+        case("bmm fp8, thin", "bmm_fp8", thin, batch=16, m=8, n=4096, k=4096),
+        case("bmm fp8, large", "bmm_fp8", large, batch=4, m=2048, n=4096, k=4096),
+    ]  # fmt: skip
+
+
 CASES: tuple[Case, ...] = (
     *_decode(),
     *_prefill(),
@@ -294,4 +349,5 @@ CASES: tuple[Case, ...] = (
     *_mla_decode(),
     *_elementwise(),
     *_sampling(),
+    *_gemm(),
 )

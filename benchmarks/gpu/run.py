@@ -30,13 +30,23 @@ from benchmarks.gpu.peers import Died, Worker
 from conda_bridge import atomic
 
 SCHEMA_VERSION = 1
-# As in attention.py, mla.py and elementwise.py, which import torch; this process has no need of it.
+# As in attention.py, mla.py, elementwise.py and gemm.py, which import torch; this process does not
+# need it.
 ATTENTION_OPS = ("single_decode", "batch_decode", "single_prefill", "batch_prefill")
 ATTENTION_SIDES = ("sdpa-flash", "sdpa-cudnn", "flex")
 MLA_OPS = ("mla_decode",)
 MLA_SIDES = ("sdpa",)
 ELEMENTWISE_SIDES = ("torch", "compile")
-OTHER_SIDES = (*ATTENTION_SIDES, *MLA_SIDES, *ELEMENTWISE_SIDES, "published", "published-tc")
+GEMM_SIDES = {"segment_gemm": ("grouped-mm", "torch"), "bmm_fp8": ("scaled-mm", "torch")}
+OTHER_SIDES = (
+    *ATTENTION_SIDES,
+    *MLA_SIDES,
+    *ELEMENTWISE_SIDES,
+    "grouped-mm",
+    "scaled-mm",
+    "published",
+    "published-tc",
+)
 
 Say = Callable[[str], None]
 
@@ -45,6 +55,8 @@ def torch_sides(op: str) -> Sequence[str]:
     """What torch has for an operation."""
     if op in MLA_OPS:
         return MLA_SIDES
+    if op in GEMM_SIDES:
+        return GEMM_SIDES[op]
     return ATTENTION_SIDES if op in ATTENTION_OPS else ELEMENTWISE_SIDES
 
 

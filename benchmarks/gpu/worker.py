@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from benchmarks.gpu import attention, device, elementwise, measure, mla, sampling
+from benchmarks.gpu import attention, device, elementwise, gemm, measure, mla, sampling
 from benchmarks.gpu.workload import ERROR_LIMIT, Buffers, Workload, error_of
 
 __all__ = ["Contestant", "main", "serve"]
@@ -104,6 +104,8 @@ class Contestant:
             return mla.MlaWorkload(op, self._device, generator, paged=paged, **shape)
         if op in sampling.OPS:
             return sampling.SamplingWorkload(op, self._device, generator, **shape)
+        if op in gemm.OPS:
+            return gemm.GemmWorkload(op, self._device, generator, **shape)
         return elementwise.ElementwiseWorkload(op, self._device, generator, **shape)
 
     def _prepare(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ fi_status segments(const fi_exec& exec, const fi_segment_gemm_args& args, const 
   job.cols = args.d_out;
   job.depth = args.d_in;
   job.a_stride = args.x_stride;
-  job.columns = args.w_stride_out != 1;
+  job.columns = args.w_stride_out != 1 || (args.w_stride_in == 1 && args.d_out == 1);
   job.b_stride = job.columns ? args.w_stride_out : args.w_stride_in;
   job.out_stride = args.out_stride;
   return multiply_groups("segment_gemm", exec, table.gemm_units[args.dtype], groups, job);

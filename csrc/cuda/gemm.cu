@@ -65,10 +65,13 @@ fi_status segment_gemm(const fi_exec& exec, const fi_segment_gemm_args& args) {
   launch.row_tiles_of_128 = tiles(128);
   launch.average_rows = ceil_div(args.rows, std::max<int64_t>(args.num_segments, 1));
   launch.row_major = row_major;
+  // The stride of what there is only one of does not count.
   launch.vectors =
       pointers_aligned(16, {args.x, args.weights}) &&
       sizes_aligned(16, 2,
-                    {args.x_stride, args.w_stride_n, line, args.d_in, row_major ? args.d_out : 0});
+                    {args.rows > 1 ? args.x_stride : 0, args.num_weights > 1 ? args.w_stride_n : 0,
+                     (row_major ? args.d_in : args.d_out) > 1 ? line : 0, args.d_in,
+                     row_major ? args.d_out : 0});
   Device device(exec);
   return args.dtype == FI_FLOAT16 ? launch_gemm<__half, false>(device, launch, p)
                                   : launch_gemm<__nv_bfloat16, false>(device, launch, p);
@@ -123,8 +126,8 @@ fi_status bmm_fp8(const fi_exec& exec, const fi_bmm_fp8_args& args) {
   launch.vectors =
       pointers_aligned(16, {args.a, args.b}) &&
       sizes_aligned(16, 1,
-                    {args.a_stride_m, args.b_stride_n, args.k, args.batch > 1 ? args.a_stride_b : 0,
-                     args.batch > 1 ? args.b_stride_b : 0});
+                    {args.m > 1 ? args.a_stride_m : 0, args.n > 1 ? args.b_stride_n : 0, args.k,
+                     args.batch > 1 ? args.a_stride_b : 0, args.batch > 1 ? args.b_stride_b : 0});
   Device device(exec);
   return launch_gemm<__half, true>(device, launch, p);
 }

@@ -13,8 +13,8 @@ fi_status launch_gemm_shape(Device& device, const GemmLaunch& launch, int64_t ro
                             const GemmParams& params) {
   const int64_t col_tiles = ceil_div(params.cols, Shape::kCols);
   if (col_tiles > kMaxGridY) {
-    return fail(FI_UNSUPPORTED, "%s: %d columns are more than a launch has", launch.op,
-                params.cols);
+    return fail(FI_UNSUPPORTED, "%s: the result has %d columns, expected at most %lld", launch.op,
+                params.cols, static_cast<long long>(kMaxGridY * Shape::kCols));
   }
   GemmParams p = params;
   p.row_tiles = static_cast<int>(ceil_div(params.rows, Shape::kRows));

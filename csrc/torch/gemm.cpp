@@ -60,8 +60,9 @@ void segment_gemm(const fi_exec& exec, const Tensor& x, const Tensor& weights,
   args.x_stride = x.stride(0);
   args.weights = weights.data;
   args.w_stride_n = weights.stride(0);
-  args.w_stride_in = weights.stride(in);
-  args.w_stride_out = weights.stride(of_out);
+  // A dimension of one element may have any stride.
+  args.w_stride_in = d_in > 1 ? weights.stride(in) : 1;
+  args.w_stride_out = d_out > 1 ? weights.stride(of_out) : 1;
   args.seg_indptr = seg_indptr.as<const int64_t>();
   args.weight_indices = weight_indices != nullptr ? weight_indices->as<const int64_t>() : nullptr;
   args.out = out.data;

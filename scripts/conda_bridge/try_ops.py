@@ -224,6 +224,28 @@ def sampling(source: Source) -> list[Pair]:
     return pairs
 
 
+def gemm(source: Source) -> list[Pair]:
+    """Segments of a few and of many rows in both layouts, and fp8 with a scale for each matrix."""
+    lengths, order, d_in, d_out = [3, 0, 70], [1, 1, 0], 72, 40
+    x, weights = source.randn(73, d_in), source.randn(2, d_in, d_out) / 8
+    x = x / 8
+    expected = torch.cat(
+        [x[:3].double() @ weights[1].double(), x[3:].double() @ weights[0].double()]
+    )
+    wrapper = flashinfer.SegmentGEMMWrapper(torch.empty(1, device=source.device))
+    tables = (torch.tensor(lengths, device=source.device), None, source.integers(order))
+    pairs = [
+        (wrapper.run(x, weights, 3, False, *tables), expected),
+        (wrapper.run(x, weights.mT.contiguous(), 3, True, *tables), expected),
+    ]
+    a = source.randn(2, 5, 64, dtype=torch.float8_e4m3fn)
+    b = source.randn(2, 24, 64, dtype=torch.float8_e5m2).mT
+    scales = torch.tensor([0.25, 0.125], device=source.device)
+    one = torch.full((1,), 0.25, device=source.device)
+    product = torch.bmm(a.double(), b.double()) * scales.double()[:, None, None] * 0.25
+    return [*pairs, (flashinfer.bmm_fp8(a, b, scales, one, source.dtype), product)]
+
+
 CHECKS: list[Callable[[Source], list[Pair]]] = [
     rmsnorm,
     silu_and_mul,
@@ -234,6 +256,7 @@ CHECKS: list[Callable[[Source], list[Pair]]] = [
     mla_decode,
     packbits,
     sampling,
+    gemm,
 ]
 
 

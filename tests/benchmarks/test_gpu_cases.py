@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.gpu import attention, elementwise, mla, run, sampling
+from benchmarks.gpu import attention, elementwise, gemm, mla, run, sampling
 from benchmarks.gpu.cases import CASES, Target, attention_pairs, case
 
 HEADS = {"heads": 4, "kv_heads": 2, "dim": 64}
@@ -71,19 +71,36 @@ def test_elementwise_counts(op: str, shape: dict[str, int], expected: int) -> No
     assert (case("", op, **shape).bytes, case("", op, **shape).flops) == (expected, 0)
 
 
+def test_gemm_counts() -> None:
+    segments = case(
+        "", "segment_gemm", segments=3, rows=10, d_in=8, d_out=16, column_major=1
+    )  # fmt: skip
+    # x and out: 30 rows of 24 elements; three matrices of 128; four int64 indices.
+    assert segments.bytes == (30 * 24 + 3 * 128) * 2 + 4 * 8
+    assert segments.flops == 30 * 128 * 2
+    batch = case("", "bmm_fp8", batch=3, m=10, n=16, k=8)
+    # A byte an element of the factors, two of the result, two scales.
+    assert batch.bytes == 3 * (80 + 128) + 3 * 160 * 2 + 8
+    assert batch.flops == 3 * 10 * 16 * 8 * 2
+
+
 def test_every_operation_has_a_side_to_compare_with() -> None:
     ops = {item.op for item in CASES}
-    assert ops == {*attention.OPS, *mla.OPS, *elementwise.OPS, *sampling.OPS}
+    assert ops == {*attention.OPS, *mla.OPS, *elementwise.OPS, *sampling.OPS, *gemm.OPS}
     assert run.ATTENTION_OPS == attention.OPS
     assert run.ATTENTION_SIDES == attention.SIDES
     assert run.MLA_OPS == mla.OPS
     assert run.MLA_SIDES == mla.SIDES
     assert run.ELEMENTWISE_SIDES == elementwise.SIDES == sampling.SIDES
+    assert run.GEMM_SIDES == gemm.SIDES
+    assert {side for op in ops for side in run.torch_sides(op)} <= {*run.OTHER_SIDES}
     assert len({(item.op, item.text) for item in CASES}) == len(CASES)
     groups = {item.group for item in CASES if item.target}
     assert groups == {
         "decode, long", "decode, small", "decode, paged", "prefill", "append", "mla",
         "norm", "activation", "rope", "page", "merge", "sampling",
+        "segment gemm, thin", "segment gemm, experts", "segment gemm, large", "bmm fp8, thin",
+        "bmm fp8, large",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import toy_flashinfer
 from benchmarks.gpu.attention import AttentionWorkload
 from benchmarks.gpu.cases import CASES, case
 from benchmarks.gpu.elementwise import ElementwiseWorkload
+from benchmarks.gpu.gemm import GemmWorkload
 from benchmarks.gpu.worker import Contestant
 from benchmarks.gpu.workload import ERROR_LIMIT, error_of
 
@@ -26,6 +28,10 @@ ATTENTION = {
 }
 MLA = {"mla_decode": {"batch": 3, "kv": 33, "heads": 4, "page": 16}}
 SMALL = {"rows": 9, "nnz": 19, "hidden": 128, "d": 96, "vocab": 1000}
+GEMM = {
+    "segment_gemm": {"segments": 5, "rows": 6, "d_in": 64, "d_out": 32, "column_major": 1},
+    "bmm_fp8": {"batch": 3, "m": 16, "n": 32, "k": 64},
+}
 
 
 def shape_of(op: str) -> dict[str, int]:
@@ -33,6 +39,8 @@ def shape_of(op: str) -> dict[str, int]:
         return {**ATTENTION[op], **HEADS}
     if op in MLA:
         return MLA[op]
+    if op in GEMM:
+        return GEMM[op]
     shape = next(dict(item.shape) for item in CASES if item.op == op)
     return {name: min(value, SMALL.get(name, value)) for name, value in shape.items()}
 
@@ -100,8 +108,11 @@ WRONG: dict[str, Callable[..., Any]] = {
     ),
     "top_p_renorm_probs": lambda p, top_p: p,
     "top_k_renorm_probs": lambda p, top_k: toy_flashinfer._kept(p, top_k + 5, None),
+    "segment_gemm": lambda self, x, weights, *args, **kwargs: x @ weights[0].mT,
+    "bmm_fp8": lambda a, b, a_scale, b_scale, dtype, out: out.copy_(a.float() @ b.float()),
 }
 NAMES = {
+    "segment_gemm": "SegmentGEMMWrapper.run",
     "single_decode": "single_decode_with_kv_cache",
     "single_prefill": "single_prefill_with_kv_cache",
 }
@@ -109,7 +120,7 @@ NAMES = {
 
 @pytest.mark.parametrize("op", sorted(WRONG))
 def test_a_wrong_result_is_found(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy_flashinfer, NAMES.get(op, op), WRONG[op])
+    monkeypatch.setattr(f"toy_flashinfer.{NAMES.get(op, op)}", WRONG[op])
     found = prepare(Contestant("cpu", "toy_flashinfer", rotated=0), op, "flashinfer")
     assert found["wrong"] is True
     assert found["reason"].startswith("wrong result: error ")
@@ -227,6 +238,56 @@ def test_what_another_side_wrote_does_not_pass() -> None:
     workload.call("torch", None)(buffers)
     expected = workload.expected(buffers)
     assert error_of(workload.picked([buffers["cache"]]), expected) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("op", "side", "change"),
+    [
+        ("segment_gemm", "grouped-mm", {"column_major": 0}),
+        ("segment_gemm", "grouped-mm", {"column_major": 1}),
+        ("bmm_fp8", "scaled-mm", {}),
+    ],
+)
+def test_products_of_torch_that_not_every_version_has(
+    op: str, side: str, change: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GEMM, op, {**GEMM[op], **change})
+    # Stand-ins, as not every torch has these functions for the CPU.
+    function, stand_in = {
+        "grouped-mm": ("_grouped_mm", grouped_mm),
+        "scaled-mm": ("_scaled_mm", scaled_mm),
+    }[side]
+    monkeypatch.setattr(torch, function, stand_in, raising=False)
+    found = prepare(Contestant("cpu", rotated=0), op, side)
+    assert found.get("reason") is None
+    assert found["error"] < ERROR_LIMIT
+    monkeypatch.delattr(torch, function)
+    found = prepare(Contestant("cpu", rotated=0), op, side)
+    assert found["reason"] == f"ValueError: torch {torch.__version__} has no {function}"
+
+
+def grouped_mm(a: torch.Tensor, b: torch.Tensor, *, offs: torch.Tensor) -> torch.Tensor:
+    assert offs.dtype == torch.int32
+    starts = [0, *offs.tolist()]
+    assert starts[-1] == a.shape[0]
+    return torch.cat([a[low:high] @ b[s] for s, (low, high) in enumerate(pairwise(starts))])
+
+
+def scaled_mm(
+    a: torch.Tensor, b: torch.Tensor, scale_a: torch.Tensor, scale_b: torch.Tensor, *,
+    out_dtype: torch.dtype, out: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    assert b.stride(0) == 1 and scale_a.shape == scale_b.shape == ()
+    assert out.dtype == out_dtype
+    return out.copy_((a.float() @ b.float()) * scale_a * scale_b)
+
+
+def test_segments_are_unequal_and_have_the_rows_that_are_counted() -> None:
+    for segments, rows, expected in ((4, 6, [9, 3, 9, 3]), (3, 5, [7, 3, 5]), (3, 1, [1, 1, 1])):
+        shape = {**GEMM["segment_gemm"], "segments": segments, "rows": rows}
+        buffers = GemmWorkload("segment_gemm", CPU, torch.Generator(), **shape).make()
+        assert buffers["indptr"].diff().tolist() == expected
+        assert buffers["x"].shape[0] == segments * rows
 
 
 def test_attention_without_pages_has_one_request() -> None:

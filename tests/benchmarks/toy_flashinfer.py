@@ -202,6 +202,33 @@ def merge_states(v: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.
     return ((weights * v).sum(1) / total).to(v.dtype), torch.log2(total)[..., 0].float()
 
 
+class SegmentGEMMWrapper:
+    def __init__(self, float_workspace_buffer: torch.Tensor, backend: str = "auto") -> None:
+        assert float_workspace_buffer.dtype == torch.uint8
+
+    def run(
+        self, x: torch.Tensor, weights: torch.Tensor, batch_size: int, weight_column_major: bool,
+        seg_lens: torch.Tensor | None = None, seg_indptr: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        assert seg_indptr is not None and seg_indptr.dtype == torch.int64
+        starts = seg_indptr.tolist()
+        assert len(starts) == batch_size + 1 == weights.shape[0] + 1
+        matrices = weights.float().mT if weight_column_major else weights.float()
+        out = x.new_empty(x.shape[0], matrices.shape[2])
+        for s in range(batch_size):
+            part = slice(starts[s], starts[s + 1])
+            out[part] = x[part].float() @ matrices[s]
+        return out
+
+
+def bmm_fp8(
+    a: torch.Tensor, b: torch.Tensor, a_scale: torch.Tensor, b_scale: torch.Tensor,
+    dtype: torch.dtype, out: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    assert b.stride(1) == 1 and out is not None and out.dtype == dtype
+    return out.copy_(torch.bmm(a.float(), b.float()) * a_scale * b_scale)
+
+
 def merge_state(
     v_a: torch.Tensor, s_a: torch.Tensor, v_b: torch.Tensor, s_b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,10 @@ FLOATS = [torch.float16, torch.bfloat16, torch.float32]
 
 
 def assert_rounded(
-    result: torch.Tensor, exact: torch.Tensor, relative: float | torch.Tensor, absolute: float = 0.0
+    result: torch.Tensor,
+    exact: torch.Tensor,
+    relative: float | torch.Tensor,
+    absolute: float | torch.Tensor = 0.0,
 ) -> None:
     """Check ``result`` against the fp64 ``exact``.
 

@@ -19,6 +19,8 @@ from emulated_attention import FP8, check
 from emulated_attention import Case as Attention
 from emulated_mla import Case as Latent
 from emulated_mla import check as check_latent
+from rounding import assert_rounded
+from test_emulated_gemm import bmm_fp8, exact, numbers, segment_gemm
 
 
 def norm(gpu: Emulator, rows: int, hidden: int, offset: int = 0) -> None:
@@ -195,10 +197,60 @@ def latent_split(gpu: Emulator) -> None:
     check_latent(gpu, Latent([700], 5, max_slots=8, padding=1, multiprocessors=8))
 
 
+# Matrix products: the kernels are those of planted/gemm_small.cu.
+
+
+def gemm(
+    gpu: Emulator,
+    lengths: tuple[int, ...],
+    column_major: bool,
+    d_in: int,
+    d_out: int,
+    rest: int = 0,
+) -> None:
+    x = numbers((sum(lengths) + rest, d_in), torch.float16)
+    shape = (d_out, d_in) if column_major else (d_in, d_out)
+    weights = numbers((len(lengths), *shape), torch.float16)
+    # A gap between the rows shows what is written past their ends.
+    out = gpu.empty((x.shape[0], d_out), x.dtype, strides=((d_out + 2) // 2 * 2, 1))
+    segment_gemm(gpu, out, gpu.put(x, "x"), gpu.put(weights, "weights"), lengths, column_major)
+    assert_rounded(out, exact(x, weights, lengths, column_major))
+
+
+def gemm_thin(gpu: Emulator) -> None:
+    gemm(gpu, (3, 0, 18), True, 328, 73, rest=2)
+
+
+def gemm_rows(gpu: Emulator) -> None:
+    gemm(gpu, (20, 70), False, 264, 136)
+
+
+def gemm_unaligned(gpu: Emulator) -> None:
+    gemm(gpu, (3, 70), True, 133, 67)
+
+
+def gemm_many_segments(gpu: Emulator) -> None:
+    gemm(gpu, (1, 0, 2) * 15, True, 64, 64)
+
+
+def gemm_at_an_offset(gpu: Emulator) -> None:
+    x, weights = numbers((4, 64), torch.float16), numbers((1, 64, 64), torch.float16)
+    out = gpu.empty((4, 64), x.dtype)
+    segment_gemm(gpu, out, gpu.put(x, offset=1), gpu.put(weights), (4,), True)
+
+
+def gemm_fp8(gpu: Emulator) -> None:
+    a, b = numbers((2, 70, 80), FP8[0]), numbers((2, 30, 80), FP8[1])
+    out, scales = gpu.empty((2, 70, 30), torch.float16), torch.tensor([0.5, 2.0])
+    bmm_fp8(gpu, out, gpu.put(a), gpu.put(b), scales, torch.ones(1))
+    assert_rounded(out, torch.bmm(a.double(), b.double().mT) * scales.double()[:, None, None])
+
+
 INCLUDE = "include/flashinfer"
 SAMPLING = "include/flashinfer/sampling"
 ATTENTION = f"{INCLUDE}/attention"
 MLA = f"{INCLUDE}/mla"
+GEMM = f"{INCLUDE}/gemm"
 # What, file, old text and how often it occurs, new text, call, what the report says.
 Case = tuple[str, str, int, str, Callable[[Emulator], None], str]
 CASES: dict[str, Case] = {
@@ -511,6 +563,102 @@ CASES: dict[str, Case] = {
         "if (static_cast<int>(blockIdx.x) >= load_readonly(p.plan)) return;", 1, "", latent_split,
         "out-of-bounds|no memory|overflow|race",
     ),
+    "factors past the end of their lines": (
+        f"{GEMM}/load.cuh", "line < lines && column < columns;", 1, "line < lines;", gemm_thin,
+        "out-of-bounds|not a part|element",
+    ),
+    "factors past their last line": (
+        f"{GEMM}/load.cuh", "line < lines && column < columns;", 1,
+        "line <= lines && column < columns;", gemm_rows,
+        "out-of-bounds|not a part",
+    ),
+    "single elements past the end of their lines": (
+        f"{GEMM}/load.cuh", "valid && column + j < columns ?", 1, "valid ?", gemm_unaligned,
+        "out-of-bounds|not a part|element",
+    ),
+    "a launcher of products that does not look at alignment": (
+        "cuda/gemm.cu", "pointers_aligned(16, {args.x, args.weights}) &&", 1, "",
+        gemm_at_an_offset, "misaligned",
+    ),
+    "a factor that is swizzled on one side": (
+        f"{GEMM}/kernel.cuh", "chunk_place<Shape::kAChunks>(row, 2 * step + lane / 16)", 1,
+        "(row * Shape::kAChunks + 2 * step + lane / 16) * 16", gemm_thin, "element",
+    ),
+    "fragment of columns with its matrices exchanged": (
+        f"{GEMM}/kernel.cuh", "lane / 16 * 8 + lane % 8, chunk = 2 * step + lane / 8 % 2", 1,
+        "lane / 8 % 2 * 8 + lane % 8, chunk = 2 * step + lane / 16", gemm_thin, "element",
+    ),
+    "fragment of rows not transposed": (
+        f"{GEMM}/kernel.cuh", "load_matrices_transposed(", 1, "load_matrices(", gemm_rows,
+        "element",
+    ),
+    "a pipeline that waits for one tile less": (
+        f"{GEMM}/kernel.cuh", "copy_async_wait<Shape::kStages - 2>();", 1,
+        "copy_async_wait<Shape::kStages - 1>();", gemm_thin, "where a cp.async is in flight",
+    ),
+    "a pipeline that does not count empty groups": (
+        f"{GEMM}/kernel.cuh", "    copy_async_commit();", 1,
+        "    if (tile < tiles) copy_async_commit();", gemm_rows, "where a cp.async is in flight",
+    ),
+    "a pipeline without its barrier": (
+        f"{GEMM}/kernel.cuh", "    __syncthreads();  // the tile is there", 1,
+        "    // the tile is there", gemm_rows, "race|nothing wrote|in flight",
+    ),
+    "a pipeline with a stage too few": (
+        f"{GEMM}/kernel.cuh", "stages + tile % Shape::kStages * Shape::kStageBytes", 2,
+        "stages + tile % (Shape::kStages - 1) * Shape::kStageBytes", gemm_rows, "race|in flight",
+    ),
+    "warps that all have the same part of the sum": (
+        f"{GEMM}/kernel.cuh", "split * Shape::kSteps, p, sums", 1, "split * 0, p, sums", gemm_thin,
+        "element",
+    ),
+    "partial sums over stages that are still read": (
+        f"{GEMM}/kernel.cuh", "  __syncthreads();  // the stages are read", 1, "", gemm_thin,
+        "race: write",
+    ),
+    "partial sums added up before they are there": (
+        f"{GEMM}/kernel.cuh", "  });\n  __syncthreads();\n", 1, "  });\n", gemm_thin,
+        "race|nothing wrote",
+    ),
+    "partial sums without the first warp's": (
+        f"{GEMM}/kernel.cuh", "int warp = 0; warp < Shape::kSplits", 1,
+        "int warp = 1; warp < Shape::kSplits", gemm_thin, "element",
+    ),
+    "a segment's tile found one too early": (
+        f"{GEMM}/problem.cuh", "before + sum > tile", 1, "before + sum >= tile", gemm_thin,
+        "out-of-bounds|not a part|race|NaN|element",
+    ),
+    "a search that forgets the first warp of segments": (
+        f"{GEMM}/problem.cuh", "before += __shfl_sync(kAllLanes, sum, kWarpSize - 1);", 1, "",
+        gemm_many_segments, "out-of-bounds|not a part|race|NaN|element",
+    ),
+    "a search that counts the tiles of its own segment": (
+        f"{GEMM}/problem.cuh", "__shfl_sync(kAllLanes, sum - tiles, owner)", 1,
+        "__shfl_sync(kAllLanes, sum, owner)", gemm_rows, "out-of-bounds|no memory",
+    ),
+    "rows after the last segment that get a product": (
+        f"{GEMM}/problem.cuh", "weighted ? p.depth : 0}", 1, "p.depth}", gemm_thin, "element",
+    ),
+    "results past the last row of a segment": (
+        f"{GEMM}/output.cuh", "row >= rows_ || col >= p_.cols", 1, "col >= p_.cols", gemm_thin,
+        "out-of-bounds|not a part|race",
+    ),
+    "a pair of results where one is left": (
+        f"{GEMM}/output.cuh", "if (pairs && count >= 2)", 1, "if (pairs)", gemm_thin,
+        "out-of-bounds|not a part",
+    ),
+    "fp8 factors of one type": (
+        f"{GEMM}/kernel.cuh", "step, byte, p.b_e5m2)", 2, "step, byte, p.a_e5m2)", gemm_fp8,
+        "element",
+    ),
+    "fp8 fragments in different orders": (
+        f"{GEMM}/kernel.cuh", "b[n][0] = left.x;\n        b[n][1] = left.y;", 1,
+        "b[n][0] = left.y;\n        b[n][1] = left.x;", gemm_fp8, "element",
+    ),
+    "the first scale for every matrix": (
+        f"{GEMM}/output.cuh", "p.a_scale + block.batch * p.a_scale_stride", 1, "p.a_scale",
+        gemm_fp8, "element",
+    ),
 }  # fmt: skip
 
 
@@ -524,8 +672,10 @@ def mutated(
     text = (csrc / file).read_text()
     assert text.count(old) == occurrences, f"{file} has changed: adapt the case"
     (csrc / file).write_text(text.replace(old, new))
-    # Attention has many kernels: those that the case is not about are compiled no more.
-    attention = {path for path in kernel_sources() if path.stem.startswith(("attention", "mla"))}
+    # Some families have many kernels: those that the case is not about are compiled no more.
+    large = {
+        path for path in kernel_sources() if path.stem.startswith(("attention", "gemm", "mla"))
+    }
     if file.startswith(MLA):
         kernels = [csrc / "cuda" / "mla.cu"]
         originals = [path for path in kernel_sources() if path.stem != "mla"]
@@ -533,9 +683,13 @@ def mutated(
         kernels = [HERE / "planted" / "attention_small.cu", csrc / "cuda" / "attention.cu"]
         replaced = {"attention", "attention_rows16_f16", "attention_lean_f16"}
         originals = [path for path in kernel_sources() if path.stem not in replaced]
+    elif file.startswith((GEMM, "cuda/gemm")):
+        kernels = [HERE / "planted" / "gemm_small.cu", csrc / "cuda" / "gemm.cu"]
+        replaced = {"gemm", "gemm_f16", "gemm_fp8"}
+        originals = [path for path in kernel_sources() if path.stem not in replaced]
     else:
-        kernels = [csrc / "cuda" / path.name for path in kernel_sources() if path not in attention]
-        originals = sorted(attention)
+        kernels = [csrc / "cuda" / path.name for path in kernel_sources() if path not in large]
+        originals = sorted(large)
     gpu = Emulator(build(object_cache, "mutated", kernels, csrc=csrc, originals=originals))
     yield gpu
     gpu.free_all()

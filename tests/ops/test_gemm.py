@@ -117,6 +117,24 @@ def test_views(dtype: torch.dtype, device: str) -> None:
     assert_product(y, exact(gaps, columns, lengths, True), 96)
 
 
+@pytest.mark.parametrize("rows", [3, 40, 60])
+def test_strides_of_one_element_do_not_count(rows: int, dtype: torch.dtype, device: str) -> None:
+    """A dimension of one element may have any stride, and a tensor is contiguous all the same."""
+    x = torch.randn(rows, 64).to(device, dtype)
+    seg_lens = torch.tensor([rows], device=device)
+    column = torch.randn(64).to(device, dtype)
+    expected = (x.double() @ column.double())[:, None]
+    for strides in ((64, 1, 64), (64, 1, 1), (9, 1, 7)):
+        y = wrapper(device).run(x, column.as_strided((1, 64, 1), strides), 1, False, seg_lens)
+        assert_product(y, expected, 64)
+        turned = column.as_strided((1, 1, 64), (strides[0], strides[2], 1))
+        assert_product(wrapper(device).run(x, turned, 1, True, seg_lens), expected, 64)
+    one = column[:1].as_strided((1, 1, 1), (5, 5, 5))
+    for column_major in (False, True):
+        y = wrapper(device).run(x[:, :1], one, 1, column_major, seg_lens)
+        assert_product(y, x[:, :1].double() * column[0].double(), 1)
+
+
 def test_both_layouts_of_one_matrix_agree(dtype: torch.dtype, device: str) -> None:
     x, weights = make((60, 4), 300, 90, False, dtype, device)
     seg_lens = torch.tensor([60, 4], device=device)

@@ -17,8 +17,17 @@ namespace {
 constexpr int64_t kFewGemmRows = 2 * kDirectRows;   // up to which b is read without copying it
 constexpr int64_t kGemmDepth = 256;                 // of the sum, in a copied block
 constexpr int64_t kFewPairRows = 48;                // the same, for columns of bf16 pairs
+constexpr int64_t kPairsAhead = 8;                  // rows of them that are fetched while copying
 constexpr int64_t kPanel = kBlockVectors * kLanes;  // columns that lie together in a copied block
 constexpr int64_t kGemmLines = 64;                  // lines of b that are looked up at once
+// The lanes of a sum over a column have to be added up, where a copied block has columns in its
+// lanes. One such sum a row takes as long as copying so many elements of the column.
+constexpr int64_t kSumCost = 16, kPairSumCost = 24;
+
+// Whether columns are long enough to be read as they lie for so few rows.
+FLASHINFER_INLINE bool long_columns(const GemmJob& job, int64_t rows, int64_t sum_cost) {
+  return job.depth >= rows * sum_cost;
+}
 
 // Scratch of one thread.
 struct GemmScratch {
@@ -29,7 +38,8 @@ struct GemmScratch {
   float* lines;   // [kLanes x depth], before they are transposed
 
   explicit GemmScratch(const GemmJob& job) {
-    const bool few = job.most_rows <= kFewGemmRows;
+    const bool few = job.most_rows <= kFewGemmRows &&
+                     (!job.columns || long_columns(job, kFewGemmRows, kPairSumCost));
     const int64_t rows = job.most_rows < kGemmUnitRows ? job.most_rows : kGemmUnitRows;
     const int64_t depth = whole_vectors(few || job.depth < kGemmDepth ? job.depth : kGemmDepth);
     // Groups with few rows have all of the sum at once: as floats, or more of them as pairs.
@@ -137,6 +147,7 @@ __attribute__((noinline)) void multiply_few(const GemmJob& job, const GemmGroup&
   const int64_t end = job.columns ? first_col + cols : job.depth;
   const T* const start = job.columns ? b : b + first_col;
   if (!job.columns) clear_rows(scratch.sums, rows, whole_vectors(cols));
+  if (from == end) return;  // no terms
   find_lines(start, job.b_stride, from, end, lines[0]);
   for (int64_t at = from, turn = 0; at < end; at += kGemmLines, turn ^= 1) {
     const int64_t count = end - at < kGemmLines ? end - at : kGemmLines;
@@ -224,7 +235,14 @@ FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, i
       const BFloat16* row = b + (first + 2 * i) * job.b_stride + first_col;
       const BFloat16* next = 2 * i + 1 < depth ? row + job.b_stride : nullptr;
       float* to = scratch.panels + i * kPanel;
+      // Parts of rows far from each other, which the hardware does not fetch ahead.
+      const bool fetch = 2 * (i + kPairsAhead) + 1 < depth;
+      const BFloat16* const ahead = fetch ? row + 2 * kPairsAhead * job.b_stride : row;
       for (int64_t col = 0; col < cols; col += kLanes) {
+        if (fetch) {
+          __builtin_prefetch(ahead + col, 0, 2);
+          __builtin_prefetch(ahead + job.b_stride + col, 0, 2);
+        }
         const BFloat16* second = next != nullptr ? next + col : nullptr;
         const U32 words = cols - col >= kLanes ? pair_words(row + col, second, Whole{})
                                                : pair_words(row + col, second, Part{cols - col});
@@ -241,6 +259,7 @@ FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, i
       const int64_t left = depth - 2 * i;
       const auto words = [&](int j) {
         const BFloat16* const from = column + j * job.b_stride + 2 * i;
+        if (col + kLanes + j < cols) __builtin_prefetch(from + kLanes * job.b_stride, 0, 2);
         if (left >= 2 * kLanes && col + j < cols) return (F32)_mm512_loadu_si512(from);
         const __mmask32 mask = col + j >= cols      ? 0
                                : left >= 2 * kLanes ? 0xffffffffu
@@ -275,7 +294,7 @@ __attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const Gem
   const int64_t rows = unit.rows;
   const BFloat16* const a = static_cast<const BFloat16*>(group.a) + unit.first_row * job.a_stride;
   const BFloat16* const b = static_cast<const BFloat16*>(group.b);
-  if (job.columns && group.rows <= kFewPairRows) {
+  if (job.columns && group.rows <= kFewPairRows && long_columns(job, group.rows, kPairSumCost)) {
     const PairMatrix words = pair_rows(job, a, 0, job.depth, rows, true, scratch);
     for (int64_t col = 0; col < cols; col += kGemmLines) {
       const BFloat16* lines[2 * kGemmLines];  // and those that are fetched ahead
@@ -339,7 +358,7 @@ void gemm_units(void* arg, int64_t, int64_t) {
     const int64_t cols_left = job.cols - unit.first_col;
     const int64_t cols = cols_left < job.unit_cols ? cols_left : job.unit_cols;
     if (!multiplied_pairs<T>(job, group, unit, cols, scratch)) {
-      if (group.rows <= kFewGemmRows) {
+      if (group.rows <= kFewGemmRows && (!job.columns || long_columns(job, group.rows, kSumCost))) {
         multiply_few<T>(job, group, unit, cols, scratch);
       } else {
         multiply_many<T>(job, group, unit, cols, scratch);

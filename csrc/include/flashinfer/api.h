@@ -356,7 +356,8 @@ FI_API fi_status fi_packbits(const fi_exec* exec, const fi_packbits_args* args);
 //   out[r, j] = sum_i x[r, i] * weights[w, i, j],  w = weight_indices[s], or s where that is NULL
 // with fp32 accumulation, rounded once. seg_indptr starts with 0; rows from
 // seg_indptr[num_segments] on become 0. Element (i, j) of a matrix is at i * w_stride_in + j *
-// w_stride_out: one of the two is 1 (row-major: w_stride_out).
+// w_stride_out: one of the two is 1 (row-major: w_stride_out). On CUDA the values of
+// seg_indptr and weight_indices are not checked.
 typedef struct fi_segment_gemm_args {
   fi_dtype dtype;
   int64_t rows, num_segments, num_weights, d_in, d_out;

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "flashinfer/arch/memory.cuh"
 #include "flashinfer/gemm/problem.cuh"
