@@ -7,8 +7,7 @@
 #include <type_traits>
 
 #include "cpu/isa.h"
-#include "cpu/kernels/attention_direct.h"
-#include "cpu/kernels/bfloat16_pairs.h"
+#include "cpu/kernels/pair_dots.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -223,7 +222,14 @@ __attribute__((noinline)) void multiply_many(const GemmJob& job, const GemmGroup
   }
 }
 
-#if defined(FLASHINFER_AVX512)
+#if defined(FLASHINFER_BF16_PAIRS)
+
+// Words of columns i to i + kLanes from two neighbouring rows; `second` may be NULL for zeros.
+template <class Count>
+FLASHINFER_INLINE U32 pair_words(const BFloat16* first, const BFloat16* second, Count count) {
+  const U32 low = bits_of(load(first, count)) >> 16;
+  return second != nullptr ? low | bits_of(load(second, count)) : low;
+}
 
 // Depth [first, first + depth) of a block of b in panels of words, each two neighbours of a column.
 FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, int64_t first,
@@ -273,19 +279,21 @@ FLASHINFER_INLINE void copy_pair_panels(const GemmJob& job, const BFloat16* b, i
 
 // Numbers [first, first + depth) of rows of a, as pairs: where they lie, or with a zero after an
 // odd last one, or with zeros up to a whole vector, in the scratch.
-FLASHINFER_INLINE PairMatrix pair_rows(const GemmJob& job, const BFloat16* a, int64_t first,
-                                       int64_t depth, int64_t rows, bool whole,
-                                       GemmScratch& scratch) {
-  const PairMatrix there = {reinterpret_cast<const char*>(a + first),
-                            job.a_stride * static_cast<int64_t>(sizeof(BFloat16))};
-  if (depth % (whole ? 2 * kLanes : 2) == 0) return there;
-  const int64_t bytes = whole_vectors((depth + 1) / 2) * kPairBytes;
-  char* const copies = reinterpret_cast<char*>(scratch.a.at);
-  for (int64_t r = 0; r < rows; ++r) {
-    std::memset(copies + (r + 1) * bytes - 64, 0, 64);
-    std::memcpy(copies + r * bytes, there.at + r * there.stride, static_cast<size_t>(depth) * 2);
+FLASHINFER_INLINE Matrix pair_rows(const GemmJob& job, const BFloat16* a, int64_t first,
+                                   int64_t depth, int64_t rows, bool whole, GemmScratch& scratch) {
+  const BFloat16* const there = a + first;
+  const bool words = job.a_stride % 2 == 0 && reinterpret_cast<uintptr_t>(there) % 4 == 0;
+  if (words && depth % (whole ? 2 * kLanes : 2) == 0) {
+    void* const at = const_cast<BFloat16*>(there);  // multiply() only reads it
+    return {static_cast<float*>(at), job.a_stride / 2};
   }
-  return {copies, bytes};
+  const Matrix copies = {scratch.a.at, whole_vectors((depth + 1) / 2)};
+  for (int64_t r = 0; r < rows; ++r) {
+    float* const row = copies.at + r * copies.stride;
+    store(row + copies.stride - kLanes, F32{}, Whole{});
+    std::memcpy(row, there + r * job.a_stride, static_cast<size_t>(depth) * sizeof(BFloat16));
+  }
+  return copies;
 }
 
 __attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const GemmGroup& group,
@@ -295,7 +303,7 @@ __attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const Gem
   const BFloat16* const a = static_cast<const BFloat16*>(group.a) + unit.first_row * job.a_stride;
   const BFloat16* const b = static_cast<const BFloat16*>(group.b);
   if (job.columns && group.rows <= kFewPairRows && long_columns(job, group.rows, kPairSumCost)) {
-    const PairMatrix words = pair_rows(job, a, 0, job.depth, rows, true, scratch);
+    const Matrix words = pair_rows(job, a, 0, job.depth, rows, true, scratch);
     for (int64_t col = 0; col < cols; col += kGemmLines) {
       const BFloat16* lines[2 * kGemmLines];  // and those that are fetched ahead
       find_lines(b, job.b_stride, unit.first_col + col, unit.first_col + cols, lines);
@@ -309,28 +317,28 @@ __attribute__((noinline)) void multiply_pairs_unit(const GemmJob& job, const Gem
   clear_rows(scratch.sums, rows, whole_vectors(cols));
   for (int64_t first = 0; first < job.depth; first += 2 * kGemmDepth) {
     const int64_t left = job.depth - first, depth = left < 2 * kGemmDepth ? left : 2 * kGemmDepth;
-    const int64_t pairs = (depth + 1) / 2;
-    const PairMatrix words = pair_rows(job, a, first, depth, rows, false, scratch);
+    const int64_t words_deep = (depth + 1) / 2;
+    const Matrix words = pair_rows(job, a, first, depth, rows, false, scratch);
     copy_pair_panels(job, b, first, depth, unit.first_col, cols, scratch);
     for (int64_t col = 0; col < cols; col += kPanel) {
       const int64_t count = cols - col < kPanel ? whole_vectors(cols - col) : kPanel;
-      const float* const panel = scratch.panels + col * whole_vectors(pairs);
-      multiply_pairs(words, {reinterpret_cast<const char*>(panel), kPanel * kPairBytes},
-                     {scratch.sums.at + col, scratch.sums.stride}, rows, count, pairs);
+      const Matrix panel = {scratch.panels + col * whole_vectors(words_deep), kPanel};
+      pairs::multiply<true>(words, panel, {scratch.sums.at + col, scratch.sums.stride}, rows, count,
+                            words_deep);
     }
   }
 }
 
-#endif  // FLASHINFER_AVX512
+#endif  // FLASHINFER_BF16_PAIRS
 
 // A unit by the instruction for pairs of bf16: false where the types or the CPU have none, or where
 // rows are few and b is row-major, so that it is read once as it lies.
 template <class T>
 FLASHINFER_INLINE bool multiplied_pairs(const GemmJob& job, const GemmGroup& group,
                                         const GemmUnit& unit, int64_t cols, GemmScratch& scratch) {
-#if defined(FLASHINFER_AVX512)
+#if defined(FLASHINFER_BF16_PAIRS)
   if (std::is_same<T, BFloat16>::value && job.a_dtype == FI_BFLOAT16 &&
-      (job.columns || group.rows > kFewGemmRows) && bfloat16_dot_supported()) {
+      (job.columns || group.rows > kFewGemmRows) && pairs_supported()) {
     multiply_pairs_unit(job, group, unit, cols, scratch);
     return true;
   }
