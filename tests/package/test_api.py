@@ -251,20 +251,6 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "end_forward": "self",
         },
     ),
-    "BatchDecodeMlaWithPagedKVCacheWrapper": (
-        "float_workspace_buffer, use_cuda_graph=False, paged_kv_indptr_buffer=None,"
-        " paged_kv_indices_buffer=None, paged_kv_last_page_len_buffer=None",
-        {
-            "reset_workspace_buffer": RESET,
-            "plan": PLAN_MLA,
-            "begin_forward": PLAN_MLA,
-            "run": f"{RUN_MLA}, return_lse=False, out=None, lse=None",
-            "run_return_lse": f"{RUN_MLA}, out=None, lse=None",
-            "forward": FORWARD_MLA,
-            "forward_return_lse": FORWARD_MLA,
-            "end_forward": "self",
-        },
-    ),
     "SegmentGEMMWrapper": (
         "float_workspace_buffer, backend='auto'",
         {
