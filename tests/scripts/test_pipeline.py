@@ -37,7 +37,8 @@ def test_list_names_both_sides_and_the_supplier_or_what_is_missing(root: Path) -
     version = (root / "version.txt").read_text().strip()
     assert rows["cu124_torch24"]["conda_file"] == f"flashinfer-{version}-cu124_torch24_0.conda"
     assert rows["cu124_torch24"]["wheel_file"].startswith(f"flashinfer-{version}+cu124torch2.4-")
-    assert rows["cu124_torch24"]["missing"]
+    assert rows["cu124_torch24"]["provider"] == "debian"
+    assert "CUDA 12.6" in rows["cu126_torch26"]["missing"]
     assert all(bool(row["provider"]) != bool(row["missing"]) for row in rows.values())
     table = _build(root, "--list").stdout
     assert all(variant in table for variant in rows)
@@ -83,7 +84,7 @@ def test_nightly_and_build_number_reach_every_name(root: Path) -> None:
     ("words", "environ", "said"),
     [
         (["--variant", "cu130_torch2130"], {}, "cu130_torch213"),
-        (["--variant", "cu124_torch24"], {}, "cu124_torch24"),
+        (["--variant", "cu126_torch26"], {}, "cu126_torch26"),
         (["--list"], {"FLASHINFER_BUILD_VERSION": "0.1.6+abc"}, "FLASHINFER_BUILD_VERSION=0.1.6"),
         (["--all", "--variant", "cpu_torch213"], {}, "exclude each other"),
         (["--library", "cpu", "--variant", "cpu_torch213"], {}, "excludes"),
@@ -158,7 +159,7 @@ def test_the_default_is_one_variant_and_repeats_are_one(root: Path, tmp_path: Pa
     assert [spec.id for spec in chosen] == ["cpu_torch213", "cu130_torch211"]
     available = {spec.id for spec in pipeline.available()}
     assert {"cpu_torch213", "cu130_torch211", "cu130_torch213"} <= available
-    assert "cu124_torch24" not in available
+    assert "cu126_torch26" not in available
 
 
 def test_kernels_are_the_same_job_whatever_the_torch(root: Path, tmp_path: Path) -> None:
