@@ -22,7 +22,7 @@ from wheel_factory import make_wheel
 from conda_bridge import elf, toolchain
 from conda_bridge.errors import ArtifactError, ToolchainError
 from conda_bridge.label import Variant
-from conda_bridge.toolchain import Request, apt, debian_fetch, download, pypi, system
+from conda_bridge.toolchain import Request, apt, pypi, system
 from conda_bridge.toolchain import debian as module
 from conda_bridge.toolchain.assembled import Assembled
 from conda_bridge.toolchain.debian import Debian
@@ -328,6 +328,19 @@ def test_other_bytes_are_refused_and_removed(
     assert left_in(tmp_path / "cache") == []
 
 
+def test_a_superseded_package_is_named_though_another_mirror_fails(
+    archive: Archive, mirror: type[Handler], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb = archive.deb("nvidia-cuda-dev")
+    (archive.folder / deb.path).unlink()
+    places = [os.environ[apt.MIRROR_VARIABLE].rstrip("/"), "cdrom:/nothing"]
+    monkeypatch.setattr(apt, "mirrors", lambda: places)
+    monkeypatch.setattr(apt, "_HELPER", tmp_path / "none")
+    with pytest.raises(ToolchainError, match="a newer version has taken its place") as caught:
+        archive.source(tmp_path).cuda((12, 4), quiet)
+    assert "cdrom:/nothing: a login, or a transport of apt's own" in caught.value.what
+
+
 @pytest.mark.parametrize("intact", [True, False])
 def test_what_a_killed_run_left_is_used_if_it_is_what_it_was(
     archive: Archive, mirror: type[Handler], tmp_path: Path, intact: bool
@@ -407,11 +420,11 @@ def test_what_nobody_brings_names_every_reason(
         archive.source(tmp_path).cuda((12, 4), quiet)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "127.0.0.1"])
 def test_a_mirrors_password_is_not_shown(
-    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    monkeypatch.setenv(apt.MIRROR_VARIABLE, "http://me:secret@127.0.0.1:9/debian")
-    monkeypatch.setattr(debian_fetch, "download", functools.partial(download.download, attempts=1))
+    monkeypatch.setenv(apt.MIRROR_VARIABLE, f"http://me:secret@{host}/debian")
     helper = tmp_path / "apt-helper"
     helper.write_text('#!/bin/sh\necho "E: Failed to fetch $2" >&2\ntouch "$3.FAILED"\nexit 100\n')
     helper.chmod(0o755)

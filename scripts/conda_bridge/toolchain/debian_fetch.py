@@ -51,7 +51,8 @@ def fetch_trees(
         tree = trees[deb] = tree_of(deb, of_deb, cache)
         if tree.is_dir() and intact.sealed(tree):
             continue
-        with atomic.lock(tree.with_name(tree.name + ".lock")):
+        # One for the package, not for the tree: who unpacks it drops it.
+        with atomic.lock(cache / deb.folder / f"{deb.sha256}.in-use.lock"):
             if tree.is_dir():
                 if intact.sealed(tree):  # another process was faster
                     continue
@@ -87,9 +88,9 @@ def _fetch(deb: LockedDeb, places: Sequence[str], cache: Path, report: Report) -
         url = f"{place}/{quote(deb.path, safe='/+~')}"
         shown = urlsplit(place).hostname or place  # a mirror's address may hold a password
         try:
-            if urlsplit(url).scheme in _SCHEMES:
+            if urlsplit(url).scheme in _SCHEMES and not urlsplit(url).username:
                 return download(url, deb, cache, settings=settings, report=report)
-            refusal = "apt's own transport"
+            refusal = "a login, or a transport of apt's own"
         except urllib.error.HTTPError as error:
             refusal = f"{error.code} {error.reason}"
             if error.code in (404, 410):
@@ -112,9 +113,10 @@ def _fetch(deb: LockedDeb, places: Sequence[str], cache: Path, report: Report) -
 
 
 def _not_there(deb: LockedDeb, gone: Sequence[str], refusals: Sequence[str]) -> ToolchainError:
-    if gone and not refusals:
+    if gone:
+        superseded = f"{', '.join(gone)} no longer has it: a newer version has taken its place"
         return ToolchainError(
-            f"{', '.join(gone)} no longer has it: a newer version has taken its place",
+            "\n".join([superseded, *refusals]),
             where=deb.filename,
             expected=f"{deb.path}, sha256 {deb.sha256}",
             fix="lock what there is now: python scripts/lock_toolchain.py --upgrade debian; or set "
