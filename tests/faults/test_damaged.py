@@ -58,7 +58,7 @@ def test_a_flipped_bit_is_found_and_mended(
     site: Site, count: int, injected: Callable[[str, str], None], name: str
 ) -> None:
     find, cached = PLACES[name]
-    times = max(1, count // 10) if name in DEAR else -(-count // 10) + 1
+    times = -(-count // (20 if name in DEAR else 10))
     for _ in range(times):
         site.undo("none")
         if cached:
