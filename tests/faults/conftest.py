@@ -53,3 +53,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         found = {stage: COUNTS[fault, stage] for stage in stages if COUNTS[fault, stage]}
         shown = ", ".join(f"{stage} {number}" for stage, number in found.items())
         terminalreporter.write_line(f"  {fault}: {sum(found.values())} ({shown})")
+    spent = os.times()
+    seconds = spent.children_user + spent.children_system
+    terminalreporter.write_line(f"  processor time of the builds that ended: {seconds:.0f} s")

@@ -221,10 +221,15 @@ class Site:
         said = (self.folder / log).read_text(errors="replace")
         return Done(code, said, time.monotonic() - started)
 
-    def run(self, *arguments: str, extra: Mapping[str, str] | None = None) -> Done:
-        """A build, to its end."""
+    def run(
+        self,
+        *arguments: str,
+        what: tuple[str, str] = ("--variant", VARIANT),
+        extra: Mapping[str, str] | None = None,
+    ) -> Done:
+        """A build of `what`, to its end."""
         started = time.monotonic()
-        return self.finish(self.start(*arguments, extra=extra), started)
+        return self.finish(self.start(*arguments, what=what, extra=extra), started)
 
     def undo(self, stage: str) -> None:
         """Takes the place back to where `stage` is due and everything else is done."""

@@ -12,7 +12,7 @@ import pytest
 from site_of_faults import Site
 
 WEIGHTS = {
-    **{"toolchain": 3, "compiler": 1, "library": 4, "binding": 2, "wheel": 4},
+    **{"toolchain": 3, "compiler": 1, "library": 4, "binding": 1, "wheel": 4},
     **{"verify": 2, "try-conda": 1, "try-pip": 1, "publish": 4},
 }
 # An upper bound of what a stage writes, until a run that was not disturbed says what it is.

@@ -12,9 +12,9 @@ from site_of_faults import VARIANT, Site
 from conda_bridge.label import Label, Variant
 from conda_bridge.ledger import file_digest
 
-# A try takes longest and makes nothing; publishing is where a half would hurt most.
+# The binding and the tries take longest; publishing is where a half would hurt most.
 WEIGHTS = {
-    **{"toolchain": 4, "compiler": 1, "library": 3, "binding": 2, "wheel": 3},
+    **{"toolchain": 4, "compiler": 1, "library": 3, "binding": 1, "wheel": 3},
     **{"verify": 2, "try-conda": 1, "try-pip": 1, "publish": 4},
 }
 START = 0.15  # seconds after which there is something to kill
@@ -37,7 +37,7 @@ def test_a_killed_build_leaves_nothing_half_and_the_next_completes(
     site: Site, count: int, injected: Callable[[str, str], None], group: bool
 ) -> None:
     fault = "kill -9 of the group" if group else "kill -9 of build.py alone"
-    for stage in site.schedule(count, WEIGHTS):
+    for stage in site.schedule(-(-count // 2), WEIGHTS):  # `count` with the other way to kill
         for _ in range(10):
             site.undo(stage)
             child = site.start()
