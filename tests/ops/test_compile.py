@@ -144,6 +144,13 @@ def test_every_op_is_in_the_table() -> None:
     assert registered == set(OPS)
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_has_a_fake_implementation(name: str) -> None:
+    # torch guesses one for an op that returns nothing, so that opcheck does not miss it.
+    entry = torch._library.simple_registry.singleton.find(f"flashinfer::{name}")
+    assert entry.fake_impl.kernel is not None
+
+
 # The schema check multiplies every input, which torch cannot do in fp8.
 NO_SCHEMA_CHECK = {"bmm_fp8"}
 
