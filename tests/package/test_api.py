@@ -38,11 +38,44 @@ SIGNATURES = {
     ),
     "get_batch_indices_positions": "append_indptr, seq_lens, nnz",
     "get_seq_lens": "kv_indptr, kv_last_page_len, page_size",
+    "bmm_fp8": "A, B, A_scale, B_scale, dtype, out=None",
     "merge_state": "v_a, s_a, v_b, s_b",
     "merge_state_in_place": "v, s, v_other, s_other, mask=None",
     "merge_states": "v, s",
     "packbits": "x, bitorder='big'",
     "segment_packbits": "x, indptr, bitorder='big'",
+}
+NOT_RANDOM = "deterministic=True, check_nan=False"
+# 0.2.0's, with a default for uniform_samples, and so for what follows, and with a generator.
+SIGNATURES |= {
+    "sampling_from_probs": f"probs, uniform_samples=None, {NOT_RANDOM}, generator=None",
+    "top_p_sampling_from_probs": (
+        f"probs, uniform_samples=None, top_p=None, {NOT_RANDOM}, generator=None"
+    ),
+    "top_k_sampling_from_probs": (
+        f"probs, uniform_samples=None, top_k=None, {NOT_RANDOM}, generator=None"
+    ),
+    "min_p_sampling_from_probs": (
+        f"probs, uniform_samples=None, min_p=None, {NOT_RANDOM}, generator=None"
+    ),
+    "top_k_top_p_sampling_from_probs": (
+        "probs, uniform_samples=None, top_k=None, top_p=None, filter_apply_order='top_k_first',"
+        f" {NOT_RANDOM}, generator=None"
+    ),
+    "top_k_top_p_sampling_from_logits": (
+        "probs, uniform_samples=None, top_k=None, top_p=None, filter_apply_order='top_k_first',"
+        f" {NOT_RANDOM}, generator=None"
+    ),
+    "top_p_renorm_probs": "probs, top_p",
+    "top_k_renorm_probs": "probs, top_k",
+    "top_p_renorm_prob": "probs, top_p",
+    "top_k_renorm_prob": "probs, top_k",
+    "top_k_mask_logits": "logits, top_k",
+    "chain_speculative_sampling": (
+        "draft_probs, draft_token_ids, uniform_samples=None, target_probs=None,"
+        " maybe_output_accepted_token_num=None, maybe_output_emitted_token_num=None,"
+        " deterministic=True, generator=None"
+    ),
 }
 FLOAT_OPTIONS = "window_left=-1, logits_soft_cap=None, sm_scale=None"
 ROPE_OPTIONS = "rope_scale=None, rope_theta=None"
@@ -60,31 +93,11 @@ SIGNATURES |= {
     "single_prefill_with_kv_cache": f"{SINGLE_PREFILL}, return_lse=False, backend='auto'",
     "single_prefill_with_kv_cache_return_lse": f"{SINGLE_PREFILL}, return_lse=True, backend='auto'",
 }
-# Of sampling, `uniform_samples` may be left out here, so what follows it has defaults too; and
-# `generator` may be given by keyword.
-DRAW = "probs, uniform_samples=None"
-DRAWN = "deterministic=True, check_nan=False, generator=None"
-TOP_K_TOP_P = f"{DRAW}, top_k=None, top_p=None, filter_apply_order='top_k_first', {DRAWN}"
-SIGNATURES |= {
-    "sampling_from_probs": f"{DRAW}, {DRAWN}",
-    "top_p_sampling_from_probs": f"{DRAW}, top_p=None, {DRAWN}",
-    "top_k_sampling_from_probs": f"{DRAW}, top_k=None, {DRAWN}",
-    "min_p_sampling_from_probs": f"{DRAW}, min_p=None, {DRAWN}",
-    "top_k_top_p_sampling_from_probs": TOP_K_TOP_P,
-    "top_k_top_p_sampling_from_logits": TOP_K_TOP_P,
-    "top_p_renorm_probs": "probs, top_p",
-    "top_k_renorm_probs": "probs, top_k",
-    "top_p_renorm_prob": "probs, top_p",
-    "top_k_renorm_prob": "probs, top_k",
-    "top_k_mask_logits": "logits, top_k",
-    "chain_speculative_sampling": (
-        "draft_probs, draft_token_ids, uniform_samples=None, target_probs=None,"
-        " maybe_output_accepted_token_num=None, maybe_output_emitted_token_num=None,"
-        " deterministic=True, generator=None"
-    ),
-    "bmm_fp8": "A, B, A_scale, B_scale, dtype, out=None",
-}
 WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
+SEGMENT_GEMM = (
+    "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
+    " weight_indices=None"
+)
 RESET = "self, float_workspace_buffer, int_workspace_buffer"
 FORWARD_PAGED = (
     "self, q, paged_kv_cache, causal=False, pos_encoding_mode='NONE',"
@@ -127,19 +140,6 @@ PLAN_LEVELS = (
     " allow_fp16_qk_reduction=False, sm_scale=None, window_left=-1, logits_soft_cap=None,"
     f" {ROPE_OPTIONS}, q_data_type='float16'"
 )
-# Here MLA's plan can also say that the parts for RoPE were turned before, and run can write to what
-# the caller has.
-PLAN_MLA = (
-    "self, indptr, indices, last_page_len, num_qo_heads, head_dim_compressed_kv, page_size,"
-    " sm_scale, window_left=-1, logits_soft_cap=None, data_type='float16', q_data_type=None,"
-    f" {ROPE_OPTIONS}, pos_encoding_mode='ROPE_LLAMA'"
-)
-RUN_MLA = f"self, q_nope, q_pe, paged_ckv_cache, paged_kpe_cache, {SCALES}"
-FORWARD_MLA = f"{RUN_MLA}, {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
-RUN_GEMM = (
-    "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
-    " weight_indices=None"
-)
 TABLES = "num_qo_heads, num_kv_heads, head_dim, page_size"
 DECODE = {
     "reset_workspace_buffer": RESET,
@@ -151,6 +151,19 @@ DECODE = {
     "forward_return_lse": FORWARD_DECODE,
     "end_forward": "self",
 }
+RUN_MLA = (
+    "self, q_nope, q_pe, paged_ckv_cache, paged_kpe_cache, q_scale=None, k_scale=None, v_scale=None"
+)
+# As in 0.2.0, but for the keywords at the end and the older aliases.
+PLAN_MLA = (
+    "self, indptr, indices, last_page_len, num_qo_heads, head_dim_compressed_kv, page_size,"
+    " sm_scale, window_left=-1, logits_soft_cap=None, data_type='float16', q_data_type=None,"
+    " rope_scale=None, rope_theta=None, pos_encoding_mode='ROPE_LLAMA'"
+)
+FORWARD_MLA = (
+    f"{RUN_MLA}, window_left=-1, logits_soft_cap=None, sm_scale=None, rope_scale=None,"
+    " rope_theta=None"
+)
 # Of every wrapper: what it is made with, and its methods.
 WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
     "BatchDecodeWithPagedKVCacheWrapper": (
@@ -162,6 +175,20 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
         "workspace_buffer, indptr_buffer, indices_buffer, last_page_len_buffer, kv_layout='NHD',"
         " use_tensor_cores=False",
         DECODE,
+    ),
+    "BatchDecodeMlaWithPagedKVCacheWrapper": (
+        "float_workspace_buffer, use_cuda_graph=False, paged_kv_indptr_buffer=None,"
+        " paged_kv_indices_buffer=None, paged_kv_last_page_len_buffer=None",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": PLAN_MLA,
+            "begin_forward": PLAN_MLA,
+            "run": f"{RUN_MLA}, return_lse=False, out=None, lse=None",
+            "run_return_lse": f"{RUN_MLA}, out=None, lse=None",
+            "forward": FORWARD_MLA,
+            "forward_return_lse": FORWARD_MLA,
+            "end_forward": "self",
+        },
     ),
     "BatchPrefillWithPagedKVCacheWrapper": (
         f"{WORKSPACE}, use_cuda_graph=False, qo_indptr_buf=None, paged_kv_indptr_buf=None,"
@@ -192,28 +219,6 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "end_forward": "self",
         },
     ),
-    "BatchDecodeMlaWithPagedKVCacheWrapper": (
-        "float_workspace_buffer, use_cuda_graph=False, paged_kv_indptr_buffer=None,"
-        " paged_kv_indices_buffer=None, paged_kv_last_page_len_buffer=None",
-        {
-            "reset_workspace_buffer": RESET,
-            "plan": PLAN_MLA,
-            "begin_forward": PLAN_MLA,
-            "run": f"{RUN_MLA}, return_lse=False, out=None, lse=None",
-            "run_return_lse": f"{RUN_MLA}, out=None, lse=None",
-            "forward": FORWARD_MLA,
-            "forward_return_lse": FORWARD_MLA,
-            "end_forward": "self",
-        },
-    ),
-    "SegmentGEMMWrapper": (
-        "float_workspace_buffer, backend='auto'",
-        {
-            "reset_workspace_buffer": RESET + "=None",
-            "run": RUN_GEMM,
-            "forward": RUN_GEMM,
-        },
-    ),
     "BlockSparseAttentionWrapper": (
         "float_workspace_buffer, backend='auto'",
         {
@@ -239,6 +244,14 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "run": "self, q, paged_kv_cache",
             "forward": "self, q, paged_kv_cache",
             "end_forward": "self",
+        },
+    ),
+    "SegmentGEMMWrapper": (
+        "float_workspace_buffer, backend='auto'",
+        {
+            "reset_workspace_buffer": f"{RESET}=None",
+            "run": SEGMENT_GEMM,
+            "forward": SEGMENT_GEMM,
         },
     ),
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper": (
@@ -306,21 +319,27 @@ def test_wrapper(name: str) -> None:
 def test_names_that_frameworks_import_from_the_modules() -> None:
     assert callable(decode._grouped_size_compiled_for_decode_kernels)
     assert callable(sparse.convert_bsr_mask_layout)
-    modules = [
-        *("activation", "cascade", "decode", "gemm", "norm", "page", "prefill", "quantization"),
-        *("rope", "sampling", "sparse"),
-    ]
-    exported = set()
-    for module in map(importlib.import_module, (f"flashinfer.{name}" for name in modules)):
+    for module in (decode, flashinfer.prefill, flashinfer.cascade, sparse, flashinfer.gemm):
         for name in set(module.__all__) - {"convert_bsr_mask_layout"}:
             assert getattr(flashinfer, name) is getattr(module, name)
-            exported.add(name)
-    assert exported == set(flashinfer.__all__)
 
 
 @pytest.mark.skipif(not hasattr(typing, "get_overloads"), reason="overloads are kept from 3.11 on")
 def test_both_forms_of_append() -> None:
     assert [words(form) for form in typing.get_overloads(page.append_paged_kv_cache)] == APPEND
+
+
+def test_every_module_exports_what_the_package_does() -> None:
+    exported: set[str] = set()
+    for name in (
+        *("activation", "cascade", "decode", "gemm", "norm", "page", "prefill", "quantization"),
+        *("rope", "sampling", "sparse"),
+    ):
+        module = importlib.import_module(f"flashinfer.{name}")
+        for export in set(module.__all__) - {"convert_bsr_mask_layout"}:
+            assert getattr(module, export) is getattr(flashinfer, export)
+            exported.add(export)
+    assert exported == set(flashinfer.__all__)
 
 
 def test_everything_public_is_exported_and_documented() -> None:
