@@ -9,7 +9,7 @@ from typing import NamedTuple, Tuple, Union
 import torch
 
 from flashinfer import _checks, _ops
-from flashinfer._plan import Heads, Plan
+from flashinfer._plan import Heads, Plan, compiling
 
 # With FLASHINFER_DEBUG=1 page indices are looked at on CUDA too, which waits for the device.
 DEBUG = os.environ.get("FLASHINFER_DEBUG", "0") not in ("", "0")
@@ -185,7 +185,7 @@ def launch(
 
     ``exact`` is for that: whether ``q`` has a row for each token that was planned and no more.
     """
-    if plan.sizes is not None and torch.compiler.is_compiling():
+    if plan.sizes is not None and compiling():
         _ops.planned_attention(
             q,
             k,

@@ -349,21 +349,8 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             lse = torch.empty(q_nope.shape[:2], dtype=torch.float32, device=q_nope.device)
         elif lse is not None:
             _check_lse(lse, q_nope, return_lse)
-        size = plan.capacity
-        _ops.mla_decode(
-            _attention.rows(q_nope),
-            _attention.rows(q_pe),
-            ckv,
-            kpe,
-            self._kv_indices,
-            out,
-            lse,
-            plan.words,
-            plan.workspace,
-            size.tile_rows,
-            size.items,
-            size.merges,
-            size.slots,
+        tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
+        options = (
             chosen.window_left,
             chosen.pos_encoding,
             chosen.sm_scale,
@@ -372,6 +359,11 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             chosen.rope_scale,
             chosen.rope_theta,
         )
+        planned = (out, lse, plan.words, plan.workspace)
+        if plan.sizes is not None and _plan.compiling():
+            _ops.planned_mla(*tensors, *planned, plan.sizes, *options)
+        else:
+            _ops.mla_decode(*tensors, *planned, *plan.capacity, *options)
         return out, lse
 
     def _check_run(
@@ -411,6 +403,29 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
                 f"paged_kpe_cache has shape {list(kpe.shape)}, expected"
                 f" {[*ckv.shape[:2], width]}: pages as paged_ckv_cache has, elements as q_pe"
             )
+
+
+def _run_planned(
+    q_nope: torch.Tensor,
+    q_pe: torch.Tensor,
+    ckv: torch.Tensor,
+    kpe: torch.Tensor,
+    kv_indices: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    plan: torch.Tensor,
+    workspace: torch.Tensor,
+    sizes: torch.Tensor,
+    *options: int | float | str,
+) -> None:
+    """What the op does on the CPU and on CUDA, as that of ``flashinfer._attention``."""
+    *capacity, tokens, _ = sizes.tolist()
+    _attention.check_rows("q_nope", q_nope, tokens, exact=True)
+    tensors = (q_nope, q_pe, ckv, kpe, kv_indices, out, lse, plan, workspace)
+    _ops.mla_decode(*tensors, *capacity, *options)
+
+
+_ops.implement("planned_mla", _run_planned)
 
 
 def _check_lse(lse: torch.Tensor, q_nope: torch.Tensor, return_lse: bool) -> None:

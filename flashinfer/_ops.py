@@ -49,8 +49,9 @@ renorm_probs = _op("renorm_probs")
 mask_logits = _op("mask_logits")
 chain_speculative = _op("chain_speculative")
 
-# Implemented in Python: over attention_plan and attention by flashinfer._single, and over attention
-# by flashinfer._attention. They are for what traces; otherwise the ops below them are called.
+# Implemented in Python: over attention_plan and attention by flashinfer._single, over attention by
+# flashinfer._attention, and over mla_decode by flashinfer._mla. They are for what traces; otherwise
+# the ops that they call are called.
 _torch_library: Any = torch.library  # which has no types here
 _library = _torch_library.Library("flashinfer", "FRAGMENT")
 _library.define(
@@ -67,8 +68,16 @@ _library.define(
     " -> ()",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
 )
+_library.define(
+    "planned_mla(Tensor q_nope, Tensor q_pe, Tensor ckv, Tensor kpe, Tensor kv_indices,"
+    " Tensor(a!) out, Tensor(b!)? lse, Tensor plan, Tensor workspace, Tensor sizes,"
+    " SymInt window_left, str pos_encoding, float sm_scale, float logits_soft_cap, float v_scale,"
+    " float rope_scale, float rope_theta) -> ()",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
 single_attention = _op("single_attention")
 planned_attention = _op("planned_attention")
+planned_mla = _op("planned_mla")
 
 
 def implement(name: str, function: Callable[..., None]) -> None:

@@ -67,12 +67,25 @@ class Capacity(NamedTuple):
         return _HEADER + _ITEM * self.items + _MERGE * self.merges
 
 
+# From torch 2.7 on; before, an exported program has the ops that are for torch.compile.
+_is_exporting = getattr(torch.compiler, "is_exporting", None)
+
+
+def compiling() -> bool:
+    """Whether torch.compile traces.
+
+    torch.export keeps one plan, with its numbers, and its programs may be loaded where there is no
+    Python, in which the ops for torch.compile are.
+    """
+    return torch.compiler.is_compiling() and (_is_exporting is None or not _is_exporting())
+
+
 class Plan(NamedTuple):
     """A plan on its device, with the scratch for the partial states that it asks for.
 
     `sizes` has what changes from plan to plan, on the host: the capacity, the tokens, and the rows
-    of ragged keys. What traces takes it in place of the numbers, of which torch.compile would make
-    constants, and compile anew for every plan. None where they stay the same.
+    of ragged keys. torch.compile gets it in place of the numbers, of which it would make constants,
+    and compile anew for every plan. None where they stay the same.
     """
 
     words: torch.Tensor

@@ -181,9 +181,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         form = "[num_kv_heads, nnz, head_dim]" if self._hnd else "[nnz, num_kv_heads, head_dim]"
         _checks.dims("k", k, form)
-        if self._planned is not None and (
-            self._planned.sizes is None or not torch.compiler.is_compiling()
-        ):
+        if self._planned is not None and (self._planned.sizes is None or not _plan.compiling()):
             _attention.check_kv_rows(k, self._hnd, self._kv_rows)
         return self._attend(q, k, v, chosen, None, return_lse, hnd=self._hnd)
 

@@ -67,6 +67,7 @@ class Wrapper:
         self._capacity: _plan.Capacity | None = None
         self._max_tokens = 0
         self._words: torch.Tensor | None = None
+        self._sizes: torch.Tensor | None = None
 
     def _set_workspace(self, buffer: torch.Tensor) -> None:
         _checks.tensor("float_workspace_buffer", buffer)
@@ -99,6 +100,7 @@ class Wrapper:
         self._planned = None
         self._capacity = None
         self._words = None
+        self._sizes = None
 
     def end_forward(self) -> None:
         """Does nothing; of the FlashInfer API before ``plan`` and ``run``."""
@@ -157,8 +159,11 @@ class Wrapper:
         self._page_size = page_size
         self._options = chosen
         sizes = None
-        if not self._use_cuda_graph:
+        if not self._use_cuda_graph or kv_rows:
             sizes = torch.tensor([*capacity, requests.tokens, kv_rows], dtype=torch.int64)
+            if self._use_cuda_graph:
+                self._sizes = sizes if self._sizes is None else self._sizes.copy_(sizes)
+                sizes = self._sizes
         self._planned = _plan.Plan(words, self._workspace, capacity, heads, requests.tokens, sizes)
 
     def _check_heads(self, heads: _plan.Heads) -> None:
@@ -219,7 +224,7 @@ class Wrapper:
                 f"{name} has {q.shape[1]} heads of {q.shape[2]} elements, expected"
                 f" {plan.heads.qo} of {plan.heads.dim} as planned"
             )
-        if torch.compiler.is_compiling():
+        if _plan.compiling():
             # A number that every plan changes would be compiled for every plan. Without graphs the
             # op compares instead; with them, the rows are those that the largest plan may have.
             if self._use_cuda_graph:

@@ -29,7 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
-GPU_TESTS = ("tests/ops", "tests/benchmarks")  # with the marker; others need what is not there
+# With the marker; others need what is not there.
+GPU_TESTS = ("tests/ops", "tests/callers", "tests/benchmarks")
 _ROOT = Path(__file__).resolve().parents[2]
 _SHOWN = 15
 

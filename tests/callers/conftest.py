@@ -11,7 +11,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ops"))  # reference.py
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+GPU = pytest.mark.gpu
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=GPU)])
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

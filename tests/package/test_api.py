@@ -38,6 +38,7 @@ SIGNATURES = {
     ),
     "get_batch_indices_positions": "append_indptr, seq_lens, nnz",
     "get_seq_lens": "kv_indptr, kv_last_page_len, page_size",
+    "bmm_fp8": "A, B, A_scale, B_scale, dtype, out=None",
     "merge_state": "v_a, s_a, v_b, s_b",
     "merge_state_in_place": "v, s, v_other, s_other, mask=None",
     "merge_states": "v, s",
@@ -92,31 +93,11 @@ SIGNATURES |= {
     "single_prefill_with_kv_cache": f"{SINGLE_PREFILL}, return_lse=False, backend='auto'",
     "single_prefill_with_kv_cache_return_lse": f"{SINGLE_PREFILL}, return_lse=True, backend='auto'",
 }
-# Of sampling, `uniform_samples` may be left out here, so what follows it has defaults too; and
-# `generator` may be given by keyword.
-DRAW = "probs, uniform_samples=None"
-DRAWN = "deterministic=True, check_nan=False, generator=None"
-TOP_K_TOP_P = f"{DRAW}, top_k=None, top_p=None, filter_apply_order='top_k_first', {DRAWN}"
-SIGNATURES |= {
-    "sampling_from_probs": f"{DRAW}, {DRAWN}",
-    "top_p_sampling_from_probs": f"{DRAW}, top_p=None, {DRAWN}",
-    "top_k_sampling_from_probs": f"{DRAW}, top_k=None, {DRAWN}",
-    "min_p_sampling_from_probs": f"{DRAW}, min_p=None, {DRAWN}",
-    "top_k_top_p_sampling_from_probs": TOP_K_TOP_P,
-    "top_k_top_p_sampling_from_logits": TOP_K_TOP_P,
-    "top_p_renorm_probs": "probs, top_p",
-    "top_k_renorm_probs": "probs, top_k",
-    "top_p_renorm_prob": "probs, top_p",
-    "top_k_renorm_prob": "probs, top_k",
-    "top_k_mask_logits": "logits, top_k",
-    "chain_speculative_sampling": (
-        "draft_probs, draft_token_ids, uniform_samples=None, target_probs=None,"
-        " maybe_output_accepted_token_num=None, maybe_output_emitted_token_num=None,"
-        " deterministic=True, generator=None"
-    ),
-    "bmm_fp8": "A, B, A_scale, B_scale, dtype, out=None",
-}
 WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
+SEGMENT_GEMM = (
+    "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
+    " weight_indices=None"
+)
 RESET = "self, float_workspace_buffer, int_workspace_buffer"
 FORWARD_PAGED = (
     "self, q, paged_kv_cache, causal=False, pos_encoding_mode='NONE',"
@@ -158,19 +139,6 @@ PLAN_LEVELS = (
     " num_qo_heads, num_kv_heads, head_dim, page_size, causal=False, pos_encoding_mode='NONE',"
     " allow_fp16_qk_reduction=False, sm_scale=None, window_left=-1, logits_soft_cap=None,"
     f" {ROPE_OPTIONS}, q_data_type='float16'"
-)
-# Here MLA's plan can also say that the parts for RoPE were turned before, and run can write to what
-# the caller has.
-PLAN_MLA = (
-    "self, indptr, indices, last_page_len, num_qo_heads, head_dim_compressed_kv, page_size,"
-    " sm_scale, window_left=-1, logits_soft_cap=None, data_type='float16', q_data_type=None,"
-    f" {ROPE_OPTIONS}, pos_encoding_mode='ROPE_LLAMA'"
-)
-RUN_MLA = f"self, q_nope, q_pe, paged_ckv_cache, paged_kpe_cache, {SCALES}"
-FORWARD_MLA = f"{RUN_MLA}, {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
-RUN_GEMM = (
-    "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
-    " weight_indices=None"
 )
 TABLES = "num_qo_heads, num_kv_heads, head_dim, page_size"
 DECODE = {
@@ -251,14 +219,6 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "end_forward": "self",
         },
     ),
-    "SegmentGEMMWrapper": (
-        "float_workspace_buffer, backend='auto'",
-        {
-            "reset_workspace_buffer": RESET + "=None",
-            "run": RUN_GEMM,
-            "forward": RUN_GEMM,
-        },
-    ),
     "BlockSparseAttentionWrapper": (
         "float_workspace_buffer, backend='auto'",
         {
@@ -284,6 +244,14 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "run": "self, q, paged_kv_cache",
             "forward": "self, q, paged_kv_cache",
             "end_forward": "self",
+        },
+    ),
+    "SegmentGEMMWrapper": (
+        "float_workspace_buffer, backend='auto'",
+        {
+            "reset_workspace_buffer": f"{RESET}=None",
+            "run": SEGMENT_GEMM,
+            "forward": SEGMENT_GEMM,
         },
     ),
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper": (
@@ -351,21 +319,27 @@ def test_wrapper(name: str) -> None:
 def test_names_that_frameworks_import_from_the_modules() -> None:
     assert callable(decode._grouped_size_compiled_for_decode_kernels)
     assert callable(sparse.convert_bsr_mask_layout)
-    modules = [
-        *("activation", "cascade", "decode", "gemm", "norm", "page", "prefill", "quantization"),
-        *("rope", "sampling", "sparse"),
-    ]
-    exported = set()
-    for module in map(importlib.import_module, (f"flashinfer.{name}" for name in modules)):
+    for module in (decode, flashinfer.prefill, flashinfer.cascade, sparse, flashinfer.gemm):
         for name in set(module.__all__) - {"convert_bsr_mask_layout"}:
             assert getattr(flashinfer, name) is getattr(module, name)
-            exported.add(name)
-    assert exported == set(flashinfer.__all__)
 
 
 @pytest.mark.skipif(not hasattr(typing, "get_overloads"), reason="overloads are kept from 3.11 on")
 def test_both_forms_of_append() -> None:
     assert [words(form) for form in typing.get_overloads(page.append_paged_kv_cache)] == APPEND
+
+
+def test_every_module_exports_what_the_package_does() -> None:
+    exported: set[str] = set()
+    for name in (
+        *("activation", "cascade", "decode", "gemm", "norm", "page", "prefill", "quantization"),
+        *("rope", "sampling", "sparse"),
+    ):
+        module = importlib.import_module(f"flashinfer.{name}")
+        for export in set(module.__all__) - {"convert_bsr_mask_layout"}:
+            assert getattr(module, export) is getattr(flashinfer, export)
+            exported.add(export)
+    assert exported == set(flashinfer.__all__)
 
 
 def test_everything_public_is_exported_and_documented() -> None:

@@ -318,7 +318,7 @@ def test_dry_run(
     assert main(program, monkeypatch, *words, "--cases", "decode", "--without", "flex") == 0
     out = capsys.readouterr().out
     assert "NVIDIA H200 (compute capability 9.0), torch 2.11.0+cu130" in out
-    assert "would: pytest tests/ops tests/benchmarks -m gpu\n" in out
+    assert "would: pytest tests/ops tests/callers tests/benchmarks -m gpu\n" in out
     assert "run.py --rounds 15 --only decode --without flex\n" in out
     assert not (tmp_path / "o").exists()
     assert main(program, monkeypatch, *words, "--only", "benchmarks", "--json") == 0
