@@ -25,6 +25,7 @@ from toy_model import (
     Stored,
     Toy,
     last_of,
+    offsets,
     random_tokens,
 )
 
@@ -91,17 +92,9 @@ class Server:
 
     def lengths(self, input_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """indptr and lengths of last pages; a request without tokens gets a full last page."""
-        indptr = torch.zeros(
-            input_lengths.shape[0] + 1, device=input_lengths.device, dtype=torch.int32
-        )
-        torch.add(input_lengths, self.page_size - 1, out=indptr[1:])
-        indptr[1:].div_(self.page_size, rounding_mode="floor")
-        indptr[1:].cumsum_(-1)
-        last = torch.empty(input_lengths.shape[0], dtype=torch.int32, device=input_lengths.device)
-        torch.sub(input_lengths, 1, out=last)
-        last.remainder_(self.page_size)
-        last += 1
-        return indptr, last
+        pages = (input_lengths + self.page_size - 1) // self.page_size
+        last = (input_lengths - 1) % self.page_size + 1
+        return offsets(pages), last.to(torch.int32)
 
     @contextmanager
     def prefilling(self, new: list[int], input_lengths: torch.Tensor) -> Iterator[None]:
