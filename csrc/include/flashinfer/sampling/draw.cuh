@@ -41,7 +41,7 @@ __device__ __forceinline__ uint64_t sum_tiles(const Row& row, const Tiling& tili
     uint64_t sum = 0;
     const int end = min((tile + 1) * tiling.tile, tiling.vocab);
     for (int begin = tile * tiling.tile; begin < end; begin += kStep<kSize>) {
-      Keys<kSize> keys;
+      uint32_t keys[kVectors][kSize];
       row.keys(begin, keys);
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
@@ -86,7 +86,7 @@ __device__ __forceinline__ int find_in_tile(const Row& row, const Tiling& tiling
   uint64_t before = 0;
   int index = -1;
   for (int begin = tile * tiling.tile; begin < tiling.vocab; begin += kStep<kSize>) {
-    Keys<kSize> keys;
+    uint32_t keys[kVectors][kSize];
     row.keys(begin, keys);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {

@@ -59,7 +59,7 @@ class Selection {
       uint32_t seen = 0;
       uint64_t mine = 0;
       for (int begin = first_step(); begin < tiling_.vocab; begin += warps() * kStep<Row::kSize>) {
-        Keys<Row::kSize> keys;
+        uint32_t keys[kVectors][Row::kSize];
         row_.keys(begin, keys);
         each(keys, [&](uint32_t key) {
           if (key < kLeast) return;
@@ -134,7 +134,8 @@ class Selection {
   }
 
   template <typename Body>
-  __device__ __forceinline__ static void each(const Keys<Row::kSize>& keys, Body body) {
+  __device__ __forceinline__ static void each(const uint32_t (&keys)[kVectors][Row::kSize],
+                                              Body body) {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
@@ -194,7 +195,7 @@ class Selection {
       return;
     }
     for (int begin = first_step(); begin < tiling_.vocab; begin += warps() * kStep<Row::kSize>) {
-      Keys<Row::kSize> keys;
+      uint32_t keys[kVectors][Row::kSize];
       row_.keys(begin, keys);
       each(keys, body);
     }
@@ -228,7 +229,7 @@ class Selection {
       uint64_t sum = 0;
       const int end = min((tile + 1) * tiling_.tile, tiling_.vocab);
       for (int begin = tile * tiling_.tile; begin < end && !full; begin += kStep<Row::kSize>) {
-        Keys<Row::kSize> keys;
+        uint32_t keys[kVectors][Row::kSize];
         row_.keys(begin, keys);
         int mine = 0;
         each(keys, [&](uint32_t key) {

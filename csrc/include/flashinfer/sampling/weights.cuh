@@ -108,9 +108,6 @@ __device__ __forceinline__ int lane_column(int begin, int vector) {
   return begin + (vector * 32 + static_cast<int>(threadIdx.x) % 32) * N;
 }
 
-template <int N>
-using Keys = uint32_t[kVectors][N];
-
 // Each row type gives the keys of one step. Past the end they are 0, less than that of any entry.
 template <int N, bool kLogits>
 struct PlainRow {
@@ -118,7 +115,7 @@ struct PlainRow {
   const float* data;
   int vocab;
 
-  __device__ __forceinline__ void keys(int begin, Keys<N>& out) const {
+  __device__ __forceinline__ void keys(int begin, uint32_t (&out)[kVectors][N]) const {
     Vec<float, N> vectors[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -145,7 +142,7 @@ struct ResidualRow {
   const float* draft;
   int vocab, draft_vocab;
 
-  __device__ __forceinline__ void keys(int begin, Keys<N>& out) const {
+  __device__ __forceinline__ void keys(int begin, uint32_t (&out)[kVectors][N]) const {
     Vec<float, N> q[kVectors], p[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
