@@ -715,7 +715,7 @@ def test_list_shows_what_the_channel_supplies(base: Path, tmp_path: Path, root: 
     rows = {row["variant"]: row for row in json.loads(done.stdout)}
     for variant in ("cpu_torch26", "cu118_torch26", "cu124_torch26", "cu126_torch26"):
         assert rows[variant]["provider"] == "conda", rows[variant]
-    assert "no pytorch 2.7.*" in rows["cu126_torch27"]["missing"]
+    assert "pytorch 2.7.*" in rows["cu126_torch27"]["missing"]
     assert rows["cu124_torch24"]["provider"] == "debian"
     assert rows["cpu_torch213"]["provider"] == "pypi"
 

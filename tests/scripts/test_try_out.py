@@ -302,6 +302,30 @@ class LatentDecode:
         return torch.stack(outs).to(q_nope.dtype)
 
 
+class SegmentProducts:
+    """flashinfer's wrapper, a segment at a time."""
+
+    def __init__(self, workspace: torch.Tensor) -> None: ...
+
+    def run(
+        self,
+        x: torch.Tensor,
+        weights: torch.Tensor,
+        batch_size: int,
+        column_major: bool,
+        lengths: torch.Tensor,
+        indptr: None,
+        indices: torch.Tensor,
+    ) -> torch.Tensor:
+        matrices = weights.mT if column_major else weights
+        parts = x.split(lengths.tolist())
+        products = [
+            part.double() @ matrices[int(index)].double()
+            for part, index in zip(parts, indices, strict=True)
+        ]
+        return torch.cat(products).to(x.dtype)
+
+
 def reference() -> types.ModuleType:
     """A flashinfer in plain torch, in the dtype of its input."""
     module = types.ModuleType("flashinfer")
@@ -385,6 +409,17 @@ def reference() -> types.ModuleType:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return drawn(top_k_renorm_probs(p, top_k), u)
 
+    def bmm_fp8(
+        a: torch.Tensor,
+        b: torch.Tensor,
+        a_scale: torch.Tensor,
+        b_scale: torch.Tensor,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        scales = (a_scale * b_scale).double().view(-1, 1, 1)
+        return (torch.bmm(a.double(), b.double()) * scales).to(dtype)
+
+    module.SegmentGEMMWrapper = SegmentProducts  # type: ignore[attr-defined]
     module.BatchPrefillWithPagedKVCacheWrapper = PagedPrefill  # type: ignore[attr-defined]
     module.BatchDecodeWithPagedKVCacheWrapper = PagedDecode  # type: ignore[attr-defined]
     module.BatchDecodeMlaWithPagedKVCacheWrapper = LatentDecode  # type: ignore[attr-defined]
@@ -400,6 +435,7 @@ def reference() -> types.ModuleType:
         top_k_renorm_probs,
         top_p_sampling_from_probs,
         top_k_sampling_from_probs,
+        bmm_fp8,
     ):
         setattr(module, function.__name__, function)
     return module
@@ -422,7 +458,7 @@ def test_the_checks_pass_for_right_results(
     ops: tuple[types.ModuleType, types.ModuleType],
 ) -> None:
     errors = ops[0].run("cpu")
-    assert len(errors) == 24
+    assert len(errors) == 30
     assert max(errors.values()) > 0  # it did compare rounded values
 
 
@@ -439,7 +475,7 @@ def _slightly_wrong(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "name",
     ["rmsnorm", "silu_and_mul", "apply_rope_pos_ids", "merge_state", "packbits"]
-    + ["get_batch_indices_positions", "top_p_renorm_probs", "top_k_renorm_probs"],
+    + ["get_batch_indices_positions", "top_p_renorm_probs", "top_k_renorm_probs", "bmm_fp8"],
 )
 def test_one_wrong_element_is_noticed(
     ops: tuple[types.ModuleType, types.ModuleType], name: str
@@ -465,6 +501,14 @@ def test_one_wrong_latent_attention_is_noticed(
 ) -> None:
     monkeypatch.setattr(LatentDecode, "run", _slightly_wrong(LatentDecode.run))
     with pytest.raises(SystemExit, match="mla_decode"):
+        ops[0].run("cpu")
+
+
+def test_one_wrong_product_is_noticed(
+    ops: tuple[types.ModuleType, types.ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SegmentProducts, "run", _slightly_wrong(SegmentProducts.run))
+    with pytest.raises(SystemExit, match="gemm"):
         ops[0].run("cpu")
 
 
