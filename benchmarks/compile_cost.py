@@ -1,8 +1,8 @@
 """What compiling costs: CPU seconds, peak memory and object size of every translation unit.
 
-The limits for sm_80 and sm_90a together: 15 CPU-minutes and 15 MB for the library, of which attention
-may take 10 and 10, the other kernels 6 CPU-minutes; 1.5 GB of memory for a unit. The binding, which
-repeats for every torch, may take 15 CPU-seconds.
+The limits for sm_80 and sm_90a together: 15 CPU-minutes and 15 MB for the library, of which
+attention may take 10 and 10, the other kernels 6 CPU-minutes; 1.5 GB of memory for a unit. The
+binding, which repeats for every torch, may take 15 CPU-seconds.
 
 Example:
     python benchmarks/compile_cost.py     # with nvcc and torch in the environment
