@@ -121,6 +121,17 @@ def test_chosen_architectures_get_a_folder_of_their_own(root: Path, tmp_path: Pa
     assert Settings(root, tmp_path, output=tmp_path / "x", arch_list="9.0a").output_dir.name == "x"
 
 
+def test_git_ignores_the_folders_that_a_build_makes_by_default(root: Path, tmp_path: Path) -> None:
+    outputs = [Settings(root, tmp_path).output_dir, Settings(root, tmp_path).build_dir]
+    outputs += [Settings(root, tmp_path, arch_list="9.0a").output_dir]
+    outputs += [Settings(root, tmp_path, glibc="2.31").output_dir]
+    made = [str(path / "wheels" / "a.whl") for path in outputs]
+    done = subprocess.run(
+        ["git", "-C", str(root), "check-ignore", *made], capture_output=True, text=True
+    )
+    assert done.stdout.split() == made, done.stderr
+
+
 def test_a_checkout_with_a_space_in_its_path_is_refused_before_anything_is_made(
     root: Path, tmp_path: Path
 ) -> None:
