@@ -66,12 +66,12 @@ fi_status segment_gemm(const fi_exec& exec, const fi_segment_gemm_args& args) {
   launch.average_rows = ceil_div(args.rows, std::max<int64_t>(args.num_segments, 1));
   launch.row_major = row_major;
   // The stride of what there is only one of does not count.
-  launch.vectors =
-      pointers_aligned(16, {args.x, args.weights}) &&
-      sizes_aligned(16, 2,
-                    {args.rows > 1 ? args.x_stride : 0, args.num_weights > 1 ? args.w_stride_n : 0,
-                     (row_major ? args.d_in : args.d_out) > 1 ? line : 0, args.d_in,
-                     row_major ? args.d_out : 0});
+  launch.vectors = pointers_aligned(16, {args.x, args.weights}) &&
+                   sizes_aligned(16, 2,
+                                 {stride_for_alignment(args.rows, args.x_stride),
+                                  stride_for_alignment(args.num_weights, args.w_stride_n),
+                                  stride_for_alignment(row_major ? args.d_in : args.d_out, line),
+                                  args.d_in, row_major ? args.d_out : 0});
   Device device(exec);
   return args.dtype == FI_FLOAT16 ? launch_gemm<__half, false>(device, launch, p)
                                   : launch_gemm<__nv_bfloat16, false>(device, launch, p);
@@ -111,8 +111,9 @@ fi_status bmm_fp8(const fi_exec& exec, const fi_bmm_fp8_args& args) {
   p.b_scale = args.b_scale;
   p.a_scale_stride = args.a_scale_stride;
   p.b_scale_stride = args.b_scale_stride;
-  p.out_pairs = pointers_aligned(4, {args.out}) &&
-                sizes_aligned(4, 2, {args.out_stride_m, args.batch > 1 ? args.out_stride_b : 0});
+  p.out_pairs =
+      pointers_aligned(4, {args.out}) &&
+      sizes_aligned(4, 2, {args.out_stride_m, stride_for_alignment(args.batch, args.out_stride_b)});
 
   GemmLaunch launch{};
   launch.op = "bmm_fp8";
@@ -123,11 +124,12 @@ fi_status bmm_fp8(const fi_exec& exec, const fi_bmm_fp8_args& args) {
     return status;
   }
   launch.average_rows = args.m;
-  launch.vectors =
-      pointers_aligned(16, {args.a, args.b}) &&
-      sizes_aligned(16, 1,
-                    {args.m > 1 ? args.a_stride_m : 0, args.n > 1 ? args.b_stride_n : 0, args.k,
-                     args.batch > 1 ? args.a_stride_b : 0, args.batch > 1 ? args.b_stride_b : 0});
+  launch.vectors = pointers_aligned(16, {args.a, args.b}) &&
+                   sizes_aligned(16, 1,
+                                 {stride_for_alignment(args.m, args.a_stride_m),
+                                  stride_for_alignment(args.n, args.b_stride_n), args.k,
+                                  stride_for_alignment(args.batch, args.a_stride_b),
+                                  stride_for_alignment(args.batch, args.b_stride_b)});
   Device device(exec);
   return launch_gemm<__half, true>(device, launch, p);
 }

@@ -107,6 +107,9 @@ inline bool sizes_aligned(int bytes, int64_t element_size, std::initializer_list
   });
 }
 
+// Strides do not matter where there is one row: it may then be vectorised whatever they are.
+inline int64_t stride_for_alignment(int64_t rows, int64_t stride) { return rows > 1 ? stride : 0; }
+
 // Calls body(T()) with the C++ type of a dtype in which the kernels compute.
 template <typename Body>
 fi_status with_float_type(const char* op, fi_dtype dtype, const Body& body) {

@@ -83,9 +83,6 @@ fi_status launch_fused_add_rmsnorm(Device& device, const FusedAddRmsnormParams<T
   }
 }
 
-// Strides do not matter where there is one row: it may then be vectorised whatever they are.
-int64_t stride_for_alignment(int64_t rows, int64_t stride) { return rows > 1 ? stride : 0; }
-
 }  // namespace
 
 fi_status rmsnorm(const fi_exec& exec, const fi_rmsnorm_args& args) {

@@ -38,8 +38,18 @@ fi_status launch(const char* op, Device& device, void (*kernel)(Params), int64_t
                        p);
 }
 
-// Strides do not matter where there is one row.
-int64_t stride_for_alignment(int64_t rows, int64_t stride) { return rows > 1 ? stride : 0; }
+// Launches a kernel that selects and writes every row anew.
+fi_status rewrite_rows(const char* op, const fi_exec& exec, int64_t rows, int64_t vocab,
+                       const SampleParams& p, void (*by_vectors)(SampleParams),
+                       void (*by_elements)(SampleParams)) {
+  const bool vectors = pointers_aligned(16, {p.probs, p.out}) &&
+                       sizes_aligned(16, sizeof(float),
+                                     {vocab, stride_for_alignment(rows, p.probs_stride),
+                                      stride_for_alignment(rows, p.out_stride)});
+  Device device(exec);
+  return vectors ? launch<4>(op, device, by_vectors, rows, vocab, sizeof(SelectShared), p)
+                 : launch<1>(op, device, by_elements, rows, vocab, sizeof(SelectShared), p);
+}
 
 }  // namespace
 
@@ -82,16 +92,8 @@ fi_status renorm_probs(const fi_exec& exec, const fi_renorm_probs_args& args) {
   p.filters.top_p_value = args.top_p_value;
   p.out = args.out;
   p.out_stride = args.out_stride;
-  const bool vectors =
-      pointers_aligned(16, {args.probs, args.out}) &&
-      sizes_aligned(16, sizeof(float),
-                    {args.vocab, stride_for_alignment(args.rows, args.probs_stride),
-                     stride_for_alignment(args.rows, args.out_stride)});
-  Device device(exec);
-  return vectors ? launch<4>("renorm_probs", device, select_kernel<4>, args.rows, args.vocab,
-                             sizeof(SelectShared), p)
-                 : launch<1>("renorm_probs", device, select_kernel<1>, args.rows, args.vocab,
-                             sizeof(SelectShared), p);
+  return rewrite_rows("renorm_probs", exec, args.rows, args.vocab, p, select_kernel<4>,
+                      select_kernel<1>);
 }
 
 fi_status mask_logits(const fi_exec& exec, const fi_mask_logits_args& args) {
@@ -104,16 +106,8 @@ fi_status mask_logits(const fi_exec& exec, const fi_mask_logits_args& args) {
   p.filters.top_k_value = args.top_k_value;
   p.out = args.out;
   p.out_stride = args.out_stride;
-  const bool vectors =
-      pointers_aligned(16, {args.logits, args.out}) &&
-      sizes_aligned(16, sizeof(float),
-                    {args.vocab, stride_for_alignment(args.rows, args.logits_stride),
-                     stride_for_alignment(args.rows, args.out_stride)});
-  Device device(exec);
-  return vectors ? launch<4>("mask_logits", device, mask_kernel<4>, args.rows, args.vocab,
-                             sizeof(SelectShared), p)
-                 : launch<1>("mask_logits", device, mask_kernel<1>, args.rows, args.vocab,
-                             sizeof(SelectShared), p);
+  return rewrite_rows("mask_logits", exec, args.rows, args.vocab, p, mask_kernel<4>,
+                      mask_kernel<1>);
 }
 
 fi_status chain_speculative(const fi_exec& exec, const fi_chain_speculative_args& args) {
