@@ -32,6 +32,20 @@ class Options(NamedTuple):
     rope_scale: float
     rope_theta: float
 
+    def after_causal(
+        self, v_scale: float | None
+    ) -> tuple[int, str, float, float, float, float, float]:
+        """The arguments that end every op of attention, in their order; None is no scale."""
+        return (
+            self.window_left,
+            self.pos_encoding,
+            self.sm_scale,
+            self.logits_soft_cap,
+            1.0 if v_scale is None else float(v_scale),
+            self.rope_scale,
+            self.rope_theta,
+        )
+
 
 def options(
     head_dim: int,
@@ -201,13 +215,7 @@ def launch(
             exact,
             hnd,
             chosen.causal,
-            chosen.window_left,
-            chosen.pos_encoding,
-            chosen.sm_scale,
-            chosen.logits_soft_cap,
-            1.0 if v_scale is None else float(v_scale),
-            chosen.rope_scale,
-            chosen.rope_theta,
+            *chosen.after_causal(v_scale),
         )
         return
     size = plan.capacity
@@ -229,13 +237,7 @@ def launch(
         size.slots,
         hnd,
         chosen.causal,
-        chosen.window_left,
-        chosen.pos_encoding,
-        chosen.sm_scale,
-        chosen.logits_soft_cap,
-        1.0 if v_scale is None else float(v_scale),
-        chosen.rope_scale,
-        chosen.rope_theta,
+        *chosen.after_causal(v_scale),
     )
 
 

@@ -350,15 +350,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         elif lse is not None:
             _check_lse(lse, q_nope, return_lse)
         tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
-        options = (
-            chosen.window_left,
-            chosen.pos_encoding,
-            chosen.sm_scale,
-            chosen.logits_soft_cap,
-            1.0 if v_scale is None else float(v_scale),
-            chosen.rope_scale,
-            chosen.rope_theta,
-        )
+        options = chosen.after_causal(v_scale)
         planned = (out, lse, plan.words, plan.workspace)
         if plan.sizes is not None and _plan.compiling():
             _ops.planned_mla(*tensors, *planned, plan.sizes, *options)

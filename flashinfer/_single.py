@@ -130,13 +130,7 @@ def attend(
         lse,
         hnd,
         chosen.causal,
-        chosen.window_left,
-        chosen.pos_encoding,
-        chosen.sm_scale,
-        chosen.logits_soft_cap,
-        1.0 if v_scale is None else float(v_scale),
-        chosen.rope_scale,
-        chosen.rope_theta,
+        *chosen.after_causal(v_scale),
     )
     # The op where something traces; without it, the dispatcher need not call back into Python.
     if torch.compiler.is_compiling() or type(q) is not torch.Tensor:
