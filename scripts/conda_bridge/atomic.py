@@ -30,8 +30,11 @@ __all__ = [
 ]
 
 PREFIX = ".partial-"  # every name that is not final begins with it
-_HELD = "held"  # the file in a temporary folder that its maker keeps locked
-# A temporary folder is without its lock for a moment only, or it is of another kind of maker.
+# Ends the name of a temporary folder of ours. Its maker keeps it locked, and the file in it too:
+# network file systems lock files alone, and the file is not there in the first and last moment.
+_OURS = ".d"
+_HELD = "held"
+# A temporary folder of another kind of maker has no lock.
 _UNHELD_FOR = 3600.0
 
 
@@ -52,27 +55,33 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
+def _locks(path: Path) -> list[Path]:
+    """What the maker of a temporary file or folder keeps locked; nothing where it is not ours."""
+    if not path.is_dir() or path.is_symlink():
+        return [path]
+    held = path / _HELD
+    # The folder first: the file is there a moment before it is locked.
+    return [*([path] if path.name.endswith(_OURS) else []), *([held] if held.exists() else [])]
+
+
 def _sweep(folder: Path) -> None:
     """Removes what processes that are gone left in `folder` under temporary names."""
     for path in folder.glob(f"{PREFIX}*"):
-        is_folder = path.is_dir() and not path.is_symlink()
-        try:
-            descriptor = os.open(path / _HELD if is_folder else path, os.O_RDWR)
-        except OSError:
-            with contextlib.suppress(OSError):
-                if is_folder and time.time() - path.stat().st_mtime > _UNHELD_FOR:
-                    shutil.rmtree(path, ignore_errors=True)
-            continue
-        try:
-            if _try_lock(descriptor):
-                if is_folder:
+        # Another may sweep too, and a maker may end: then there is nothing to open or remove.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            locks = _locks(path)
+            if not locks and time.time() - path.stat().st_mtime <= _UNHELD_FOR:
+                continue
+            for name in locks:
+                descriptor = os.open(name, os.O_RDONLY if name.is_dir() else os.O_RDWR)
+                opened.callback(os.close, descriptor)
+                if not _try_lock(descriptor):
+                    break
+            else:
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()
-        except OSError:  # somebody else sweeps too
-            pass
-        finally:
-            os.close(descriptor)
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
@@ -85,6 +94,21 @@ def _temporary(path: Path) -> tuple[int, Path]:
         if temporary.exists():
             return descriptor, temporary
         os.close(descriptor)  # swept before it was locked
+
+
+def _temporary_folder(folder: Path) -> tuple[int, Path]:
+    """A new locked folder in `folder`."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=_OURS, dir=folder))
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:  # swept before it was locked
+            continue
+        with contextlib.suppress(OSError):  # a file system that does not lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():
+            return descriptor, temporary
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -136,7 +160,7 @@ def scratch(folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+    descriptor, temporary = _temporary_folder(folder)
     try:
         with (temporary / _HELD).open("w") as held:
             with contextlib.suppress(OSError):
@@ -144,6 +168,7 @@ def scratch(folder: Path) -> Iterator[Path]:
             yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

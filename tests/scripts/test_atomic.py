@@ -140,6 +140,46 @@ def test_a_folder_without_a_lock_is_somebodys_first_moment_unless_it_is_old(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-new", "a"]
 
 
+def test_a_folder_of_a_maker_that_died_in_its_first_or_last_moment_is_removed(
+    root: Path, tmp_path: Path
+) -> None:
+    """The file that is locked is not there yet, or not any more; the folder is locked itself."""
+    program = (
+        "import sys, pathlib; from conda_bridge import atomic;"
+        "_, path = atomic._temporary_folder(pathlib.Path(sys.argv[1]));"
+        "print(path, flush=True); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(root / "scripts")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        moment = Path(child.stdout.readline().strip())
+        atomic.write_text(tmp_path / "a", "")
+        assert list(moment.iterdir()) == []  # it is there
+        child.kill()
+    atomic.write_text(tmp_path / "a", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_folders_that_sweep_do_not_disturb_one_another(tmp_path: Path) -> None:
+    def work(number: int) -> None:
+        for turn in range(30):
+            with atomic.directory(tmp_path / f"{number}-{turn}") as fresh:
+                (fresh / "a").write_text(f"{turn}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made = {path.name: (path / "a").read_text() for path in tmp_path.iterdir()}
+    assert made == {f"{n}-{turn}": f"{turn}" for n in range(6) for turn in range(30)}
+
+
 def test_writers_that_sweep_do_not_disturb_one_another(tmp_path: Path) -> None:
     def work(number: int) -> None:
         for turn in range(30):
