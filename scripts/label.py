@@ -32,6 +32,7 @@ _MEANING = {
     "public_version": "public version",
     "conda_version": "conda version",
     "conda_build": "conda build string",
+    "conda_build_number": "conda build number",
     "conda_file": "conda package",
     "wheel_version": "wheel version",
     "wheel_file": "wheel",

@@ -57,6 +57,7 @@ def request(spec: VariantSpec, settings: Settings, *, torch: bool = True) -> too
     return toolchain.Request(
         spec.variant,
         gxx_below=int(spec.gxx_below),
+        gxx=spec.cxx_compiler_version,
         torch=torch,
         importable=torch,
         glibc=settings.glibc,

@@ -22,6 +22,7 @@ PIP_NAMES = {
 }
 # What conda packages and pip takes from the system or from torch, with the reason.
 SYSTEM = {
+    "__cuda": "conda's own; the label says which CUDA",
     "__glibc": "the platform tag says it",
     "__unix": "the platform tag says it",
     "__linux": "the platform tag says it",
@@ -32,6 +33,9 @@ SYSTEM = {
     "libstdcxx-ng": "torch needs it already",
     "cuda-version": "the CUDA runtime is linked in; the label says its version",
 }
+
+# Builds of a conda package that pip tells apart by the index, or by what the user has.
+_OF_EITHER_KIND = {"torch": ("*cuda*", "cuda*", "*cpu*", "cpu*")}
 
 _PART = re.compile(r"(?P<operator>>=|<=|==|!=|~=|>|<|=)?(?P<version>[0-9][^\s,|=<>!~]*|\*)")
 
@@ -120,7 +124,7 @@ def pip_requirement(spec: MatchSpec, where: str, also: Iterable[str] = ()) -> st
             where=where,
             fix="add it to PIP_NAMES (or SYSTEM) in scripts/conda_bridge/dependencies.py",
         )
-    if spec.build:
+    if spec.build and spec.build not in _OF_EITHER_KIND.get(name, ()):
         raise ArtifactError(
             f"depends on the build {spec.build!r} of {spec.name}; pip knows no builds",
             where=where,

@@ -32,6 +32,7 @@ LIBRARY_NAME = "libflashinfer"
 _AnyLabel = TypeVar("_AnyLabel", "Label", "LibraryLabel")
 _VERSION_FILE = Path(__file__).resolve().parents[2] / "version.txt"
 _MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
+_REBUILDS = 1000  # build numbers of a version, from 0, that leave a package's rank as it is
 
 _NUMBER = r"(?:0|[1-9]\d*)"
 _VARIANT = re.compile(
@@ -170,6 +171,11 @@ class LibraryLabel:
         return f"{self.accelerator}{commit}_{self.build_number}"
 
     @property
+    def conda_build_number(self) -> int:
+        """The ``build_number`` of ``index.json``, which a solver ranks variants by."""
+        return _ranked(self.cuda, self.build_number)
+
+    @property
     def conda_file(self) -> str:
         """The conda package's file name."""
         return f"{LIBRARY_NAME}-{self.conda_version}-{self.conda_build}.conda"
@@ -181,6 +187,7 @@ class LibraryLabel:
             "public_version": self.public_version,
             "conda_version": self.conda_version,
             "conda_build": self.conda_build,
+            "conda_build_number": str(self.conda_build_number),
             "conda_file": self.conda_file,
         }
 
@@ -257,6 +264,20 @@ class Label:
         return f"{self.variant.id}{commit}_{self.build_number}"
 
     @property
+    def conda_build_number(self) -> int:
+        """The ``build_number`` of ``index.json``, which a solver ranks variants by.
+
+        Of packages of one version conda's solvers take the highest build number that fits. So, as
+        on conda-forge, CUDA's are above the CPU's; and a newer CUDA's above an older one's:
+
+        >>> Label(Variant.parse("cpu_torch213"), "0.1.6", 2).conda_build_number
+        2
+        >>> Label(Variant.parse("cu130_torch213"), "0.1.6", 2).conda_build_number
+        1300002
+        """
+        return _ranked(self.variant.cuda, self.build_number)
+
+    @property
     def conda_file(self) -> str:
         """The conda package's file name."""
         return f"{NAME}-{self.conda_version}-{self.conda_build}.conda"
@@ -291,6 +312,7 @@ class Label:
             "public_version": self.public_version,
             "conda_version": self.conda_version,
             "conda_build": self.conda_build,
+            "conda_build_number": str(self.conda_build_number),
             "conda_file": self.conda_file,
             "wheel_version": self.wheel_version,
             "wheel_file": self.wheel_file,
@@ -350,6 +372,12 @@ class Label:
                     expected="0, 1, 2, ...",
                 )
             build_number = int(text)
+        if build_number >= _REBUILDS:
+            raise LabelError(
+                f"{build_number} is not a build number",
+                where="FLASHINFER_BUILD_NUMBER",
+                expected=f"below {_REBUILDS}: what is above it ranks the CUDA of conda packages",
+            )
         return cls(variant, public_version, build_number, commit)
 
     @classmethod
@@ -546,6 +574,11 @@ def _public_of_conda(version: str, where: str) -> str:
     public = _CONDA_PRE_RELEASE.sub(r"\1", version)
     check_public_version(public, where)
     return public
+
+
+def _ranked(cuda: tuple[int, int] | None, build_number: int) -> int:
+    rank = 100 * cuda[0] + cuda[1] if cuda else 0
+    return _REBUILDS * rank + build_number
 
 
 def _must_spell(label: _AnyLabel, spelled: str, given: str) -> _AnyLabel:

@@ -108,7 +108,7 @@ class Pipeline:
         """
         wanted = request(spec, self.settings, torch=torch)
         if any_compiler:
-            wanted = replace(wanted, gxx_below=None)
+            wanted = replace(wanted, gxx_below=None, gxx=None)
         return toolchain.supply(wanted, self.providers)
 
     def available(self) -> list[VariantSpec]:

@@ -1,8 +1,9 @@
-"""The only reader of ``conda_build_config.yaml``: the variants, checked.
+"""The only reader of the variant files: the variants, checked.
 
-conda-build and rattler-build read the same file by rules of their own: conda-build drops a flow
-list silently, rattler-build refuses a scalar, and an unquoted 2.10 is 2.1 to both. What would mean
-something else to one of them is refused here, with its key and line.
+``conda_build_config.yaml`` has what conda-forge alone can build, ``recipe/other_channels.yaml``
+the rest, in the same form. conda-build and rattler-build read them by rules of their own:
+conda-build drops a flow list silently, rattler-build refuses a scalar, and an unquoted 2.10 is 2.1
+to both. What would mean something else to one of them is refused here, with its key and line.
 """
 
 from __future__ import annotations
@@ -19,12 +20,24 @@ from .errors import ConfigError, LabelError
 from .label import Variant
 from .native import gencode_flags
 
-__all__ = ["CONFIG_FILE", "DEFAULT_VARIANT", "VariantSpec", "load", "select"]
+__all__ = [
+    "CONFIG_FILE",
+    "DEFAULT_VARIANT",
+    "OTHER_CHANNELS",
+    "VariantSpec",
+    "as_config",
+    "load",
+    "select",
+]
 
 CONFIG_FILE = Path(__file__).resolve().parents[2] / "conda_build_config.yaml"
+# Below the folder of the file that has the variants of conda-forge.
+OTHER_CHANNELS = "recipe/other_channels.yaml"
 DEFAULT_VARIANT = "cu130_torch213"
 
-_ZIPPED = ("cuda_nvcc", "pytorch", "cuda_arch_list", "gxx_below")
+# The kernels are compiled once per CUDA, so what they are compiled with is one thing.
+_OF_KERNELS = ("cuda_arch_list", "cxx_compiler_version", "gxx_below")
+_ZIPPED = ("flashinfer_variant", "cuda_nvcc", "pytorch", *_OF_KERNELS)
 _SINGLE = ("cxx_compiler", "c_stdlib", "c_stdlib_version")
 _SELECTOR = re.compile(r"#.*\[[^\[\]]+\]")  # as conda-build looks for them
 _HOPPER_CUDA = (12, 0)  # the first nvcc that knows sm_90a
@@ -39,26 +52,34 @@ class VariantSpec:
         cuda_nvcc: the toolkit, ``"12.4"``, or ``"None"`` for the CPU.
         pytorch: the torch minor, ``"2.4"``.
         cuda_arch_list: GPU architectures in torch's notation, or ``"None"``.
+        cxx_compiler_version: the major of conda-forge's g++ that compiles.
         gxx_below: the first g++ major that nvcc refuses.
         common: the pins that are the same for every variant.
+        on_conda_forge: whether conda-forge alone has what it is built from.
     """
 
     variant: Variant
     cuda_nvcc: str
     pytorch: str
     cuda_arch_list: str
+    cxx_compiler_version: str
     gxx_below: str
     common: tuple[tuple[str, str], ...] = ()
+    on_conda_forge: bool = True
 
     @property
     def id(self) -> str:
         """The variant's id, ``cu124_torch24``."""
         return self.variant.id
 
+    @property
+    def flashinfer_variant(self) -> str:
+        """The row's own name; a recipe compares it with the other pins."""
+        return self.id
+
     def as_mapping(self) -> dict[str, str]:
         """Every key with this variant's value, as a recipe sees them."""
-        zipped = (self.cuda_nvcc, self.pytorch, self.cuda_arch_list, self.gxx_below)
-        return {**dict(zip(_ZIPPED, zipped, strict=True)), **dict(self.common)}
+        return {**{key: getattr(self, key) for key in _ZIPPED}, **dict(self.common)}
 
     def as_rattler(self) -> dict[str, list[str]]:
         """The argument of ``rattler_build.VariantConfig`` that gives this variant alone."""
@@ -66,12 +87,56 @@ class VariantSpec:
 
 
 def load(path: Path = CONFIG_FILE) -> tuple[VariantSpec, ...]:
-    """The variants of a configuration file, in its order.
+    """The variants of a configuration file and of the :data:`OTHER_CHANNELS` beside it.
+
+    Returns:
+        The CPU's first, then by CUDA, then by torch.
 
     Raises:
-        ConfigError: the file cannot be read, or means something else to one of the builders, or
+        ConfigError: a file cannot be read, or means something else to one of the builders, or
             holds a variant that cannot be; the message has the key and the line.
     """
+    rows = list(_rows(path, on_conda_forge=True))
+    other = path.parent / OTHER_CHANNELS
+    if other.is_file():
+        rows += _rows(other, on_conda_forge=False)
+    specs: dict[str, _Row] = {}
+    first: dict[str, _Row] = {}
+    for row in rows:
+        spec = row.spec
+        if spec.id in specs:
+            raise ConfigError(f"{spec.id} is there twice", where=row.items["pytorch"].where)
+        specs[spec.id] = row
+        earlier = first.setdefault(spec.variant.accelerator, row)
+        for key in _OF_KERNELS:
+            item, before = row.items[key], earlier.items[key]
+            if item.text != before.text:
+                raise ConfigError(
+                    f"{item.text!r} for {spec.id}, and {before.text!r} for another torch",
+                    where=item.where,
+                    expected=f"one value for all of {spec.variant.accelerator}: they share kernels",
+                )
+        if spec.common != rows[0].spec.common:
+            raise ConfigError(
+                f"{dict(spec.common)}, and {dict(rows[0].spec.common)} in {path.name}",
+                where=str(other),
+                expected="the same pins for all variants in both files",
+            )
+    return tuple(sorted((row.spec for row in specs.values()), key=_order))
+
+
+def _order(spec: VariantSpec) -> tuple[tuple[int, int], tuple[int, int]]:
+    return spec.variant.cuda or (0, 0), spec.variant.torch
+
+
+@dataclass(frozen=True)
+class _Row:
+    spec: VariantSpec
+    items: Mapping[str, _Item]
+
+
+def _rows(path: Path, *, on_conda_forge: bool) -> Iterator[_Row]:
+    """The rows of one file, each checked by itself."""
     pins, zip_keys = _read(path)
     for key in (*_ZIPPED, *_SINGLE):
         if key not in pins:
@@ -104,24 +169,25 @@ def load(path: Path = CONFIG_FILE) -> tuple[VariantSpec, ...]:
                 expected=f"{rows}, as 'cuda_nvcc' has: they are zipped",
             )
     common = tuple((key, pins[key][0].text) for key in _SINGLE)
-    specs: dict[str, VariantSpec] = {}
-    first: dict[str, int] = {}
     for index in range(rows):
-        spec = _spec([pins[key][index] for key in _ZIPPED], common)
-        if spec.id in specs:
-            raise ConfigError(f"{spec.id} is there twice", where=pins["pytorch"][index].where)
-        specs[spec.id] = spec
-        # The kernels are compiled once per CUDA, so what they are compiled with is one thing.
-        earlier = first.setdefault(spec.variant.accelerator, index)
-        for key in ("cuda_arch_list", "gxx_below"):
-            item, other = pins[key][index], pins[key][earlier]
-            if item.text != other.text:
-                raise ConfigError(
-                    f"{item.text!r} for {spec.id}, and {other.text!r} for another torch",
-                    where=item.where,
-                    expected=f"one value for all of {spec.variant.accelerator}: they share kernels",
-                )
-    return tuple(specs.values())
+        items = {key: pins[key][index] for key in _ZIPPED}
+        yield _Row(_spec(items, common, on_conda_forge), items)
+
+
+def as_config(specs: Sequence[VariantSpec], comment: str) -> str:
+    """A variant file with these variants alone, for ``-m`` of any of the builders.
+
+    Args:
+        specs: at least one; they share their common pins.
+        comment: its first lines, without ``#``.
+    """
+    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    lines += ["zip_keys:", "  -", *(f"    - {key}" for key in _ZIPPED)]
+    for key in _ZIPPED:
+        lines += [f"{key}:", *(f'  - "{getattr(spec, key)}"' for spec in specs)]
+    for key, value in specs[0].common:
+        lines += [f"{key}:", f'  - "{value}"']
+    return "\n".join(lines) + "\n"
 
 
 def select(specs: Sequence[VariantSpec], ids: Sequence[str]) -> tuple[VariantSpec, ...]:
@@ -158,13 +224,23 @@ class _Item:
     where: str
 
 
-def _spec(items: Sequence[_Item], common: tuple[tuple[str, str], ...]) -> VariantSpec:
-    cuda, torch, archs, gxx = items
+def _spec(
+    items: Mapping[str, _Item], common: tuple[tuple[str, str], ...], on_conda_forge: bool
+) -> VariantSpec:
+    cuda, torch, archs = (items[key] for key in ("cuda_nvcc", "pytorch", "cuda_arch_list"))
+    gxx, below = items["cxx_compiler_version"], items["gxx_below"]
     try:
         variant = Variant.from_pins(cuda.text, torch.text)
     except LabelError as error:
         culprit = torch if error.where == "pytorch" else cuda
         raise ConfigError(error.what, where=culprit.where, expected=error.expected) from None
+    name = items["flashinfer_variant"]
+    if name.text != variant.id:
+        raise ConfigError(
+            f"{name.text!r} names a row with CUDA {cuda.text} and torch {torch.text}",
+            where=name.where,
+            expected=repr(variant.id),
+        )
     if variant.cuda is None:
         if archs.text != "None":
             raise ConfigError(
@@ -179,9 +255,27 @@ def _spec(items: Sequence[_Item], common: tuple[tuple[str, str], ...]) -> Varian
             raise ConfigError(
                 f"CUDA {cuda.text} has no sm_90a", where=archs.where, expected="9.0 in its place"
             )
-    if not gxx.text.isdecimal():
-        raise ConfigError(f"{gxx.text!r} is not a g++ major", where=gxx.where, expected='as "14"')
-    return VariantSpec(variant, cuda.text, torch.text, archs.text, gxx.text, common)
+    for item in (gxx, below):
+        if not item.text.isdecimal():
+            raise ConfigError(
+                f"{item.text!r} is not a g++ major", where=item.where, expected='as "14"'
+            )
+    if int(gxx.text) >= int(below.text):
+        raise ConfigError(
+            f"g++ {gxx.text}, which this CUDA's nvcc refuses",
+            where=gxx.where,
+            expected=f"one below {below.text}, as gxx_below says",
+        )
+    return VariantSpec(
+        variant,
+        cuda_nvcc=cuda.text,
+        pytorch=torch.text,
+        cuda_arch_list=archs.text,
+        cxx_compiler_version=gxx.text,
+        gxx_below=below.text,
+        common=common,
+        on_conda_forge=on_conda_forge,
+    )
 
 
 def _read(path: Path) -> tuple[Mapping[str, Sequence[_Item]], tuple[str, ...]]:

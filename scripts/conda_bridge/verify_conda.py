@@ -109,7 +109,7 @@ def _check_index(
         "name": NAME if isinstance(label, Label) else LIBRARY_PACKAGE,
         "version": label.conda_version,
         "build": label.conda_build,
-        "build_number": label.build_number,
+        "build_number": label.conda_build_number,
         "subdir": "linux-64",
         "arch": "x86_64",
         "platform": "linux",
@@ -190,12 +190,16 @@ def _check_dependencies(
     constrains = _specs(report, package, "constrains")
     if isinstance(label, Label):
         torch = "{}.{}".format(*label.variant.torch)
-        if not _holds_minor(depends.get("pytorch", []), label.variant.torch):
+        kind = "*cuda*" if label.variant.cuda else "*cpu*"
+        pytorch = depends.get("pytorch", [])
+        if not _holds_minor(pytorch, label.variant.torch) or not any(
+            str(spec.build or "") == kind for spec in pytorch
+        ):
             report.find(
                 "dependencies",
-                _shown(depends.get("pytorch", [])) or "does not depend on pytorch",
+                _shown(pytorch) or "does not depend on pytorch",
                 member=member,
-                expected=f"pytorch {torch}.*",
+                expected=f"pytorch {torch}.* {kind}",
             )
         exact = f"{LIBRARY_PACKAGE} ={label.library.conda_version} {label.lib_conda_build}"
         pins = depends.get(LIBRARY_PACKAGE, [])
@@ -225,7 +229,10 @@ def _check_cuda_constraint(
     depends: dict[str, list[Any]],
     constrains: dict[str, list[Any]],
 ) -> None:
-    """A CUDA package asks for a driver and one CUDA major; a CPU package for neither."""
+    """A CUDA package asks for one CUDA major, flashinfer for a driver; a CPU package for neither.
+
+    libflashinfer runs without a driver too, on the CPU, and is needed where flashinfer is built.
+    """
     cuda = label.variant.cuda if isinstance(label, Label) else label.cuda
     member = "info/index.json"
     for name in ("cuda-cudart", "cuda-nvcc", "cuda-toolkit"):
@@ -233,6 +240,8 @@ def _check_cuda_constraint(
             report.find("dependencies", f"depends on {name}", member=member, expected="linked in")
     for name in ("__cuda", "cuda-version"):
         found = [*depends.get(name, []), *constrains.get(name, [])]
+        if name == "__cuda" and cuda and isinstance(label, Label):
+            found = depends.get(name, [])
         if cuda is None:
             if found:
                 report.find("dependencies", _shown(found), member=member, expected="no CUDA at all")

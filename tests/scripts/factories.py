@@ -83,7 +83,7 @@ def binding_index(label: Label, **changes: object) -> dict[str, object]:
         "name": "flashinfer",
         "version": label.conda_version,
         "build": label.conda_build,
-        "build_number": label.build_number,
+        "build_number": label.conda_build_number,
         "subdir": "linux-64",
         "platform": "linux",
         "arch": "x86_64",
@@ -91,7 +91,10 @@ def binding_index(label: Label, **changes: object) -> dict[str, object]:
         "license": "Apache-2.0",
         "depends": [
             "python >=3.8",
-            "pytorch {}.{}.*".format(*label.variant.torch),
+            "pytorch {}.{}.* *{}*".format(
+                *label.variant.torch, "cuda" if label.variant.cuda else "cpu"
+            ),
+            *([f"__cuda >={label.variant.cuda[0]}"] if label.variant.cuda else []),
             f"libflashinfer {label.conda_version} {label.lib_conda_build}",
             "__glibc >=2.28,<3.0.a0",
             "libstdcxx >=12",
@@ -156,7 +159,7 @@ def write_library(
         "name": "libflashinfer",
         "version": label.conda_version,
         "build": label.lib_conda_build,
-        "build_number": label.build_number,
+        "build_number": label.conda_build_number,
         "subdir": "linux-64",
         "license": "Apache-2.0",
         "depends": ["__glibc >=2.28,<3.0.a0"],

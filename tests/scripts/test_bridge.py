@@ -503,7 +503,15 @@ def test_dependencies_are_translated(conda: str, pip: str | None) -> None:
 
 def test_a_pinned_build_has_no_pip_form() -> None:
     with pytest.raises(ArtifactError, match="knows no builds"):
-        pip_requirement(MatchSpec.parse("pytorch 2.13.* cuda*", "toy"), "toy")
+        pip_requirement(MatchSpec.parse("numpy 2.1.* *openblas*", "toy"), "toy")
+    with pytest.raises(ArtifactError, match="knows no builds"):
+        pip_requirement(MatchSpec.parse("pytorch 2.13.0 cuda130_py312_0", "toy"), "toy")
+
+
+@pytest.mark.parametrize("kind", ["*cuda*", "cuda*", "*cpu*", "cpu*"])
+def test_the_kind_of_torch_is_for_the_index_to_say(kind: str) -> None:
+    spec = MatchSpec.parse(f"pytorch 2.13.* {kind}", "toy")
+    assert pip_requirement(spec, "toy") == "torch==2.13.*"
 
 
 # ------------------------------------------------------------ payload that fits no wheel

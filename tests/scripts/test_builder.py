@@ -82,6 +82,7 @@ CPU = VariantSpec(
     cuda_nvcc="None",
     pytorch="2.13",
     cuda_arch_list="None",
+    cxx_compiler_version="14",
     gxx_below="16",
     common=(("c_stdlib", "sysroot"), ("c_stdlib_version", "2.28"), ("cxx_compiler", "gxx")),
 )
@@ -257,7 +258,9 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         from conda_bridge import builder
         from conda_bridge.label import Variant
         from conda_bridge.variants import VariantSpec
-        spec = VariantSpec(Variant(None, (2, 13)), "None", "2.13", "None", "16", {CPU.common!r})
+        spec = VariantSpec(
+            Variant(None, (2, 13)), "None", "2.13", "None", "14", "16", {CPU.common!r}
+        )
         builder.build(
             Path({str(recipe)!r}), spec, "libtoy", [{channel.as_uri()!r}],
             Path({str(tmp_path / "channel")!r}),

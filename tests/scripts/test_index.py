@@ -429,19 +429,21 @@ def channel(tmp_path: Path) -> Path:
     """A channel with the packages of three variants, and the python and pytorch that they want."""
     folder = tmp_path / "channel"
     for label in (CPU, CUDA, factories.label_of("cu130_torch211")):
-        track = {"track_features": "flashinfer-p-0"} if label.variant.cuda is None else {}
-        toy.write_conda_library(folder / "linux-64", label, index=track)
-        changes = depends_here(label)
-        toy.write_conda(folder / "linux-64", label, index={**changes, **track})
-    for name, version in (("python", "3.11.7"), ("pytorch", "2.13.0"), ("pytorch", "2.11.0")):
-        record = {"name": name, "version": version, "build": "0", "build_number": 0}
+        toy.write_conda_library(folder / "linux-64", label)
+        toy.write_conda(folder / "linux-64", label, index=depends_here(label))
+    for name, version, build, number in (
+        ("python", "3.11.7", "0", 0),
+        *(("pytorch", f"{minor}.0", "cpu_0", 0) for minor in ("2.11", "2.13")),
+        *(("pytorch", f"{minor}.0", "cuda130_200", 200) for minor in ("2.11", "2.13")),
+    ):
+        record = {"name": name, "version": version, "build": build, "build_number": number}
         extra = {"python_site_packages_path": "lib/python3.11/site-packages"}
         conda_writer.write(
-            folder / "linux-64" / f"{name}-{version}-0.conda",
+            folder / "linux-64" / f"{name}-{version}-{build}.conda",
             index={
                 **record,
                 "subdir": "linux-64",
-                "depends": [],
+                "depends": ["__cuda"] if number else [],
                 **(extra if name == "python" else {}),
             },
             files=factories.package_files({f"share/{name}": b"x"}),
@@ -462,9 +464,9 @@ def depends_here(label: Label) -> dict[str, object]:
     [
         (["flashinfer", "pytorch 2.13.*"], "13.0", "flashinfer cu130_torch213_0"),
         (["flashinfer", "pytorch 2.11.*"], "13.2", "flashinfer cu130_torch211_0"),
-        # Without a driver there is nothing that a constraint on it excludes; it runs on the CPU.
-        (["flashinfer", "pytorch 2.13.*"], "", "flashinfer cu130_torch213_0"),
+        (["flashinfer", "pytorch 2.13.*"], "", "flashinfer cpu_torch213_0"),
         (["flashinfer", "pytorch 2.13.*"], "12.4", "flashinfer cpu_torch213_0"),
+        (["flashinfer", "pytorch 2.13.* cpu*"], "13.0", "flashinfer cpu_torch213_0"),
         (["flashinfer ==0.1.6 cpu_torch213_0"], "13.0", "flashinfer cpu_torch213_0"),
     ],
 )

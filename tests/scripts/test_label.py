@@ -95,6 +95,7 @@ def test_every_form_of_a_cuda_label() -> None:
         "public_version": "0.1.6",
         "conda_version": "0.1.6",
         "conda_build": "cu124_torch24_0",
+        "conda_build_number": "1204000",
         "conda_file": "flashinfer-0.1.6-cu124_torch24_0.conda",
         "wheel_version": "0.1.6+cu124torch2.4",
         "wheel_file": "flashinfer-0.1.6+cu124torch2.4-cp38-abi3-linux_x86_64.whl",
@@ -498,6 +499,7 @@ def test_program_prints_json_with_the_documented_keys(root: Path) -> None:
         "public_version": "0.1.9.dev20261122",
         "conda_version": "0.1.9.dev20261122",
         "conda_build": "cu124_torch24_g1a2b3c4_2",
+        "conda_build_number": "1204002",
         "conda_file": "flashinfer-0.1.9.dev20261122-cu124_torch24_g1a2b3c4_2.conda",
         "wheel_version": "0.1.9.dev20261122+cu124torch2.4.g1a2b3c4",
         "wheel_file": (

@@ -404,7 +404,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         system.python_package(),
         system.sysroot_package(),
         *system.compiler_packages(system.find_compiler(), system.sysroot_package()),
-        linked_torch_package(wheel, tree, ()),
+        linked_torch_package(wheel, tree, (), None),
         toy,
         numpy,
     ]

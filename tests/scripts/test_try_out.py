@@ -69,7 +69,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
     trees = dict([(numpy, unpack(numpy_path, numpy, cache)), pip_tree(folder)])
     specs = [
         system.python_package(),
-        linked_torch_package(torch_wheel, torch_tree, ()),
+        linked_torch_package(torch_wheel, torch_tree, (), None),
         *(python_wheel_package(wheel, tree) for wheel, tree in trees.items()),
     ]
     channel = make_channel([make(spec, cache) for spec in specs], cache)

@@ -302,7 +302,7 @@ def write_conda_library(
         "name": "libflashinfer",
         "version": label.conda_version,
         "build": label.lib_conda_build,
-        "build_number": label.build_number,
+        "build_number": label.conda_build_number,
         **{"subdir": "linux-64", "platform": "linux", "arch": "x86_64"},
         "license": "Apache-2.0",
         "depends": ["__glibc >=2.28,<3.0.a0"],

@@ -38,6 +38,7 @@ class Request:
     Attributes:
         variant: for what; its torch has no part in a toolchain for the kernels alone.
         gxx_below: the first g++ major that this CUDA's nvcc refuses, or None.
+        gxx: the g++ major that the variant asks for where there are several, or None.
         torch: False for the kernels alone, which are compiled without torch.
         importable: also bring what torch loads when it is imported.
         glibc: the C library to link against, e.g. ``2.31``; None for the machine's own.
@@ -48,6 +49,7 @@ class Request:
     torch: bool = True
     importable: bool = False
     glibc: str | None = None
+    gxx: str | None = None
 
     @property
     def what(self) -> str:

@@ -74,7 +74,9 @@ class Assembled:
         variant = request.variant
         cuda = self._cuda.cuda(variant.cuda, report) if variant.cuda else CudaPart((), ())
         torch = (
-            self._torch.torch(variant.torch, importable=request.importable, report=report)
+            self._torch.torch(
+                variant.torch, variant.cuda, importable=request.importable, report=report
+            )
             if request.torch
             else self._torch.tools(report)
         )

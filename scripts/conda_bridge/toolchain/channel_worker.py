@@ -79,8 +79,11 @@ async def _answer(
     """
     keys = dict(asked["keys"])
     cuda = keys["cuda_nvcc"]
-    await channels.ask(["sysroot_linux-64", "pytorch"])
-    decided = _sysroot(channels, keys["c_stdlib_version"], asked["glibc"])
+    await channels.ask(["sysroot_linux-64", "gxx_linux-64", "pytorch"])
+    decided = {
+        **_sysroot(channels, keys["c_stdlib_version"], asked["glibc"]),
+        **_compiler(channels, keys.get("cxx_compiler_version"), keys["gxx_below"]),
+    }
     keys.update(decided)
     outputs = [_Output.of(recipe, name, keys) for name in asked["outputs"]]
     specs = [spec for output in outputs for spec in (*output.build, *output.host)]
@@ -138,6 +141,22 @@ def _sysroot(channels: Channels, pinned: str, asked: str | None) -> dict[str, st
     version = str(there[0].version)
     print(f"the channels have no sysroot_linux-64 {pinned}: {version} it is", flush=True)
     return {"c_stdlib_version": version}
+
+
+def _compiler(channels: Channels, pinned: str | None, below: str) -> dict[str, str]:
+    """``cxx_compiler_version`` where it is not the pinned one.
+
+    What no g++ fits is found by the solver, which says it better.
+    """
+    if not pinned or channels.matching(f"gxx_linux-64 {pinned}.*"):
+        return {}
+    # The channels decide; the newest is what they are likely to be compiled with.
+    there = sorted(channels.matching(f"gxx_linux-64 <{below}"), key=lambda record: record.version)
+    if not there:
+        return {}
+    major = str(there[-1].version).split(".")[0]
+    print(f"the channels have no gxx_linux-64 {pinned}, using {major}", flush=True)
+    return {"cxx_compiler_version": major}
 
 
 def _fitting_torch(channels: Channels, torch: str, keys: Mapping[str, str]) -> str:

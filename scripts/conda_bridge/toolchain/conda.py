@@ -184,11 +184,14 @@ def _asked(request: Request, pins: Mapping[str, str]) -> dict[str, object]:
     variant = request.variant
     keys = {
         **pins,
+        "flashinfer_variant": variant.id,
         "cuda_nvcc": "{}.{}".format(*variant.cuda) if variant.cuda else "None",
         "pytorch": "{}.{}".format(*variant.torch),
         # Has no part in what is asked for.
         "cuda_arch_list": "9.0" if variant.cuda else "None",
         "gxx_below": str(request.gxx_below or _ANY_GXX),
     }
+    if request.gxx:
+        keys["cxx_compiler_version"] = request.gxx
     outputs = ["libflashinfer", *(["flashinfer"] if request.torch else [])]
     return {"keys": keys, "outputs": outputs, "glibc": request.glibc}

@@ -86,7 +86,14 @@ class TorchSource(Protocol):
     def missing_torch(self, minor: tuple[int, int], cuda: tuple[int, int] | None) -> str:
         """Why torch `minor` cannot be had for a build with `cuda`; empty if it can."""
 
-    def torch(self, minor: tuple[int, int], *, importable: bool, report: Report) -> TorchPart:
+    def torch(
+        self,
+        minor: tuple[int, int],
+        cuda: tuple[int, int] | None,
+        *,
+        importable: bool,
+        report: Report,
+    ) -> TorchPart:
         """A torch minor, with what it needs and what builds and installs packages.
 
         Raises:

@@ -65,8 +65,15 @@ class PyPI:
             )
         return ""
 
-    def torch(self, minor: tuple[int, int], *, importable: bool, report: Report) -> TorchPart:
-        """A torch minor, with what it needs and what builds and installs packages."""
+    def torch(
+        self,
+        minor: tuple[int, int],
+        cuda: tuple[int, int] | None,
+        *,
+        importable: bool,
+        report: Report,
+    ) -> TorchPart:
+        """A torch minor for a build with `cuda`, what it needs, and what installs packages."""
         locked = self._lock.torch(minor, _TAG)
         # All in one call: pip is asked once.
         wanted = [[build.wheel for build in locked.builds], *([w] for w in locked.requires)]
@@ -81,7 +88,7 @@ class PyPI:
         return TorchPart(
             specs=(
                 *(python_wheel_package(wheel, trees[wheel]) for wheel in locked.requires),
-                linked_torch_package(build.wheel, tree, libraries),
+                linked_torch_package(build.wheel, tree, libraries, cuda),
             ),
             inputs=_lines([build.wheel, *libraries, *locked.requires]),
             version=build.wheel.version,

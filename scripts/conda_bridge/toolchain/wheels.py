@@ -133,17 +133,32 @@ def python_wheel_package(wheel: LockedWheel, tree: Path) -> PackageSpec:
 
 
 def linked_torch_package(
-    wheel: LockedWheel, tree: Path, libraries: Sequence[LockedWheel]
+    wheel: LockedWheel,
+    tree: Path,
+    libraries: Sequence[LockedWheel],
+    cuda: tuple[int, int] | None,
 ) -> PackageSpec:
     """Torch as links to the unpacked wheel, whatever lies beside it in `tree` included.
 
     Links and not files: docs/toolchain.md has the measurements.
+
+    Args:
+        wheel: torch's.
+        tree: it, unpacked.
+        libraries: that lie beside it in `tree`.
+        cuda: of the variant that is built and tried with it. Where torch itself is of the other
+            kind, its build string says both: ``cpu_for_cuda130``. flashinfer's packages ask for
+            the kind of torch that they serve, and this one has to do for it on this machine.
     """
     site = tree / SITE
     metadata = HeaderParser().parsestr(
         next(site.glob("torch-*.dist-info")).joinpath("METADATA").read_text(encoding="utf-8")
     )
     flavour = "cpu" if wheel.version.endswith("+cpu") else "cuda"
+    if flavour == "cpu" and cuda:
+        flavour = "cpu_for_cuda{}{}".format(*cuda)
+    elif flavour == "cuda" and not cuda:
+        flavour = "cuda_for_cpu"
     return PackageSpec(
         "pytorch",
         Version(wheel.version).public,
