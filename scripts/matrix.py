@@ -8,6 +8,8 @@ Examples:
     python scripts/matrix.py --format table
     python scripts/matrix.py check dist --event release
     python scripts/matrix.py --update-golden
+    python scripts/matrix.py conda-args cu124_torch24
+    python scripts/matrix.py conda-args cu126 cpu_torch213 --json
 
 A run continues where the last one stopped, and builds the kernels once per CUDA. Exit status: 0 all
 built, 1 something is not built that was asked for by name or that can be built here, 2 unusable
@@ -27,7 +29,16 @@ import re
 import sys
 from pathlib import Path
 
-from conda_bridge import atomic, build_options, fan_out, matrix_plan, matrix_run, report
+from conda_bridge import (
+    atomic,
+    build_options,
+    conda_commands,
+    fan_out,
+    matrix_plan,
+    matrix_run,
+    report,
+    variants,
+)
 from conda_bridge.build_settings import Settings
 from conda_bridge.errors import BridgeError
 from conda_bridge.fan_out import EVENTS
@@ -85,6 +96,24 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="say what would run")
     run.add_argument("snakemake", nargs="*", help="further options for Snakemake, after --")
     commands.add_parser("report", parents=[what], help="what is built, without building")
+    conda = commands.add_parser(
+        "conda-args", help="what to type to build some variants with conda's own builders"
+    )
+    conda.add_argument(
+        "names",
+        nargs="*",
+        metavar="VARIANT",
+        help="cu124_torch24; or cu124, cpu; no name is all that conda-forge can build",
+    )
+    conda.add_argument("--all", action="store_true", help="the whole matrix")
+    conda.add_argument(
+        "-c", "--channel", action="append", default=[], help="a further channel, before conda-forge"
+    )
+    conda.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="where the variant file goes, if any"
+    )
+    conda.add_argument("--dry-run", action="store_true", help="write no file")
+    conda.add_argument("--json", action="store_true", help="print the commands as JSON")
     check = commands.add_parser("check", help="is a folder a complete release?")
     check.add_argument("folder", type=Path, help="with channel/, wheels/ and index/")
     check.add_argument("--event", choices=tuple(EVENTS), default="release", help=_EVENT_HELP)
@@ -128,6 +157,29 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
+def _conda_args(args: argparse.Namespace) -> int:
+    root = bootstrap.project_root()
+    specs = variants.load(root / "conda_build_config.yaml")
+    chosen = (
+        specs if args.all else conda_commands.choose(specs, args.names, anywhere=bool(args.channel))
+    )
+    name = "-".join(args.names) or ("all" if args.all else "conda-forge")
+    file = args.output or Path("build", "variants", f"{name}.yaml")
+    made = conda_commands.commands(specs, chosen, file=file, channels=args.channel)
+    if not args.dry_run:
+        made.write()
+    if args.json:
+        print(json.dumps(made.as_dict(), indent=2))
+        return 0
+    if made.file:
+        print(f"{'would write' if args.dry_run else 'wrote'} {made.file}")
+    for line in made.lacking:
+        print(line)
+    for command in made.commands.values():
+        print(command)
+    return 0
+
+
 def _show(line: str) -> None:
     """What Snakemake says, without what says nothing."""
     if line.strip() and not _NOISE.match(line):
@@ -166,10 +218,16 @@ def main() -> int:
     try:
         if args.command is None:
             if not (args.format or args.update_golden):
-                parser.error("one of run, report, check, --format and --update-golden is needed")
+                parser.error(
+                    "one of run, report, check, conda-args, --format and --update-golden is needed"
+                )
             return _fan_out(args)
         if args.command == "check":
             return _check(args)
+        if args.command == "conda-args":
+            if args.all and args.names:
+                parser.error("--all excludes names")
+            return _conda_args(args)
         if args.all and (args.variant or args.accelerator or args.library):
             parser.error("--all excludes --variant, --accelerator and --library")
         return _run(args)

@@ -170,8 +170,8 @@ def _rows(path: Path, *, on_conda_forge: bool) -> Iterator[_Row]:
             )
     common = tuple((key, pins[key][0].text) for key in _SINGLE)
     for index in range(rows):
-        items = {key: pins[key][index] for key in _ZIPPED}
-        yield _Row(_spec(items, common, on_conda_forge), items)
+        row = {key: pins[key][index] for key in _ZIPPED}
+        yield _Row(_spec(row, common, on_conda_forge), row)
 
 
 def as_config(specs: Sequence[VariantSpec], comment: str) -> str:
