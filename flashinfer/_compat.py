@@ -25,6 +25,7 @@ class Build(NamedTuple):
         variant: variant id, such as ``cu130_torch213``.
         version: full wheel version with the local part, such as ``0.1.6+cu130torch2.13``.
         public_version: the same without the local part.
+        conda_version: the public version as conda spells it, ``0.1.6.rc1`` for ``0.1.6rc1``.
         torch: torch minor, such as ``2.13``.
         cuda: CUDA version of the compiler, such as ``13.0.88``; empty for the CPU build.
         cxx11_abi: whether torch used the new ABI of C++ strings.
@@ -33,6 +34,7 @@ class Build(NamedTuple):
     variant: str
     version: str
     public_version: str
+    conda_version: str
     torch: str
     cuda: str
     cxx11_abi: bool
@@ -56,6 +58,7 @@ def read_build(info: ModuleType) -> Build:
         variant=info.VARIANT,
         version=info.VERSION,
         public_version=info.PUBLIC_VERSION,
+        conda_version=info.CONDA_VERSION,
         torch=info.TORCH,
         cuda=info.CUDA,
         cxx11_abi=info.CXX11_ABI,
@@ -90,7 +93,7 @@ def _commands(build: Build, runtime: str, torch_minor: str) -> str:
         f'  pip install "flashinfer=={wheel}" "torch=={torch_minor}.*"'
         f" --extra-index-url {index.rstrip('/')}/{runtime}/torch{torch_minor}/\n"
         f"  conda install -c {channel}"
-        f' "flashinfer={build.public_version}={build_string}*" "pytorch={torch_minor}"'
+        f' "flashinfer={build.conda_version}={build_string}*" "pytorch={torch_minor}"'
     )
 
 

@@ -116,7 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     conda.add_argument("--json", action="store_true", help="print the commands as JSON")
     check = commands.add_parser("check", help="is a folder a complete release?")
     check.add_argument("folder", type=Path, help="with channel/, wheels/ and index/")
-    check.add_argument("--event", choices=tuple(EVENTS), default="release", help=_EVENT_HELP)
+    # Without a default of its own: it would replace an --event that stands before the command.
+    check.add_argument(
+        "--event", choices=tuple(EVENTS), default=argparse.SUPPRESS, help=_EVENT_HELP
+    )
     check.add_argument("--json", action="store_true", help="print what is missing as JSON")
     build_options.add(check)
     return parser

@@ -149,7 +149,17 @@ class Job:
         lists = {"all": tools.inputs, "compiler": tools.compiler_inputs}
         atomic.write_text(inputs, json.dumps(lists, indent=1))
         torch = f", torch {tools.torch_version}" if tools.torch_version else ""
-        return [inputs], {"summary": f"{tools.provider}{torch}", "provider": tools.provider}
+        # With these two, conda's own builders use the same toolchain (docs/conda-builders.md).
+        channels = " ".join(tools.channels)
+        keys = " ".join(f"{key}={value}" for key, value in sorted(tools.variant_keys.items()))
+        log.line(f"channel {channels}")
+        log.line(f"variant keys {keys}")
+        return [inputs], {
+            "summary": f"{tools.provider}{torch}",
+            "provider": tools.provider,
+            "channels": channels,
+            "variant_keys": keys,
+        }
 
     @property
     def _inputs_file(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,14 +11,17 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import rattler
 
 import flashinfer
+from conda_bridge.label import Label, Variant
 from flashinfer import _build_info, _compat
 
 CUDA = _compat.Build(
     variant="cu130_torch213",
     version="0.1.6+cu130torch2.13",
     public_version="0.1.6",
+    conda_version="0.1.6",
     torch="2.13",
     cuda="13.0.88",
     cxx11_abi=True,
@@ -128,11 +132,32 @@ def test_a_broken_torch_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nightly_keeps_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     nightly = CUDA._replace(
-        version="0.1.6.dev20261122+cu130torch2.13.g1a2b3c4", public_version="0.1.6.dev20261122"
+        version="0.1.6.dev20261122+cu130torch2.13.g1a2b3c4",
+        public_version="0.1.6.dev20261122",
+        conda_version="0.1.6.dev20261122",
     )
     text = text_of(nightly, torch_of("2.11.0", "13.0"), monkeypatch)
     assert '"flashinfer==0.1.6.dev20261122+cu130torch2.11.g1a2b3c4"' in text
     assert '"flashinfer=0.1.6.dev20261122=cu130_torch211*"' in text
+
+
+@pytest.mark.parametrize("public", ["0.1.6rc1", "0.1.6a2.post1", "0.1.6b3.dev20261122"])
+def test_each_command_has_its_clients_spelling_of_a_version(
+    public: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip compares by PEP 440; to conda 0.1.6rc1 is another version than the package's."""
+    label = Label(Variant.parse("cu130_torch213"), public)
+    build = CUDA._replace(
+        version=label.wheel_version, public_version=public, conda_version=label.conda_version
+    )
+    wanted = Label(Variant.parse("cu130_torch211"), public)
+    text = text_of(build, torch_of("2.11.0", "13.0"), monkeypatch)
+    assert f'"flashinfer=={wanted.wheel_version}"' in text
+    [spec] = re.findall(r'"(flashinfer=[^"=]+=[^"]+)"', text)
+    package = rattler.PackageRecord(
+        "flashinfer", wanted.conda_version, wanted.conda_build, 0, "linux-64"
+    )
+    assert rattler.MatchSpec(spec).matches(package)
 
 
 def test_places_that_are_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
