@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import rattler
+from rattler.package import BuildString
 
 import flashinfer
 from conda_bridge.label import Label, Variant
@@ -155,7 +156,7 @@ def test_each_command_has_its_clients_spelling_of_a_version(
     assert f'"flashinfer=={wanted.wheel_version}"' in text
     [spec] = re.findall(r'"(flashinfer=[^"=]+=[^"]+)"', text)
     package = rattler.PackageRecord(
-        "flashinfer", wanted.conda_version, wanted.conda_build, 0, "linux-64"
+        "flashinfer", wanted.conda_version, BuildString(wanted.conda_build), 0, "linux-64"
     )
     assert rattler.MatchSpec(spec).matches(package)
 
