@@ -20,7 +20,7 @@ from .label import Label, Variant
 from .ledger import Ledger, file_digest
 from .progress import Progress
 from .stages import Outcome, Stage, StageFailed, first_missing, run_stages
-from .variants import DEFAULT_VARIANT, VariantSpec, load, select
+from .variants import CONFIG_FILE, DEFAULT_VARIANT, OTHER_CHANNELS, VariantSpec, load, select
 
 __all__ = ["BuildResult", "Pipeline", "Settings", "kernel_sources"]
 
@@ -182,6 +182,7 @@ class Pipeline:
                     "conda_file": label.conda_file,
                     "wheel_file": label.wheel_file,
                     "arch_list": spec.cuda_arch_list,
+                    "variant_file": CONFIG_FILE.name if spec.on_conda_forge else OTHER_CHANNELS,
                     "provider": supply.provider or "",
                     "missing": supply.missing,
                 }
