@@ -21,7 +21,7 @@ from conda_bridge import bootstrap
 bootstrap.ensure(__file__)
 
 from conda_bridge.bridge import Bridged, bridge
-from conda_bridge.errors import ArtifactError, BridgeError
+from conda_bridge.errors import BridgeError, StorageError
 
 SCHEMA = 1
 
@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
                     report=report,
                 )
         except OSError as error:
-            errors.append(ArtifactError(f"{error.strerror}: {error.filename}", where=str(package)))
+            error.filename = error.filename or str(args.output)  # a full disk has no name
+            errors.append(StorageError(error))
         except BridgeError as error:
             errors.append(error)
         else:

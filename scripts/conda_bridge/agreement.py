@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
 from .conda_package import CondaPackage
 from .dependencies import MatchSpec, pip_requirement, pip_specifier
 from .errors import ArtifactError, LabelMismatch
@@ -88,15 +90,17 @@ def requirements(binding: CondaPackage, label: Label) -> tuple[str, list[str]]:
         ArtifactError: a dependency that has no pip form, or another torch than the label's.
     """
     specs, where = _depends(binding)
-    requires_python = ""
-    requires_dist = []
+    pythons, others = [], []
     for spec in specs:
         if spec.name == "python":
-            requires_python = pip_specifier(spec.version, where)
+            pythons.append(pip_specifier(spec.version, where))
             continue
         translated = pip_requirement(spec, where, also=("libflashinfer",))
         if translated is not None:
-            requires_dist.append(translated)
+            others.append(translated)
+    # Builders order them differently, and may state one twice.
+    requires_python = _specifiers(",".join(filter(None, pythons)))
+    requires_dist = sorted(set(others))
     torch = "torch=={}.{}.*".format(*label.variant.torch)
     found = [text for text in requires_dist if text.startswith("torch")]
     if found != [torch]:
@@ -117,11 +121,11 @@ def library_of(binding: CondaPackage, label: Label) -> Path:
     """
     specs, where = _depends(binding)
     # conda-build writes "0.1.6 cpu_0" for what py-rattler-build writes "==0.1.6 cpu_0".
-    pins = [str(spec).replace(" ==", " ", 1) for spec in specs if spec.name == "libflashinfer"]
+    pins = {str(spec).replace(" ==", " ", 1) for spec in specs if spec.name == "libflashinfer"}
     expected = f"libflashinfer {label.conda_version} {label.lib_conda_build}"
-    if pins != [expected]:
+    if pins != {expected}:
         raise ArtifactError(
-            f"depends on {', '.join(pins) or 'no libflashinfer'}",
+            f"depends on {', '.join(sorted(pins)) or 'no libflashinfer'}",
             where=where,
             expected=expected,
             fix=REBUILD,
@@ -232,7 +236,7 @@ def check_source_metadata(
     pairs: tuple[tuple[str, object, object], ...] = (
         ("Name", source.name, "flashinfer"),
         ("Version", source.version, label.wheel_version),
-        ("Requires-Python", source.requires_python, requires_python),
+        ("Requires-Python", _specifiers(source.requires_python), requires_python),
         ("Requires-Dist", _normal(source.requires_dist), _normal(requires_dist)),
     )
     for key, found, expected in pairs:
@@ -243,6 +247,14 @@ def check_source_metadata(
                 expected=f"{expected!r}, as the conda package has it",
                 fix=REBUILD,
             )
+
+
+def _specifiers(text: str) -> str:
+    """A list of version specifiers in its one order; the text itself where it is none."""
+    try:
+        return str(SpecifierSet(text))
+    except InvalidSpecifier:
+        return text
 
 
 def _normal(texts: Iterable[str]) -> list[str]:

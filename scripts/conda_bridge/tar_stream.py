@@ -7,6 +7,7 @@ can neither fill the memory nor name a file outside the folder that it is for.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import tarfile
 import zipfile
@@ -113,7 +114,7 @@ class TarMember:
     executable: bool
     size: int
     link_target: str | None
-    _source: _Source = field(repr=False)
+    _source: Readable = field(repr=False)
     _where: str = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -137,6 +138,10 @@ class TarMember:
             self._left -= len(data)
             self._digest.update(data)
             yield data
+
+    def again(self, copy: Readable) -> TarMember:
+        """The same member unread, with its content to come from `copy`."""
+        return dataclasses.replace(self, _source=copy)
 
     def read(self) -> bytes:
         """The whole content."""

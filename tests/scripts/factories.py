@@ -19,6 +19,9 @@ LICENSE = b"Apache License\nVersion 2.0\n"
 MODULE = "site-packages/flashinfer/_C.abi3.so"
 BUILD_INFO = "site-packages/flashinfer/_build_info.py"
 
+# A member of a tar archive and its content.
+Member = tuple[tarfile.TarInfo, bytes]
+
 
 def label_of(variant: str = "cpu_torch213", **changes: Any) -> Label:
     """The label of version 0.1.6 of a variant."""
@@ -192,7 +195,7 @@ def package_files(payload: Mapping[str, bytes | None]) -> list[PackageFile]:
 # ------------------------------------------------------------ archives that are wrong
 
 
-def tar_bytes(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+def tar_bytes(members: Iterable[Member]) -> bytes:
     """A tar archive with exactly these members."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -201,7 +204,7 @@ def tar_bytes(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def tar_file(name: str, data: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
+def tar_file(name: str, data: bytes = b"", **attributes: Any) -> Member:
     """One member for :func:`tar_bytes`; a file unless ``type`` says otherwise."""
     header = tarfile.TarInfo(name)
     header.size = len(data)
@@ -231,10 +234,30 @@ def raw_conda(
     return path
 
 
+def tar_members(data: bytes) -> list[Member]:
+    """The members of a tar archive."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return [
+            (header, stream.read() if (stream := tar.extractfile(header)) else b"")
+            for header in tar.getmembers()
+        ]
+
+
+def unpacked(path: Path) -> tuple[list[Member], list[Member]]:
+    """The members of a ``.conda``: those of its payload, and those below ``info/``."""
+    stem = path.name.removesuffix(".conda")
+    with zipfile.ZipFile(path) as outer:
+        payload, info = (
+            tar_members(zstd.decompress(outer.read(f"{part}-{stem}.tar.zst")))
+            for part in ("pkg", "info")
+        )
+    return payload, info
+
+
 def info_tar(
     index: Mapping[str, object],
     paths: Iterable[Mapping[str, object]],
-    more: Iterable[tuple[tarfile.TarInfo, bytes]] = (),
+    more: Iterable[Member] = (),
 ) -> bytes:
     """An info archive with this index.json and paths.json."""
     return tar_bytes(

@@ -638,6 +638,12 @@ def test_a_file_that_only_one_of_them_has(tmp_path: Path) -> None:
     assert "in no conda package" in words[1]
 
 
+def test_byte_code_is_a_finding_in_the_package_and_not_missing_in_the_wheel(tmp_path: Path) -> None:
+    _, library, wheel = whole(tmp_path, CUDA)
+    conda = toy.write_conda(tmp_path, CUDA, files={f"{PACKAGE}/__pycache__/x.pyc": b"x"})
+    assert failed(verify([conda, library, wheel])) == {"files"}
+
+
 def test_one_package_is_compared_with_what_it_has(tmp_path: Path) -> None:
     _, library, wheel = whole(tmp_path, CUDA)
     assert verify([library, wheel]).artifacts[-1].facts["files"] == 2
