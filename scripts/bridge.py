@@ -30,7 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bridge.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("packages", nargs="+", type=Path, metavar="flashinfer-*.conda")
+    parser.add_argument(
+        "packages",
+        nargs="+",
+        type=Path,
+        metavar="flashinfer-*.conda",
+        help="or .tar.bz2, conda-build's older form",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("dist/wheels"), help="default: %(default)s"
     )

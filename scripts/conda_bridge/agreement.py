@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from . import conda_package
 from .conda_package import CondaPackage
 from .dependencies import MatchSpec, pip_requirement, pip_specifier
-from .errors import ArtifactError, LabelMismatch
-from .label import Label
+from .errors import ArtifactError, ConflictError, LabelMismatch
+from .label import CONDA_ENDINGS, Label
 from .wheel import Metadata, requirement
 
 __all__ = [
     "REBUILD",
     "check_build_info",
     "check_kind",
+    "check_same_files",
     "check_self_contained",
     "check_source_metadata",
     "library_of",
@@ -113,11 +114,34 @@ def requirements(binding: CondaPackage, label: Label) -> tuple[str, list[str]]:
     return requires_python, requires_dist
 
 
-def library_of(binding: CondaPackage, label: Label) -> Path:
-    """The ``libflashinfer`` that the package pins exactly, in the same folder.
+def check_same_files(one: CondaPackage, other: CondaPackage) -> None:
+    """Two packages of one name, ``.conda`` and ``.tar.bz2``, say that they install the same files.
 
     Raises:
-        ArtifactError: the pin is not that of the label, or the file is not there.
+        ConflictError: they do not.
+    """
+    ours, theirs = (
+        {entry.path: (entry.is_link or entry.sha256) for entry in package.paths.values()}
+        for package in (one, other)
+    )
+    differing = [path for path in {*ours, *theirs} if ours.get(path) != theirs.get(path)]
+    if differing:
+        raise ConflictError(
+            f"does not hold the files of {one.path.name} beside it: {min(differing)} differs",
+            where=str(other.path),
+            expected="the same files in both forms of a package",
+            fix="remove the one that is not meant",
+        )
+
+
+def library_of(binding: CondaPackage, label: Label) -> CondaPackage:
+    """The ``libflashinfer`` that the package pins exactly, in the same folder.
+
+    It may be there as ``.conda``, as ``.tar.bz2``, or as both with the same files.
+
+    Raises:
+        ArtifactError: the pin is not that of the label, or the file is not there or damaged.
+        ConflictError: it is there in both forms, with other files.
     """
     specs, where = _depends(binding)
     # conda-build writes "0.1.6 cpu_0" for what py-rattler-build writes "==0.1.6 cpu_0".
@@ -130,15 +154,21 @@ def library_of(binding: CondaPackage, label: Label) -> Path:
             expected=expected,
             fix=REBUILD,
         )
-    path = binding.path.with_name(label.lib_conda_file)
-    if not path.is_file():
+    names = [label.library.conda_stem + ending for ending in CONDA_ENDINGS]
+    found = [path for path in map(binding.path.with_name, names) if path.is_file()]
+    if not found:
         raise ArtifactError(
-            f"its libflashinfer is not there: {path}",
+            f"its libflashinfer is not there: {binding.path.with_name(names[0])}",
             where=binding.path.name,
-            expected=f"{path.name} in the same folder",
+            expected=f"{' or '.join(names)} in the same folder",
             fix="put both packages into one folder",
         )
-    return path
+    library, *others = map(conda_package.read, found)
+    for other in others:
+        check_same_files(library, other)
+        for _ in other.payload():  # and what it says of its files is true
+            pass
+    return library
 
 
 def read_build_info(text: bytes, where: str) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """Makes the wheel of a conda package: the same payload bytes, pip's names around them.
 
-Reads ``flashinfer-*.conda`` and the ``libflashinfer`` that it pins exactly, from the same folder,
-and compiles nothing. Everything that names the build has to agree before a byte is written: file
-name, ``index.json``, dependencies, ``_build_info.py`` and the metadata of the build.
+Reads a ``flashinfer`` package (``.conda`` or ``.tar.bz2``) and the ``libflashinfer`` that it pins
+exactly, from the same folder, and compiles nothing. Everything that names the build has to agree
+before a byte is written: file name, ``index.json``, dependencies, ``_build_info.py`` and the
+metadata of the build.
 
 The wheel is made of what is installed and of what the recipe says, in an order of its own. Which
 builder wrote the packages, in what order, with which permissions and with what remarks of its own,
@@ -142,7 +143,7 @@ def bridge(
     """Writes the wheel of the conda package `package` into the folder `output`.
 
     Args:
-        package: a ``flashinfer-*.conda``; its ``libflashinfer`` is beside it.
+        package: a ``flashinfer`` package; its ``libflashinfer`` is beside it.
         output: where the wheel goes.
         platform_tag: ``linux_x86_64``; ``auto``, the lowest manylinux policy that the libraries
             reach; or one policy, e.g. ``manylinux_2_28_x86_64``, which has to be true.
@@ -158,7 +159,8 @@ def bridge(
         LabelMismatch: PyPI's torch of that minor has the other C++ ABI, or the libraries do not
             reach the policy of `platform_tag`.
         ConfigError: `platform_tag` is no policy.
-        ConflictError: the wheel is there with other bytes.
+        ConflictError: the wheel is there with other bytes, or the ``libflashinfer`` in two forms
+            with other files.
     """
     started = time.monotonic()
     plan = _Plan.make(package, platform_tag)
@@ -270,6 +272,12 @@ class _Plan:
 
     @classmethod
     def make(cls, package: Path, platform_tag: str) -> _Plan:
+        if not package.is_file():
+            raise ArtifactError(
+                "is a folder" if package.is_dir() else "there is no such file",
+                where=str(package),
+                expected="a flashinfer package (.conda, .tar.bz2), its libflashinfer beside it",
+            )
         if package.name.startswith("libflashinfer-"):
             raise LabelError(
                 "this package is a part of the wheel of flashinfer",
@@ -281,7 +289,7 @@ class _Plan:
         check_kind(binding)
         check_self_contained(binding)
         requires_python, requires_dist = requirements(binding, label)
-        library = conda_package.read(library_of(binding, label))
+        library = library_of(binding, label)
         check_self_contained(library)
         if _LIBRARY not in library.paths:
             raise ArtifactError("the file is missing", where=f"{library.path.name}: {_LIBRARY}")

@@ -49,7 +49,7 @@ def check_conda(
     """Runs every check of one conda package.
 
     Args:
-        path: ``flashinfer-*.conda`` or ``libflashinfer-*.conda``.
+        path: ``flashinfer-*`` or ``libflashinfer-*``, ``.conda`` or ``.tar.bz2``.
         report: takes checks, findings and facts.
         arch_list: the GPU architectures that were asked for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import tarfile
@@ -195,10 +196,10 @@ def package_files(payload: Mapping[str, bytes | None]) -> list[PackageFile]:
 # ------------------------------------------------------------ archives that are wrong
 
 
-def tar_bytes(members: Iterable[Member]) -> bytes:
+def tar_bytes(members: Iterable[Member], *, format: int = tarfile.PAX_FORMAT) -> bytes:
     """A tar archive with exactly these members."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
         for header, data in members:
             tar.addfile(header, io.BytesIO(data))
     return buffer.getvalue()
@@ -238,7 +239,10 @@ def tar_members(data: bytes) -> list[Member]:
     """The members of a tar archive."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return [
-            (header, stream.read() if (stream := tar.extractfile(header)) else b"")
+            (
+                header,
+                stream.read() if header.isreg() and (stream := tar.extractfile(header)) else b"",
+            )
             for header in tar.getmembers()
         ]
 
@@ -252,6 +256,20 @@ def unpacked(path: Path) -> tuple[list[Member], list[Member]]:
             for part in ("pkg", "info")
         )
     return payload, info
+
+
+def raw_tar_bz2(path: Path, members: Iterable[Member], *, format: int = tarfile.PAX_FORMAT) -> Path:
+    """Writes a ``.tar.bz2`` with exactly these members, checking nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bz2.compress(tar_bytes(members, format=format)))
+    return path
+
+
+def as_tar_bz2(path: Path, into: Path | None = None) -> Path:
+    """Writes a ``.conda`` in the older form of conda-build, ``info/`` first; returns that."""
+    payload, info = unpacked(path)
+    name = path.name.removesuffix(".conda") + ".tar.bz2"
+    return raw_tar_bz2((into or path.parent) / name, [*info, *payload])
 
 
 def info_tar(

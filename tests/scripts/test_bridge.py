@@ -652,6 +652,24 @@ def test_program_dry_run_conflict_and_overwrite(root: Path, tmp_path: Path) -> N
     assert done.stdout.startswith("written")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere/flashinfer-0.1.6-cpu_torch213_0.conda", "there is no such file"),
+        ("nowhere/flashinfer-0.1.6-cpu_torch213_0.tar.bz2", "there is no such file"),
+        ("nowhere/*.conda", "there is no such file"),
+        ("", "is a folder"),
+    ],
+)
+def test_program_names_a_path_that_is_not_there(
+    root: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    done = program(root, tmp_path / name, "-o", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"error: {tmp_path / name}: {words}\n  expected: a flashinfer package" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_program_help_has_an_example(root: Path) -> None:
     done = program(root, "--help")
     assert done.returncode == 0

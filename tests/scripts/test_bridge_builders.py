@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conda_bridge.bridge import bridge
-from conda_bridge.errors import ArtifactError
+from conda_bridge.errors import ArtifactError, ConflictError, LabelError
 
 LABEL = label_of()
 # A file of several pieces, an empty one, names that sort by bytes and not by letters.
@@ -135,6 +137,99 @@ def test_folders_in_the_archive_do_not_count(
 
     changes: dict[str, Any] = {part: with_folders}
     assert bridge(packed_again(reference, tmp_path, **changes), tmp_path).path.read_bytes() == wheel
+
+
+# ------------------------------------------------------------ .tar.bz2
+
+
+@pytest.mark.parametrize("old", ["both", "flashinfer", "libflashinfer"])
+def test_the_older_form_of_either_package(
+    tmp_path: Path, reference: Path, wheel: bytes, old: str
+) -> None:
+    package, library = copied(reference, tmp_path)
+    if old != "libflashinfer":
+        package = in_the_older_form(package)
+    if old != "flashinfer":
+        library = in_the_older_form(library)
+    made = bridge(package, tmp_path / "out")
+    assert made.path.read_bytes() == wheel
+    assert (made.package, made.library) == (package, library)
+    assert bridge(package, tmp_path / "dry", dry_run=True).payload == made.payload
+    assert not (tmp_path / "dry").exists()
+
+
+def copied(reference: Path, folder: Path) -> tuple[Path, Path]:
+    package = Path(shutil.copy(reference / LABEL.conda_file, folder))
+    return package, Path(shutil.copy(reference / LABEL.lib_conda_file, folder))
+
+
+def in_the_older_form(path: Path) -> Path:
+    made = factories.as_tar_bz2(path)
+    path.unlink()
+    return made
+
+
+@given(data=st.data())
+@settings(
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_order_of_members_of_the_older_form(
+    tmp_path: Path, reference: Path, wheel: bytes, data: st.DataObject
+) -> None:
+    for name in (LABEL.conda_stem, LABEL.library.conda_stem):
+        payload, info = factories.unpacked(reference / f"{name}.conda")
+        order = data.draw(st.permutations([*payload, *info]))
+        factories.raw_tar_bz2(tmp_path / f"{name}.tar.bz2", order)
+    made = bridge(tmp_path / f"{LABEL.conda_stem}.tar.bz2", tmp_path / "out", overwrite=True)
+    assert made.path.read_bytes() == wheel
+
+
+def test_a_library_in_both_forms_has_to_be_one(
+    tmp_path: Path, reference: Path, wheel: bytes
+) -> None:
+    package, library = copied(reference, tmp_path)
+    other = factories.as_tar_bz2(library)
+    assert bridge(package, tmp_path / "out").path.read_bytes() == wheel
+    factories.write_library(tmp_path / "b", LABEL, files={"include/flashinfer/api.h": b"other\n"})
+    factories.as_tar_bz2(tmp_path / "b" / LABEL.lib_conda_file, tmp_path)
+    for dry_run in (True, False):
+        with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs") as caught:
+            bridge(package, tmp_path / "none", dry_run=dry_run)
+        assert str(other) in str(caught.value)
+        assert library.name in str(caught.value)
+        assert not (tmp_path / "none").exists()
+    other.write_bytes(other.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=re.escape(other.name)):
+        bridge(package, tmp_path / "none")
+    library.unlink()
+    with pytest.raises(ArtifactError, match=re.escape(other.name)):
+        bridge(package, tmp_path / "none")
+    other.unlink()
+    with pytest.raises(ArtifactError, match=re.escape(f"{library.name} or {other.name} in the")):
+        bridge(package, tmp_path / "none")
+
+
+def test_a_library_that_lies_of_its_files_in_one_form(tmp_path: Path, reference: Path) -> None:
+    """paths.json is the other's, the files are not."""
+    package, library = copied(reference, tmp_path)
+    payload, info = factories.unpacked(library)
+    [header] = [header for header, _ in payload if header.name.endswith("api.h")]
+    lies = [(head, data[::-1] if head is header else data) for head, data in payload]
+    other = factories.raw_tar_bz2(tmp_path / f"{LABEL.library.conda_stem}.tar.bz2", [*info, *lies])
+    with pytest.raises(ArtifactError, match=r"api\.h: sha256 is") as caught:
+        bridge(package, tmp_path / "out")
+    assert other.name in str(caught.value)
+
+
+def test_an_older_package_of_another_name_has_no_wheel(tmp_path: Path) -> None:
+    for name in ("numpy-2.0-py311_0.tar.bz2", "flashinfer-0.1.6-py311_0.tar.bz2"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(LabelError, match=re.escape(name)):
+            bridge(tmp_path / name, tmp_path / "out")
+    library = f"{LABEL.library.conda_stem}.tar.bz2"
+    (tmp_path / library).write_bytes(b"")
+    with pytest.raises(LabelError, match="give the flashinfer package"):
+        bridge(tmp_path / library, tmp_path / "out")
 
 
 # ------------------------------------------------------------ what builders say of themselves
