@@ -21,7 +21,7 @@ from conda_bridge import bootstrap
 bootstrap.ensure(__file__)
 
 from conda_bridge.bridge import Bridged, bridge
-from conda_bridge.errors import ArtifactError, BridgeError
+from conda_bridge.errors import BridgeError, StorageError
 
 SCHEMA = 1
 
@@ -30,7 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bridge.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("packages", nargs="+", type=Path, metavar="flashinfer-*.conda")
+    parser.add_argument(
+        "packages",
+        nargs="+",
+        type=Path,
+        metavar="flashinfer-*.conda",
+        help="or .tar.bz2, conda-build's older form",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("dist/wheels"), help="default: %(default)s"
     )
@@ -65,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
                     report=report,
                 )
         except OSError as error:
-            errors.append(ArtifactError(f"{error.strerror}: {error.filename}", where=str(package)))
+            error.filename = error.filename or str(args.output)  # a full disk has no name
+            errors.append(StorageError(error))
         except BridgeError as error:
             errors.append(error)
         else:

@@ -5,7 +5,7 @@ Examples:
     python scripts/compare.py a/libflashinfer-0.1.6-cpu_0.conda b/libflashinfer-0.1.6-cpu_0.conda
     python scripts/compare.py dist/channel/linux-64 croot/linux-64 --json
 
-Times, compression and what a builder keeps of itself do not count.
+Times, compression, the form (.conda or .tar.bz2) and what a builder keeps of itself do not count.
 
 Exit status: 0 the same, 1 a difference, 2 an input that cannot be read.
 """
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("left", type=Path, help="a .conda file, or a folder that holds some")
+    parser.add_argument("left", type=Path, help="a .conda or .tar.bz2, or a folder of them")
     parser.add_argument("right", type=Path, help="of the same kind")
     parser.add_argument("--builders", action="store_true", help="also list what does not count")
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -24,7 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from conda_bridge.errors import BridgeError, LabelError
-from conda_bridge.label import LIBRARY_NAME, Label, LibraryLabel, Variant
+from conda_bridge.label import (
+    CONDA_ENDINGS,
+    LIBRARY_NAME,
+    Label,
+    LibraryLabel,
+    Variant,
+    split_conda_file,
+)
 
 _MEANING = {
     "variant": "variant",
@@ -66,12 +73,12 @@ def _parse_file(name: str) -> Label | LibraryLabel:
         return Label.parse_wheel_file(name)
     if name.startswith(f"{LIBRARY_NAME}-"):
         return Label.parse_lib_conda_file(name)
-    if name.endswith(".conda"):
+    if split_conda_file(name)[1]:
         return Label.parse_conda_file(name)
     raise LabelError(
         "neither a wheel nor a conda package",
         where=name,
-        expected="a name ending in .whl or .conda",
+        expected=f"a name ending in .whl, {' or '.join(CONDA_ENDINGS)}",
     )
 
 

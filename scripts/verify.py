@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "artifacts", nargs="+", type=Path, help=".whl and .conda files, or folders of them"
+        "artifacts", nargs="+", type=Path, help=".whl, .conda, .tar.bz2, or folders of them"
     )
     parser.add_argument(
         "--arch",

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from pathlib import Path
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from . import conda_package
 from .conda_package import CondaPackage
 from .dependencies import MatchSpec, pip_requirement, pip_specifier
-from .errors import ArtifactError, LabelMismatch
-from .label import Label
+from .errors import ArtifactError, ConflictError, LabelMismatch
+from .label import CONDA_ENDINGS, Label
 from .wheel import Metadata, requirement
 
 __all__ = [
     "REBUILD",
     "check_build_info",
     "check_kind",
+    "check_same_files",
     "check_self_contained",
     "check_source_metadata",
     "library_of",
@@ -88,15 +91,17 @@ def requirements(binding: CondaPackage, label: Label) -> tuple[str, list[str]]:
         ArtifactError: a dependency that has no pip form, or another torch than the label's.
     """
     specs, where = _depends(binding)
-    requires_python = ""
-    requires_dist = []
+    pythons, others = [], []
     for spec in specs:
         if spec.name == "python":
-            requires_python = pip_specifier(spec.version, where)
+            pythons.append(pip_specifier(spec.version, where))
             continue
         translated = pip_requirement(spec, where, also=("libflashinfer",))
         if translated is not None:
-            requires_dist.append(translated)
+            others.append(translated)
+    # Builders order them differently, and may state one twice.
+    requires_python = _specifiers(",".join(filter(None, pythons)))
+    requires_dist = sorted(set(others))
     torch = "torch=={}.{}.*".format(*label.variant.torch)
     found = [text for text in requires_dist if text.startswith("torch")]
     if found != [torch]:
@@ -109,32 +114,61 @@ def requirements(binding: CondaPackage, label: Label) -> tuple[str, list[str]]:
     return requires_python, requires_dist
 
 
-def library_of(binding: CondaPackage, label: Label) -> Path:
-    """The ``libflashinfer`` that the package pins exactly, in the same folder.
+def check_same_files(one: CondaPackage, other: CondaPackage) -> None:
+    """Two packages of one name, ``.conda`` and ``.tar.bz2``, say that they install the same files.
 
     Raises:
-        ArtifactError: the pin is not that of the label, or the file is not there.
+        ConflictError: they do not.
+    """
+    ours, theirs = (
+        {entry.path: (entry.is_link or entry.sha256) for entry in package.paths.values()}
+        for package in (one, other)
+    )
+    differing = [path for path in {*ours, *theirs} if ours.get(path) != theirs.get(path)]
+    if differing:
+        raise ConflictError(
+            f"does not hold the files of {one.path.name} beside it: {min(differing)} differs",
+            where=str(other.path),
+            expected="the same files in both forms of a package",
+            fix="remove the one that is not meant",
+        )
+
+
+def library_of(binding: CondaPackage, label: Label) -> CondaPackage:
+    """The ``libflashinfer`` that the package pins exactly, in the same folder.
+
+    It may be there as ``.conda``, as ``.tar.bz2``, or as both with the same files.
+
+    Raises:
+        ArtifactError: the pin is not that of the label, or the file is not there or damaged.
+        ConflictError: it is there in both forms, with other files.
     """
     specs, where = _depends(binding)
     # conda-build writes "0.1.6 cpu_0" for what py-rattler-build writes "==0.1.6 cpu_0".
-    pins = [str(spec).replace(" ==", " ", 1) for spec in specs if spec.name == "libflashinfer"]
+    pins = {str(spec).replace(" ==", " ", 1) for spec in specs if spec.name == "libflashinfer"}
     expected = f"libflashinfer {label.conda_version} {label.lib_conda_build}"
-    if pins != [expected]:
+    if pins != {expected}:
         raise ArtifactError(
-            f"depends on {', '.join(pins) or 'no libflashinfer'}",
+            f"depends on {', '.join(sorted(pins)) or 'no libflashinfer'}",
             where=where,
             expected=expected,
             fix=REBUILD,
         )
-    path = binding.path.with_name(label.lib_conda_file)
-    if not path.is_file():
+    names = [label.library.conda_stem + ending for ending in CONDA_ENDINGS]
+    found = [path for path in map(binding.path.with_name, names) if path.is_file()]
+    if not found:
         raise ArtifactError(
-            f"its libflashinfer is not there: {path}",
+            f"its libflashinfer is not there: {binding.path.with_name(names[0])}",
             where=binding.path.name,
-            expected=f"{path.name} in the same folder",
+            expected=f"{' or '.join(names)} in the same folder",
             fix="put both packages into one folder",
         )
-    return path
+    library, *others = map(conda_package.read, found)
+    for other in others:
+        check_same_files(library, other)
+        for _ in other.payload():  # and what it says of its files is true
+            pass
+    return library
 
 
 def read_build_info(text: bytes, where: str) -> dict[str, object]:
@@ -232,7 +266,7 @@ def check_source_metadata(
     pairs: tuple[tuple[str, object, object], ...] = (
         ("Name", source.name, "flashinfer"),
         ("Version", source.version, label.wheel_version),
-        ("Requires-Python", source.requires_python, requires_python),
+        ("Requires-Python", _specifiers(source.requires_python), requires_python),
         ("Requires-Dist", _normal(source.requires_dist), _normal(requires_dist)),
     )
     for key, found, expected in pairs:
@@ -243,6 +277,14 @@ def check_source_metadata(
                 expected=f"{expected!r}, as the conda package has it",
                 fix=REBUILD,
             )
+
+
+def _specifiers(text: str) -> str:
+    """A list of version specifiers in its one order; the text itself where it is none."""
+    try:
+        return str(SpecifierSet(text))
+    except InvalidSpecifier:
+        return text
 
 
 def _normal(texts: Iterable[str]) -> list[str]:

@@ -1,19 +1,26 @@
 """Makes the wheel of a conda package: the same payload bytes, pip's names around them.
 
-Reads ``flashinfer-*.conda`` and the ``libflashinfer`` that it pins exactly, from the same folder,
-and compiles nothing. Everything that names the build has to agree before a byte is written: file
-name, ``index.json``, dependencies, ``_build_info.py`` and the metadata of the build.
+Reads a ``flashinfer`` package (``.conda`` or ``.tar.bz2``) and the ``libflashinfer`` that it pins
+exactly, from the same folder, and compiles nothing. Everything that names the build has to agree
+before a byte is written: file name, ``index.json``, dependencies, ``_build_info.py`` and the
+metadata of the build.
+
+The wheel is made of what is installed and of what the recipe says, in an order of its own. Which
+builder wrote the packages, in what order, with which permissions and with what remarks of its own,
+is not seen in its bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit, urlunsplit
 
 from . import atomic, conda_package, elf, manylinux
 from .agreement import (
@@ -29,6 +36,7 @@ from .conda_package import CondaPackage
 from .conda_writer import default_timestamp
 from .deflate_zip import PIECE
 from .errors import ArtifactError, ConflictError, LabelError
+from .in_order import in_order
 from .label import Label
 from .member_names import Names
 from .tar_stream import TarMember
@@ -44,14 +52,9 @@ _BUILD_INFO = "flashinfer/_build_info.py"
 _METADATA_LIMIT = 4 << 20
 _LIBRARY_LIMIT = 4 << 30  # of a shared object that is read whole, to look into it
 _MAX_MEMBERS = 200_000
-_URL_LABELS = {
-    "home": "Homepage",
-    "homepage": "Homepage",
-    "dev_url": "Repository",
-    "repository": "Repository",
-    "doc_url": "Documentation",
-    "documentation": "Documentation",
-}
+# What both recipes state and every builder writes. Other addresses are for [project.urls] of
+# pyproject.toml, which reaches the wheel by the source's metadata.
+_URL_LABELS = {"home": "Homepage", "dev_url": "Repository"}
 
 Report = Callable[[int, int], None]
 
@@ -105,12 +108,12 @@ def wheel_path(package: str, path: str) -> str | None:
 
     Returns:
         The path in the wheel, or None for what stays behind: a ``.dist-info`` file, which is
-        written anew, and the recipe's own tests.
+        written anew, the recipe's own tests, and byte code, which installers write themselves.
 
     Raises:
         ArtifactError: a file that has no place in the wheel.
     """
-    if path.startswith(f"{_TESTS}{package}/"):
+    if path.startswith(f"{_TESTS}{package}/") or "__pycache__" in path.split("/")[:-1]:
         return None
     if package == "libflashinfer":
         if path.startswith(("lib/", "include/flashinfer/")):
@@ -140,7 +143,7 @@ def bridge(
     """Writes the wheel of the conda package `package` into the folder `output`.
 
     Args:
-        package: a ``flashinfer-*.conda``; its ``libflashinfer`` is beside it.
+        package: a ``flashinfer`` package; its ``libflashinfer`` is beside it.
         output: where the wheel goes.
         platform_tag: ``linux_x86_64``; ``auto``, the lowest manylinux policy that the libraries
             reach; or one policy, e.g. ``manylinux_2_28_x86_64``, which has to be true.
@@ -156,7 +159,8 @@ def bridge(
         LabelMismatch: PyPI's torch of that minor has the other C++ ABI, or the libraries do not
             reach the policy of `platform_tag`.
         ConfigError: `platform_tag` is no policy.
-        ConflictError: the wheel is there with other bytes.
+        ConflictError: the wheel is there with other bytes, or the ``libflashinfer`` in two forms
+            with other files.
     """
     started = time.monotonic()
     plan = _Plan.make(package, platform_tag)
@@ -164,7 +168,7 @@ def bridge(
     progress = _Progress(report, total)
     target = output / plan.file_name
     if dry_run:
-        plan.run(None, progress)
+        plan.check(progress)
         outcome, digest, size = "checked", "", 0
     else:
         outcome, digest, size = _write(plan, target, overwrite, threads, progress)
@@ -201,7 +205,7 @@ def _write(
             with WheelWriter(
                 stream, plan.stem, timestamp=default_timestamp(), threads=threads
             ) as wheel:
-                plan.run(wheel, progress)
+                plan.write(wheel, target.parent, progress)
             stream.flush()
             size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
@@ -268,6 +272,12 @@ class _Plan:
 
     @classmethod
     def make(cls, package: Path, platform_tag: str) -> _Plan:
+        if not package.is_file():
+            raise ArtifactError(
+                "is a folder" if package.is_dir() else "there is no such file",
+                where=str(package),
+                expected="a flashinfer package (.conda, .tar.bz2), its libflashinfer beside it",
+            )
         if package.name.startswith("libflashinfer-"):
             raise LabelError(
                 "this package is a part of the wheel of flashinfer",
@@ -279,7 +289,7 @@ class _Plan:
         check_kind(binding)
         check_self_contained(binding)
         requires_python, requires_dist = requirements(binding, label)
-        library = conda_package.read(library_of(binding, label))
+        library = library_of(binding, label)
         check_self_contained(library)
         if _LIBRARY not in library.paths:
             raise ArtifactError("the file is missing", where=f"{library.path.name}: {_LIBRARY}")
@@ -296,17 +306,39 @@ class _Plan:
             Names(package.name, _MAX_MEMBERS),
         )
 
-    def run(self, wheel: WheelWriter | None, progress: _Progress) -> None:
-        """Reads and checks both payloads, and writes them to `wheel` if there is one."""
+    def check(self, progress: _Progress) -> None:
+        """Reads and checks both payloads, and writes nothing."""
         for package in (self.binding, self.library):
-            for member in package.payload():
-                self._take(package, member, wheel, progress)
-            if package is self.binding:
-                self._check_content()
+            self._run(package, package.payload(), None, progress)
+        self._metadata().render()
+
+    def write(self, wheel: WheelWriter, folder: Path, progress: _Progress) -> None:
+        """Reads and checks both payloads, and writes them to `wheel`.
+
+        Args:
+            wheel: takes the members in one order, by the bytes of their paths, the binding's first.
+            folder: where members wait that a package has before their turn.
+            progress: is told of every piece.
+        """
+        for package in (self.binding, self.library):
+            order = sorted(package.paths, key=str.encode)
+            with contextlib.closing(in_order(package.payload(), order, folder)) as members:
+                self._run(package, members, wheel, progress)
         metadata = self._metadata()
-        if wheel is not None:
-            build_number = self.label.build_number
-            wheel.finish(metadata, self.tag, self.binding.licenses, build_number=build_number)
+        build_number = self.label.build_number
+        wheel.finish(metadata, self.tag, self.binding.licenses, build_number=build_number)
+
+    def _run(
+        self,
+        package: CondaPackage,
+        members: Iterable[TarMember],
+        wheel: WheelWriter | None,
+        progress: _Progress,
+    ) -> None:
+        for member in members:
+            self._take(package, member, wheel, progress)
+        if package is self.binding:
+            self._check_content()
 
     def _take(
         self,
@@ -326,12 +358,14 @@ class _Plan:
         self.names.add(path)
         self.payload.append(path)
         self.payload_bytes += member.size
+        # Not what the archive says: that is the umask or the copying of whoever packed it.
+        executable = _is_library(path)
         if path == _BUILD_INFO:
             self.build_info = _small(member, where)
             if wheel is not None:
-                wheel.add(path, self.build_info, executable=member.executable)
+                wheel.add(path, self.build_info, executable=executable)
         elif wheel is not None:
-            wheel.add_member(path, member, progress.chunks(member))
+            wheel.add_member(path, member, progress.chunks(member), executable=executable)
         else:
             for _ in progress.chunks(member):
                 pass
@@ -339,6 +373,8 @@ class _Plan:
     def _take_dist_info(self, member: TarMember, where: str) -> None:
         """The build's own metadata: read, and written anew in :meth:`_metadata`."""
         folder, _, name = member.path.removeprefix(_SITE).partition("/")
+        if not folder.endswith(".dist-info"):
+            return  # byte code
         if folder != f"{self.stem}.dist-info":
             raise ArtifactError(
                 "metadata of another version",
@@ -369,7 +405,7 @@ class _Plan:
         urls = {
             label: value
             for key, label in _URL_LABELS.items()
-            if isinstance(value := _first(about.get(key)), str) and value
+            if (value := _address(about.get(key)))
         }
         described = source.description.strip()
         license_text = about.get("license") or self.binding.index.get("license")
@@ -386,8 +422,8 @@ class _Plan:
             requires_dist=self.requires_dist,
             license_expression=str(license_text or ""),
             license_files=tuple(self.binding.licenses),
-            summary=source.summary or str(about.get("summary") or ""),
-            description=described or str(about.get("description") or ""),
+            summary=source.summary or str(about.get("summary") or "").strip(),
+            description=described or str(about.get("description") or "").strip(),
             description_type=source.description_type if described else "text/plain",
             keywords=source.keywords,
             classifiers=source.classifiers,
@@ -414,9 +450,19 @@ def _platform(wanted: str, packages: Sequence[CondaPackage]) -> str:
     return manylinux.choose_tag(wanted, libraries)
 
 
-def _first(value: object) -> object:
-    """conda-build writes a URL as a string or as a list."""
-    return value[0] if isinstance(value, list) and value else value
+def _address(value: object) -> str:
+    """The address in ``about.json``, as rattler-build writes it; empty where there is none.
+
+    conda-build has it as a string or a list, and in the recipe's own spelling.
+    """
+    first = value[0] if isinstance(value, list) and value else value
+    if not isinstance(first, str):
+        return ""
+    try:
+        scheme, host, path, query, fragment = urlsplit(first.strip())
+    except ValueError as error:
+        raise ArtifactError(f"{first!r}: {error}", where="info/about.json") from error
+    return urlunsplit((scheme, host.lower(), path or "/" if host else path, query, fragment))
 
 
 def _small(member: TarMember, where: str, limit: int = _METADATA_LIMIT) -> bytes:

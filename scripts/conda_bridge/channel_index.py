@@ -40,6 +40,8 @@ _KEYS = (
     *("flags", "license", "license_family", "name", "noarch", "platform"),
     *("python_site_packages_path", "subdir", "timestamp", "track_features", "version"),
 )
+# Where repodata.json has the packages of either form.
+_SECTIONS = {"packages": ".tar.bz2", "packages.conda": ".conda"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 _PLAIN, _COMPRESSED = "repodata.json", "repodata.json.zst"
@@ -129,11 +131,14 @@ def consistent(channel: Path, subdir: str) -> bool:
 
 
 def _records(text: bytes) -> Records:
-    records = json.loads(text)["packages.conda"]
-    for name, record in records.items():
-        if not _SHA256.fullmatch(record["sha256"]):
-            raise ValueError(f"the sha256 of {name}")
-    return dict(records)
+    document = json.loads(text)
+    records: Records = {}
+    for key, ending in _SECTIONS.items():
+        for name, record in document[key].items():
+            if not name.endswith(ending) or not _SHA256.fullmatch(record["sha256"]):
+                raise ValueError(f"the entry of {name} in {key}")
+            records[name] = record
+    return records
 
 
 def _twin(channel: Path, subdir: str) -> Records | None:
@@ -148,8 +153,10 @@ def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str,
     """The files of a subdir, by name: ``repodata.json`` and its compressed form."""
     document = {
         "info": {"subdir": subdir},
-        "packages": {},
-        "packages.conda": records,
+        **{
+            key: {name: record for name, record in records.items() if name.endswith(ending)}
+            for key, ending in _SECTIONS.items()
+        },
         "removed": [],
         "repodata_version": 1,
     }

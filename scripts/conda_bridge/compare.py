@@ -1,4 +1,4 @@
-"""Are two conda packages the same by content? For packages of different builders.
+"""Are two conda packages the same by content? For packages of different builders, in either form.
 
 Compared are the file name, ``info/index.json`` but for the time, what ``info/about.json`` says for
 people, licences, the members of ``info/`` that an installer acts on, the list of files, and each
@@ -18,6 +18,7 @@ from typing import Any
 from . import conda_package
 from .conda_package import CondaPackage
 from .errors import ArtifactError
+from .label import CONDA_ENDINGS, split_conda_file
 
 __all__ = ["Comparison", "Difference", "compare", "compare_all"]
 
@@ -93,13 +94,21 @@ def compare_all(left: Path, right: Path) -> list[Comparison]:
     """Compares two packages, or the packages of two folders by their names.
 
     Args:
-        left: a ``.conda``, or a folder that holds some.
-        right: of the same kind.
+        left: a package, or a folder that holds some.
+        right: of the same kind. In folders a ``.conda`` is compared with a ``.tar.bz2`` where one
+            side has no other form of that package.
 
     Raises:
-        ArtifactError: not two files or two folders, a folder without a package, or a package that
-            is damaged.
+        ArtifactError: not two files or two folders, nothing there, a folder without a package, or a
+            package that is damaged.
     """
+    for path in (left, right):
+        if not path.exists():
+            raise ArtifactError(
+                "there is no such file or folder",
+                where=str(path),
+                expected=f"a conda package ({' or '.join(CONDA_ENDINGS)}), or a folder of them",
+            )
     if left.is_dir() != right.is_dir():
         raise ArtifactError(
             "a folder and a file", where=f"{left} {right}", expected="two packages or two folders"
@@ -107,12 +116,26 @@ def compare_all(left: Path, right: Path) -> list[Comparison]:
     if not left.is_dir():
         return [compare(left, right)]
     ours, theirs = _packages(left), _packages(right)
-    return [
-        compare(ours[name], theirs[name])
-        if name in ours and name in theirs
-        else Comparison(name, 0, (_presence("name", name, name in ours),), ())
-        for name in sorted({*ours, *theirs})
+    found = []
+    for stem in sorted({*ours, *theirs}):
+        one, other = ours.get(stem, {}), theirs.get(stem, {})
+        if one and other:
+            found += [compare(*pair) for pair in _pairs(one, other)]
+        else:
+            found += [
+                Comparison(path.name, 0, (_presence("name", path.name, bool(one)),), ())
+                for path in (one or other).values()
+            ]
+    return found
+
+
+def _pairs(ours: Mapping[str, Path], theirs: Mapping[str, Path]) -> list[tuple[Path, Path]]:
+    """The files of one package by their endings: like with like, what has no like with another."""
+    pairs = [
+        (ours.get(ending) or min(ours.values()), theirs.get(ending) or min(theirs.values()))
+        for ending in sorted({*ours, *theirs})
     ]
+    return list(dict.fromkeys(pairs))
 
 
 def compare(left: Path, right: Path) -> Comparison:
@@ -124,7 +147,8 @@ def compare(left: Path, right: Path) -> Comparison:
     one, other = conda_package.read(left), conda_package.read(right)
     ours, theirs = _payload(one), _payload(other)
     differences = []
-    if left.name != right.name:
+    (name, ending), (other_name, other_ending) = map(split_conda_file, (left.name, right.name))
+    if name != other_name:
         differences.append(Difference("name", "file name", left.name, right.name))
     differences += _differing("index", _index(one), _index(other))
     differences += _differing("about", _about(one, kept=True), _about(other, kept=True))
@@ -134,18 +158,25 @@ def compare(left: Path, right: Path) -> Comparison:
         *_differing("about.json", _about(one, kept=False), _about(other, kept=False)),
         *_differing("info", _info(one, kept=False), _info(other, kept=False)),
     ]
+    forms = [f"form: {ending} | {other_ending}"] if ending != other_ending else []
     return Comparison(
         left.name,
         sum(theirs.get(path) == facts for path, facts in ours.items()),
         tuple(differences),
-        tuple(f"{d.part}: {d.item}" if d.part == "about.json" else d.item for d in apart),
+        (*forms, *(f"{d.part}: {d.item}" if d.part == "about.json" else d.item for d in apart)),
     )
 
 
-def _packages(folder: Path) -> dict[str, Path]:
-    found = {path.name: path for path in folder.glob("*.conda") if path.is_file()}
+def _packages(folder: Path) -> dict[str, dict[str, Path]]:
+    """The packages of a folder, by the two parts of their names."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in conda_package.in_folder(folder):
+        stem, ending = split_conda_file(path.name)
+        found.setdefault(stem, {})[ending] = path
     if not found:
-        raise ArtifactError("no .conda in this folder", where=str(folder))
+        raise ArtifactError(
+            f"no {' and no '.join(CONDA_ENDINGS)} in this folder", where=str(folder)
+        )
     return found
 
 

@@ -1,51 +1,28 @@
-"""Reads ``.conda`` packages as a stream, and refuses what is damaged, hostile or misnamed.
+"""Reads conda packages as a stream, and refuses what is damaged, hostile or misnamed.
 
 What a package says of itself is checked before any of it is used: the file name against
 ``info/index.json``, and every file of the payload against ``info/paths.json`` by size and sha256.
+``.conda`` and ``.tar.bz2`` differ in :mod:`.conda_container` alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import tar_stream
+from .conda_container import INFO, REFETCH, Container, Limits, open_container, parse_object
 from .errors import ArtifactError
+from .label import CONDA_ENDINGS, split_conda_file
 from .member_names import check_name
-from .tar_stream import Readable, TarMember
-from .zstd import zstd
+from .tar_stream import TarMember
 
-__all__ = ["CondaPackage", "Limits", "PathEntry", "read"]
+__all__ = ["CondaPackage", "Limits", "PathEntry", "in_folder", "read"]
 
 _STEM = re.compile(r"(?P<name>[^/]+)-(?P<version>[^-/]+)-(?P<build>[^-/]+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_METADATA = "metadata.json"
-_FORMAT = 2
-_MAX_METADATA = 64 << 10
-_PER_MEMBER = 4 << 10  # header, extensions and padding of one member of a tar archive
-_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
-_REFETCH = "fetch or build the package again"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large a package may be once unpacked.
-
-    Attributes:
-        payload: bytes of all its files together.
-        info: bytes of everything below ``info/``.
-        members: number of files.
-    """
-
-    payload: int = 16 << 30
-    info: int = 64 << 20
-    members: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +65,7 @@ class CondaPackage:
     about: Mapping[str, Any]
     paths: Mapping[str, PathEntry]
     info: Mapping[str, bytes]
-    limits: Limits
+    container: Container
 
     @property
     def stem(self) -> str:
@@ -120,53 +97,55 @@ class CondaPackage:
             ArtifactError: anything in the archive that is damaged, unsafe, undeclared, missing or
                 not what ``info/paths.json`` says.
         """
-        member_name = f"pkg-{self.stem}.tar.zst"
-        where = f"{self.path.name}: {member_name}"
         missing = set(self.paths)
-        max_bytes = self.payload_size + _PER_MEMBER * (2 * len(self.paths) + 256)
-        with _outer(self.path) as outer, _decompressed(outer, member_name, self.path) as raw:
-            for member in tar_stream.members(
-                raw, where, max_bytes=max_bytes, max_members=self.limits.members
-            ):
-                entry = self.paths.get(member.path)
-                if entry is None:
-                    raise ArtifactError(
-                        "not in info/paths.json", where=f"{self.path.name}: {member.path}"
-                    )
-                missing.discard(member.path)
-                _compare_kind(member, entry, self.path.name)
-                yield member
-                _compare_content(member, entry, self.path.name)
+        for member in self.container.payload(self.payload_size, len(self.paths)):
+            entry = self.paths.get(member.path)
+            if entry is None:
+                raise ArtifactError(
+                    "not in info/paths.json", where=f"{self.path.name}: {member.path}"
+                )
+            missing.discard(member.path)
+            _compare_kind(member, entry, self.path.name)
+            yield member
+            _compare_content(member, entry, self.path.name)
         if missing:
             raise ArtifactError(
                 f"info/paths.json names {len(missing)} files that are not there,"
                 f" {min(missing)!r} first",
-                where=where,
-                fix=_REFETCH,
+                where=self.path.name,
+                fix=REFETCH,
             )
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The packages that lie in `folder`, by name; not those that are still being written."""
+    found = sorted(folder.glob("[!.]*"))
+    return [path for path in found if split_conda_file(path.name)[1] and path.is_file()]
 
 
 def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
     """Reads what `path` says of itself; :meth:`CondaPackage.payload` reads the payload later.
 
     Raises:
-        ArtifactError: no such file, not a ``.conda``, or one that is damaged, hostile or renamed.
+        ArtifactError: no such file, not a conda package, or one that is damaged, hostile or
+            renamed.
     """
     limits = limits or Limits()
+    endings = " or ".join(CONDA_ENDINGS)
     if not path.is_file():
-        raise ArtifactError("there is no such file", where=str(path))
-    found = _STEM.fullmatch(path.name.removesuffix(".conda"))
-    if not found or path.suffix != ".conda":
+        raise ArtifactError(
+            "there is no such file", where=str(path), expected=f"a conda package, {endings}"
+        )
+    stem, ending = split_conda_file(path.name)
+    found = _STEM.fullmatch(stem)
+    if not found:
         raise ArtifactError(
             "the file name is not that of a conda package",
             where=path.name,
-            expected="<name>-<version>-<build>.conda",
+            expected=f"<name>-<version>-<build>, and {endings}",
         )
-    stem = found[0]
-    with _outer(path) as outer:
-        _check_outer(outer, path, stem)
-        with _decompressed(outer, f"info-{stem}.tar.zst", path) as raw:
-            info = _read_info(raw, path, stem, limits)
+    container = open_container(path, stem, ending, limits)
+    info = {member.path: member.read() for member in container.info() if member.link_target is None}
     index = _json_object(info, "info/index.json", path)
     for key in ("name", "version", "build"):
         if index.get(key) != found[key]:
@@ -178,98 +157,17 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
     about = _json_object(info, "info/about.json", path) if "info/about.json" in info else {}
     paths = _read_paths(info, path, limits)
     return CondaPackage(
-        path, found["name"], found["version"], found["build"], index, about, paths, info, limits
+        path, found["name"], found["version"], found["build"], index, about, paths, info, container
     )
-
-
-# ---------------------------------------------------------------- the outer zip
-
-
-@contextlib.contextmanager
-def _outer(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except _ZIP_ERRORS as error:
-        raise ArtifactError(
-            f"not a zip archive, or one that is cut off: {error}", where=path.name, fix=_REFETCH
-        ) from error
-    with archive:
-        yield archive
-
-
-def _check_outer(outer: zipfile.ZipFile, path: Path, stem: str) -> None:
-    """The three members, stored, and the format version."""
-    expected = {_METADATA, f"pkg-{stem}.tar.zst", f"info-{stem}.tar.zst"}
-    names = [entry.filename for entry in outer.infolist()]
-    for entry in outer.infolist():
-        where = f"{path.name}: {entry.filename[:200]!r}"
-        check_name(entry.filename, path.name)
-        if entry.filename not in expected:
-            raise ArtifactError(
-                "an unknown member (or the package was renamed)",
-                where=where,
-                expected=", ".join(sorted(expected)),
-            )
-        if names.count(entry.filename) > 1:
-            raise ArtifactError("the member is there twice", where=where)
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1:
-            raise ArtifactError("the member is compressed or encrypted", where=where)
-    for name in sorted(expected - set(names)):
-        raise ArtifactError("the member is missing", where=f"{path.name}: {name}", fix=_REFETCH)
-    where = f"{path.name}: {_METADATA}"
-    if outer.getinfo(_METADATA).file_size > _MAX_METADATA:
-        raise ArtifactError(f"larger than {_MAX_METADATA} bytes", where=where)
-    try:
-        text = outer.read(_METADATA)
-    except _ZIP_ERRORS as error:
-        raise ArtifactError(f"cannot be read: {error}", where=where, fix=_REFETCH) from error
-    version = _parse_object(text, where).get("conda_pkg_format_version")
-    if version != _FORMAT:
-        raise ArtifactError(f"format version {version!r}", where=where, expected=str(_FORMAT))
-
-
-@contextlib.contextmanager
-def _decompressed(outer: zipfile.ZipFile, name: str, path: Path) -> Iterator[Readable]:
-    # Level 22 has a window of 2**27; more memory than that no package needs.
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 27}
-    try:
-        raw = outer.open(name)
-    except (*_ZIP_ERRORS, KeyError) as error:
-        raise ArtifactError(
-            f"cannot be read: {error}", where=f"{path.name}: {name}", fix=_REFETCH
-        ) from error
-    with raw, zstd.ZstdFile(raw, options=options) as stream:
-        yield stream
 
 
 # ---------------------------------------------------------------- info/
 
 
-def _read_info(raw: Readable, path: Path, stem: str, limits: Limits) -> dict[str, bytes]:
-    where = f"{path.name}: info-{stem}.tar.zst"
-    info = {}
-    for member in tar_stream.members(raw, where, max_bytes=limits.info, max_members=limits.members):
-        if not member.path.startswith("info/"):
-            raise ArtifactError("not below info/", where=f"{where}: {member.path}")
-        if member.link_target is None:
-            info[member.path] = member.read()
-    return info
-
-
-def _parse_object(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not JSON: {error}", where=where) from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"a JSON {type(value).__name__}", where=where, expected="an object")
-    return value
-
-
 def _json_object(info: Mapping[str, bytes], name: str, path: Path) -> dict[str, Any]:
     if name not in info:
-        raise ArtifactError("the member is missing", where=f"{path.name}: {name}", fix=_REFETCH)
-    return _parse_object(info[name], f"{path.name}: {name}")
+        raise ArtifactError("the member is missing", where=f"{path.name}: {name}", fix=REFETCH)
+    return parse_object(info[name], f"{path.name}: {name}")
 
 
 def _read_paths(info: Mapping[str, bytes], path: Path, limits: Limits) -> dict[str, PathEntry]:
@@ -281,6 +179,8 @@ def _read_paths(info: Mapping[str, bytes], path: Path, limits: Limits) -> dict[s
     for item in listed:
         entry = _path_entry(item, where)
         check_name(entry.path, where)
+        if entry.path.startswith(INFO):
+            raise ArtifactError("an entry below info/", where=f"{where}: {entry.path}")
         if entry.path in entries:
             raise ArtifactError("an entry twice", where=f"{where}: {entry.path}")
         entries[entry.path] = entry
@@ -328,7 +228,7 @@ def _compare_kind(member: TarMember, entry: PathEntry, package: str) -> None:
         )
     if not entry.is_link and entry.size != member.size:
         raise ArtifactError(
-            f"{member.size} bytes, and {entry.size} in info/paths.json", where=where, fix=_REFETCH
+            f"{member.size} bytes, and {entry.size} in info/paths.json", where=where, fix=REFETCH
         )
 
 
@@ -341,5 +241,5 @@ def _compare_content(member: TarMember, entry: PathEntry, package: str) -> None:
             f"sha256 is {found}",
             where=f"{package}: {member.path}",
             expected=f"{entry.sha256}, as info/paths.json has it",
-            fix=_REFETCH,
+            fix=REFETCH,
         )

@@ -145,8 +145,8 @@ def normalise(
     versions and times are left out. `dst` may be `src`.
 
     Args:
-        src: a ``.conda`` of any builder.
-        dst: a file with the same name.
+        src: a package of any builder, ``.conda`` or ``.tar.bz2``.
+        dst: a file with the same name, ``.conda``.
         timestamp: seconds since 1970; default ``SOURCE_DATE_EPOCH``, else 1980-01-01.
         level: of zstd.
         threads: for compression; 0 for one a core.

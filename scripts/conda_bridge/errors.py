@@ -73,7 +73,7 @@ class ConfigError(BridgeError):
 
 
 class ArtifactError(BridgeError):
-    """A ``.conda`` or ``.whl`` that is truncated, tampered with, hostile or misnamed."""
+    """A conda package or wheel that is truncated, tampered with, hostile or misnamed."""
 
 
 class ToolchainError(BridgeError):

@@ -13,15 +13,17 @@ and pages are written after what they link to.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic, channel_index, wheel_index
+from . import atomic, channel_index, conda_package, wheel_index
+from .agreement import check_same_files
 from .channel_index import CHANNEL, SUBDIRS
 from .errors import ArtifactError
 from .immutable import refuse_damaged, refuse_other_bytes
-from .label import LIBRARY_NAME, Label, LibraryLabel
+from .label import CONDA_ENDINGS, LIBRARY_NAME, Label, LibraryLabel, split_conda_file
 from .wheel_index import INDEX, WHEELS
 from .wheel_reader import file_sha256
 
@@ -84,7 +86,8 @@ def update_channel(
 
     Raises:
         ArtifactError: a package that cannot be read, or lies in the wrong subdir.
-        ConflictError: a package that was published with other bytes.
+        ConflictError: a package that was published with other bytes, or one that is there as
+            ``.conda`` and ``.tar.bz2`` with different files.
     """
     files: dict[Path, bytes] = {}
     packages: list[str] = []
@@ -94,7 +97,9 @@ def update_channel(
         known = channel_index.published(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
         found: channel_index.Records = {}
-        for path in sorted(folder.glob("[!.]*.conda")):
+        paths = conda_package.in_folder(folder)
+        _refuse_two_of_a_name(paths)
+        for path in paths:
             record = channel_index.read_package(path)
             if record["subdir"] != subdir:
                 raise ArtifactError(
@@ -181,7 +186,11 @@ def update(
         ArtifactError: there is no such folder.
     """
     if not root.is_dir():
-        raise ArtifactError("there is no such folder", where=str(root))
+        raise ArtifactError(
+            "there is no such folder",
+            where=str(root),
+            expected="a folder with channel/ and wheels/, such as dist/",
+        )
     if dry_run:
         return _update(root, replace=replace, prune=prune, dry_run=True)
     with atomic.lock(root / _LOCK):
@@ -214,7 +223,7 @@ def publish(
     """Copies packages and wheels into `output` and updates channel and index: all or nothing.
 
     Args:
-        artifacts: ``.conda`` and ``.whl`` files.
+        artifacts: conda packages and wheels.
         output: the folder to publish in.
         replace: accept other bytes under a name that is there already.
         dry_run: check everything, write nothing.
@@ -226,7 +235,8 @@ def publish(
     Raises:
         ArtifactError: an artifact that cannot be read.
         LabelError: an artifact with a name that is none of ours.
-        ConflictError: one of the names is published with other bytes. Nothing has been copied.
+        ConflictError: one of the names is published with other bytes, or there in another form
+            with other files. Nothing has been copied.
     """
     sources = list(artifacts)
     with contextlib.nullcontext() if dry_run else atomic.lock(output / _LOCK):
@@ -250,6 +260,8 @@ def publish(
             else:
                 report(f"publish {target.name}")
                 new.append((path, target))
+        there = [conda_package.in_folder(output / CHANNEL / subdir) for subdir in SUBDIRS]
+        _refuse_two_of_a_name([*sources, *itertools.chain(*there)])
         if dry_run:
             return targets
         for path, target in new:
@@ -257,6 +269,20 @@ def publish(
         for name in _update(output, replace=replace, prune=False, dry_run=False).written:
             report(f"write {name}")
     return targets
+
+
+def _refuse_two_of_a_name(paths: Iterable[Path]) -> None:
+    """A ``.conda`` and a ``.tar.bz2`` of one name: clients take one or the other.
+
+    Raises:
+        ConflictError: they hold different files.
+    """
+    first: dict[str, Path] = {}
+    for path in paths:
+        stem, ending = split_conda_file(path.name)
+        other = first.setdefault(stem, path) if ending else path
+        if other.name != path.name:
+            check_same_files(conda_package.read(other), conda_package.read(path))
 
 
 def consistent(output: Path) -> bool:
@@ -277,13 +303,14 @@ def _published_digests(output: Path) -> dict[str, set[str]]:
 
 def _target(path: Path, output: Path) -> tuple[Path, str]:
     """Where an artifact belongs, and its sha256."""
+    endings = f"{', '.join(CONDA_ENDINGS)} or .whl"
     if not path.is_file():
-        raise ArtifactError("there is no such file", where=str(path))
+        raise ArtifactError("there is no such file", where=str(path), expected=endings)
     if path.suffix == ".whl":
         return output / WHEELS / path.name, wheel_index.read_wheel(path)[0].sha256
-    if path.suffix != ".conda":
+    if not split_conda_file(path.name)[1]:
         raise ArtifactError(
-            "neither a conda package nor a wheel", where=str(path), expected=".conda or .whl"
+            "neither a conda package nor a wheel", where=str(path), expected=endings
         )
     if path.name.startswith(f"{LIBRARY_NAME}-"):
         LibraryLabel.parse_conda_file(path.name)

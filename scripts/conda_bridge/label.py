@@ -24,10 +24,21 @@ from packaging.version import InvalidVersion, Version
 
 from .errors import LabelError
 
-__all__ = ["Label", "LibraryLabel", "Variant", "check_public_version", "conda_spelling"]
+__all__ = [
+    "CONDA_ENDINGS",
+    "Label",
+    "LibraryLabel",
+    "Variant",
+    "check_public_version",
+    "conda_spelling",
+    "split_conda_file",
+]
 
 NAME = "flashinfer"
 LIBRARY_NAME = "libflashinfer"
+# What a conda package's name may end in. The second is older; conda-build still writes it where
+# condarc has `conda_build: pkg_format: 1`.
+CONDA_ENDINGS = (".conda", ".tar.bz2")
 
 _AnyLabel = TypeVar("_AnyLabel", "Label", "LibraryLabel")
 _VERSION_FILE = Path(__file__).resolve().parents[2] / "version.txt"
@@ -176,9 +187,14 @@ class LibraryLabel:
         return _ranked(self.cuda, self.build_number)
 
     @property
+    def conda_stem(self) -> str:
+        """The conda package's file name without its ending."""
+        return f"{LIBRARY_NAME}-{self.conda_version}-{self.conda_build}"
+
+    @property
     def conda_file(self) -> str:
-        """The conda package's file name."""
-        return f"{LIBRARY_NAME}-{self.conda_version}-{self.conda_build}.conda"
+        """The conda package's file name, in the form that this project's own builds have."""
+        return f"{self.conda_stem}.conda"
 
     def as_dict(self) -> dict[str, str]:
         """Every form, for ``--json``."""
@@ -198,7 +214,7 @@ class LibraryLabel:
         Raises:
             LabelError: this project gives no such name.
         """
-        expected = f"{LIBRARY_NAME}-<version>-<cuXYZ or cpu>_<build number>.conda"
+        expected = f"{LIBRARY_NAME}-<version>-<cuXYZ or cpu>_<build number>.conda or .tar.bz2"
         version, build = _conda_parts(name, LIBRARY_NAME, expected)
         found = _LIBRARY_BUILD.fullmatch(build)
         if not found:
@@ -209,7 +225,7 @@ class LibraryLabel:
             int(found["number"]),
             found["commit"],
         )
-        return _must_spell(label, label.conda_file, name)
+        return _must_spell(label, label.conda_stem + split_conda_file(name)[1], name)
 
 
 @dataclass(frozen=True)
@@ -278,9 +294,14 @@ class Label:
         return _ranked(self.variant.cuda, self.build_number)
 
     @property
+    def conda_stem(self) -> str:
+        """The conda package's file name without its ending."""
+        return f"{NAME}-{self.conda_version}-{self.conda_build}"
+
+    @property
     def conda_file(self) -> str:
-        """The conda package's file name."""
-        return f"{NAME}-{self.conda_version}-{self.conda_build}.conda"
+        """The conda package's file name, in the form that this project's own builds have."""
+        return f"{self.conda_stem}.conda"
 
     @property
     def library(self) -> LibraryLabel:
@@ -433,7 +454,7 @@ class Label:
         Raises:
             LabelError: this project gives no such name.
         """
-        expected = f"{NAME}-<version>-cu124_torch24_<build number>.conda"
+        expected = f"{NAME}-<version>-cu124_torch24_<build number>.conda or .tar.bz2"
         version, build = _conda_parts(name, NAME, expected)
         found = _BUILD.fullmatch(build)
         if not found:
@@ -444,12 +465,24 @@ class Label:
             int(found["number"]),
             found["commit"],
         )
-        return _must_spell(label, label.conda_file, name)
+        return _must_spell(label, label.conda_stem + split_conda_file(name)[1], name)
 
     @classmethod
     def parse_lib_conda_file(cls, name: str) -> LibraryLabel:
         """The label in the file name of ``libflashinfer``; see :class:`LibraryLabel`."""
         return LibraryLabel.parse_conda_file(name)
+
+
+def split_conda_file(name: str) -> tuple[str, str]:
+    """A conda package's file name in two, before and at its ending; empty for another file's.
+
+    >>> split_conda_file("toy-1.0-h_0.tar.bz2")
+    ('toy-1.0-h_0', '.tar.bz2')
+    """
+    for ending in CONDA_ENDINGS:
+        if name.endswith(ending):
+            return name[: -len(ending)], ending
+    return "", ""
 
 
 def conda_spelling(public_version: str) -> str:
@@ -564,7 +597,7 @@ def _of_wheel_version(version: str, number: str, where: str, expected: str) -> L
 
 
 def _conda_parts(name: str, package: str, expected: str) -> tuple[str, str]:
-    parts = name[: -len(".conda")].split("-") if name.endswith(".conda") else []
+    parts = split_conda_file(name)[0].split("-")
     if len(parts) != 3 or parts[0] != package:
         raise LabelError(f"not a {package} conda package's name", where=name, expected=expected)
     return parts[1], parts[2]

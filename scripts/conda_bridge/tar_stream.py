@@ -7,6 +7,7 @@ can neither fill the memory nor name a file outside the folder that it is for.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import tarfile
 import zipfile
@@ -24,6 +25,8 @@ __all__ = ["CHUNK", "Readable", "TarMember", "members"]
 CHUNK = 1 << 20
 # A header with its extensions (long names, pax records); what is larger is not a name.
 _HEADER_LIMIT = 16 << 10
+# An archive is filled up to a whole record, of 10 KiB unless somebody asked for another.
+_PADDING_LIMIT = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _UNREADABLE = (zstd.ZstdError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
@@ -113,7 +116,7 @@ class TarMember:
     executable: bool
     size: int
     link_target: str | None
-    _source: _Source = field(repr=False)
+    _source: Readable = field(repr=False)
     _where: str = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -137,6 +140,10 @@ class TarMember:
             self._left -= len(data)
             self._digest.update(data)
             yield data
+
+    def again(self, copy: Readable) -> TarMember:
+        """The same member unread, with its content to come from `copy`."""
+        return dataclasses.replace(self, _source=copy)
 
     def read(self) -> bytes:
         """The whole content."""
@@ -189,9 +196,15 @@ def members(raw: Readable, where: str, *, max_bytes: int, max_members: int) -> I
             where=where,
             fix="fetch or build the package again",
         )
+    padding = 0
     while rest := source.read(CHUNK):
+        padding += len(rest)
         if rest.count(0) != len(rest):
             raise ArtifactError("there is data after the end of the tar archive", where=where)
+        if padding > _PADDING_LIMIT:
+            raise ArtifactError(
+                f"unpacks to more than {_PADDING_LIMIT} zeros after its end", where=where
+            )
 
 
 def _checked(

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from .errors import ArtifactError, BridgeError
 from .findings import ArtifactReport, Finding, Report
-from .label import NAME, Label, LibraryLabel
+from .label import CONDA_ENDINGS, NAME, Label, LibraryLabel
 from .verify_conda import check_conda
 from .verify_wheel import Payload, check_wheel
 
 __all__ = ["ArtifactReport", "Finding", "Report", "as_lines", "collect", "verify"]
 
-_SUFFIXES = (".conda", ".whl")
+_ENDINGS = (*CONDA_ENDINGS, ".whl")
+_EXPECTED = f"{', '.join(CONDA_ENDINGS)} or .whl"
+_Package = tuple[Path, Payload, ArtifactReport]
 
 
 def collect(paths: Iterable[Path]) -> list[Path]:
@@ -32,16 +34,22 @@ def collect(paths: Iterable[Path]) -> list[Path]:
             inside = sorted(
                 item
                 for item in path.rglob("*")
-                if item.suffix in _SUFFIXES and item.is_file() and not item.name.startswith(".")
+                if item.name.endswith(_ENDINGS) and item.is_file() and item.name[0] != "."
             )
             if not inside:
-                raise ArtifactError("no .conda and no .whl in this folder", where=str(path))
+                raise ArtifactError(
+                    f"no {' and no '.join(_ENDINGS)} in this folder", where=str(path)
+                )
             found.update(dict.fromkeys(inside))
         elif not path.is_file():
-            raise ArtifactError("there is no such file", where=str(path))
-        elif path.suffix not in _SUFFIXES:
             raise ArtifactError(
-                "neither a conda package nor a wheel", where=str(path), expected=".conda or .whl"
+                "there is no such file or folder",
+                where=str(path),
+                expected=f"{_EXPECTED}, or a folder that holds some",
+            )
+        elif not path.name.endswith(_ENDINGS):
+            raise ArtifactError(
+                "neither a conda package nor a wheel", where=str(path), expected=_EXPECTED
             )
         else:
             found[path] = None
@@ -69,8 +77,8 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
         expected_codes(arch_list)
     reports = []
     wheels: list[tuple[Label, Path, Payload]] = []  # one label may have several platform tags
-    packages: dict[Label, tuple[Path, Payload, ArtifactReport]] = {}
-    libraries: dict[LibraryLabel, tuple[Path, Payload, ArtifactReport]] = {}
+    packages: dict[Label, _Package] = {}
+    libraries: dict[LibraryLabel, _Package] = {}
     for path in collect(paths):
         report = ArtifactReport(path.name, "wheel" if path.suffix == ".whl" else "conda")
         reports.append(report)
@@ -80,10 +88,13 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
                 wheels.append((label, path, payload))
                 continue
             named, payload = check_conda(path, report, arch_list=arch_list)
+            made = (path, payload, report)
             if isinstance(named, Label):
-                packages[named] = (path, payload, report)
+                first = packages.setdefault(named, made)
             else:
-                libraries[named] = (path, payload, report)
+                first = libraries.setdefault(named, made)
+            if first is not made:
+                _check_same_files(first, made)
         except BridgeError as error:
             report.error = error
     for label, wheel, payload in wheels:
@@ -129,6 +140,20 @@ def _check_pair(
         for name in sorted(set(payload) - set(expected)):
             report.find("payload", "is in no conda package", member=name, expected="the same files")
     return report
+
+
+def _check_same_files(first: _Package, second: _Package) -> None:
+    """Two packages of one label, such as ``.conda`` and ``.tar.bz2``, hold the same files."""
+    (one, ours, _), (_, theirs, report) = first, second
+    report.check("same-files")
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            report.find(
+                "same-files",
+                f"sha256 {theirs.get(name, '-')}",
+                member=name,
+                expected=f"{ours.get(name, '-')}, as in {one}",
+            )
 
 
 def _check_same_toolchain(report: ArtifactReport, package: Path, library: ArtifactReport) -> None:

@@ -34,6 +34,7 @@ _BINDING_PATH = f"{_PACKAGE}/{BINDING}"
 _BUILD_INFO_PATH = f"{_PACKAGE}/_build_info.py"
 _RECIPE_TESTS = "etc/conda/test-files/"  # of rattler-build; not for the wheel
 _DIST_INFO = re.compile(rf"^site-packages/{NAME}-[^/]+\.dist-info/")
+_BYTE_CODE = re.compile(r"(^|/)__pycache__/")  # installers write it; a finding in the package
 _OLDEST_PYTHON = (3, 8)  # of the limited API that the binding is compiled for
 _REQUIRED = {
     NAME: (f"{_PACKAGE}/__init__.py", _BUILD_INFO_PATH, _BINDING_PATH),
@@ -48,7 +49,7 @@ def check_conda(
     """Runs every check of one conda package.
 
     Args:
-        path: ``flashinfer-*.conda`` or ``libflashinfer-*.conda``.
+        path: ``flashinfer-*`` or ``libflashinfer-*``, ``.conda`` or ``.tar.bz2``.
         report: takes checks, findings and facts.
         arch_list: the GPU architectures that were asked for.
 
@@ -91,7 +92,8 @@ def check_conda(
 
 
 def _is_payload(path: str) -> bool:
-    return not _DIST_INFO.match(path) and not path.startswith(_RECIPE_TESTS)
+    left_out = _DIST_INFO.match(path) or _BYTE_CODE.search(path)
+    return not left_out and not path.startswith(_RECIPE_TESTS)
 
 
 def _wheel_path(path: str) -> str:

@@ -251,10 +251,12 @@ class WheelWriter:
     ) -> None:
         self._zip.__exit__(kind, error, trace)
 
-    def add_member(self, path: str, member: TarMember, chunks: Iterable[bytes]) -> None:
+    def add_member(
+        self, path: str, member: TarMember, chunks: Iterable[bytes], *, executable: bool
+    ) -> None:
         """Adds a file of another archive as `path`; `chunks` is ``member.chunks(PIECE)``."""
         self._names.add(path)
-        self._zip.add(path, chunks, size=member.size, executable=member.executable)
+        self._zip.add(path, chunks, size=member.size, executable=executable)
         self._row(path, member.digest(), member.size)
 
     def add(self, path: str, data: bytes, *, executable: bool = False) -> None:

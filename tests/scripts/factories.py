@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import tarfile
@@ -18,6 +19,9 @@ README = b"# FlashInfer\n\nAttention kernels.\n"
 LICENSE = b"Apache License\nVersion 2.0\n"
 MODULE = "site-packages/flashinfer/_C.abi3.so"
 BUILD_INFO = "site-packages/flashinfer/_build_info.py"
+
+# A member of a tar archive and its content.
+Member = tuple[tarfile.TarInfo, bytes]
 
 
 def label_of(variant: str = "cpu_torch213", **changes: Any) -> Label:
@@ -195,16 +199,16 @@ def package_files(payload: Mapping[str, bytes | None]) -> list[PackageFile]:
 # ------------------------------------------------------------ archives that are wrong
 
 
-def tar_bytes(members: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+def tar_bytes(members: Iterable[Member], *, format: int = tarfile.PAX_FORMAT) -> bytes:
     """A tar archive with exactly these members."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
         for header, data in members:
             tar.addfile(header, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def tar_file(name: str, data: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
+def tar_file(name: str, data: bytes = b"", **attributes: Any) -> Member:
     """One member for :func:`tar_bytes`; a file unless ``type`` says otherwise."""
     header = tarfile.TarInfo(name)
     header.size = len(data)
@@ -234,10 +238,47 @@ def raw_conda(
     return path
 
 
+def tar_members(data: bytes) -> list[Member]:
+    """The members of a tar archive."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return [
+            (
+                header,
+                stream.read() if header.isreg() and (stream := tar.extractfile(header)) else b"",
+            )
+            for header in tar.getmembers()
+        ]
+
+
+def unpacked(path: Path) -> tuple[list[Member], list[Member]]:
+    """The members of a ``.conda``: those of its payload, and those below ``info/``."""
+    stem = path.name.removesuffix(".conda")
+    with zipfile.ZipFile(path) as outer:
+        payload, info = (
+            tar_members(zstd.decompress(outer.read(f"{part}-{stem}.tar.zst")))
+            for part in ("pkg", "info")
+        )
+    return payload, info
+
+
+def raw_tar_bz2(path: Path, members: Iterable[Member], *, format: int = tarfile.PAX_FORMAT) -> Path:
+    """Writes a ``.tar.bz2`` with exactly these members, checking nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bz2.compress(tar_bytes(members, format=format)))
+    return path
+
+
+def as_tar_bz2(path: Path, into: Path | None = None) -> Path:
+    """Writes a ``.conda`` in the older form of conda-build, ``info/`` first; returns that."""
+    payload, info = unpacked(path)
+    name = path.name.removesuffix(".conda") + ".tar.bz2"
+    return raw_tar_bz2((into or path.parent) / name, [*info, *payload])
+
+
 def info_tar(
     index: Mapping[str, object],
     paths: Iterable[Mapping[str, object]],
-    more: Iterable[tuple[tarfile.TarInfo, bytes]] = (),
+    more: Iterable[Member] = (),
 ) -> bytes:
     """An info archive with this index.json and paths.json."""
     return tar_bytes(

@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -24,8 +23,6 @@ from factories import (
     build_info,
     label_of,
     source_metadata,
-    tar_bytes,
-    tar_file,
     write_binding,
     write_library,
     write_pair,
@@ -41,7 +38,6 @@ from conda_bridge.bridge import bridge, wheel_path
 from conda_bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
 from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError, LabelMismatch
 from conda_bridge.label import Label
-from conda_bridge.zstd import zstd
 
 WHEEL = "flashinfer-0.1.6+cputorch2.13-cp38-abi3-linux_x86_64.whl"
 DIST_INFO = "site-packages/flashinfer-0.1.6+cputorch2.13.dist-info"
@@ -226,34 +222,6 @@ def test_bytes_do_not_depend_on_threads_umask_times_or_folder(
         assert result.path.stat().st_mode & 0o777 == 0o644
         made.add(result.path.read_bytes())
     assert len(made) == 1
-
-
-def test_order_in_the_package_does_not_matter_to_the_payload(tmp_path: Path) -> None:
-    """Another builder's package: members unsorted, zstd of one thread."""
-    package = write_pair(tmp_path)
-    members = {}
-    with zipfile.ZipFile(package) as outer:
-        content = {name: outer.read(name) for name in outer.namelist()}
-    [pkg] = [name for name in content if name.startswith("pkg-")]
-    payload = tmp_path / "payload.tar"
-    payload.write_bytes(zstd.decompress(content[pkg]))
-    with tarfile.open(payload) as tar:
-        for header in tar:
-            stream = tar.extractfile(header)
-            assert stream is not None
-            members[header.name] = stream.read()
-    backwards = [
-        tar_file(name, members[name], mode=0o755) for name in sorted(members, reverse=True)
-    ]
-    content[pkg] = zstd.compress(tar_bytes(backwards))
-    before = bridge(package, tmp_path / "out")
-    with zipfile.ZipFile(package, "w") as outer:
-        for name, data in content.items():
-            outer.writestr(name, data)
-    after = bridge(package, tmp_path / "other")
-    assert wheel_digests(after.path) == wheel_digests(before.path)
-    with zipfile.ZipFile(after.path) as archive:
-        assert archive.namelist()[-1].endswith("/RECORD")
 
 
 def test_source_date_epoch_is_the_time_of_every_member(
@@ -690,6 +658,24 @@ def test_program_dry_run_conflict_and_overwrite(root: Path, tmp_path: Path) -> N
     done = program(root, package, "-o", output, "--overwrite", "--platform-tag", "linux_x86_64")
     assert done.returncode == 0
     assert done.stdout.startswith("written")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere/flashinfer-0.1.6-cpu_torch213_0.conda", "there is no such file"),
+        ("nowhere/flashinfer-0.1.6-cpu_torch213_0.tar.bz2", "there is no such file"),
+        ("nowhere/*.conda", "there is no such file"),
+        ("", "is a folder"),
+    ],
+)
+def test_program_names_a_path_that_is_not_there(
+    root: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    done = program(root, tmp_path / name, "-o", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"error: {tmp_path / name}: {words}\n  expected: a flashinfer package" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_program_help_has_an_example(root: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import info_tar, raw_conda, tar_bytes, tar_file
+from factories import as_tar_bz2, info_tar, raw_conda, tar_bytes, tar_file
 
 from conda_bridge.compare import Comparison, compare, compare_all
 from conda_bridge.conda_writer import PackageFile, write
@@ -136,6 +136,37 @@ def test_a_file_into_which_the_prefix_is_written_is_another_file(tmp_path: Path)
     assert difference.right.endswith("prefix replaced")
 
 
+def test_the_form_does_not_count(tmp_path: Path) -> None:
+    left = package(tmp_path / "left")
+    old = as_tar_bz2(left, tmp_path / "old")
+    for pair in ((left, old), (old, left)):
+        found = compare(*pair)
+        assert (found.same, found.differences, found.files) == (True, (), 3)
+    assert found.of_the_builder == ("form: .tar.bz2 | .conda",)
+    other = package(tmp_path / "other", files={"share/toy": PackageFile("share/toy", b"Data")})
+    [difference] = compare(old, other).differences
+    assert (difference.part, difference.item) == ("payload", "share/toy")
+    [difference] = compare(left, as_tar_bz2(other)).differences
+    assert (difference.part, difference.item) == ("payload", "share/toy")
+
+
+def test_folders_are_compared_across_forms(tmp_path: Path) -> None:
+    new, old, both = (tmp_path / name for name in ("new", "old", "both"))
+    as_tar_bz2(package(new), old)
+    as_tar_bz2(package(both))
+    as_tar_bz2(package(tmp_path / "x", index={"name": "only"}), old)
+    (old / ".partial-toy-1.0-h_0.tar.bz2").write_bytes(b"unfinished")
+    found = compare_all(new, old)
+    assert [(item.name, item.same) for item in found] == [
+        ("only-1.0-h_0.tar.bz2", False),
+        ("toy-1.0-h_0.conda", True),
+    ]
+    assert [item.name for item in compare_all(new, both)] == ["toy-1.0-h_0.conda"] * 2
+    found = compare_all(both, both)
+    assert [item.name for item in found] == ["toy-1.0-h_0.conda", "toy-1.0-h_0.tar.bz2"]
+    assert all(item.same and not item.of_the_builder for item in found)
+
+
 def test_two_files_may_have_two_names(tmp_path: Path) -> None:
     found = of_two(tmp_path, index={"build": "h_1"})
     assert [(item.part, item.item) for item in found.differences] == [
@@ -200,9 +231,17 @@ def test_unusable_input(root: Path, tmp_path: Path) -> None:
         (left, tmp_path / "left", "a folder and a file"),
         (tmp_path / "left", tmp_path / "empty", "no .conda"),
         (left, tmp_path / "nowhere.conda", "no such file"),
+        (tmp_path / "nowhere", tmp_path / "left", "nowhere: there is no such file"),
+        (tmp_path / "left", tmp_path / "nowhere", "nowhere: there is no such file"),
+        (tmp_path / "nowhere.tar.bz2", left, "no such file"),
     ):
         with pytest.raises(ArtifactError, match=words):
             compare_all(one, other)
     done = program(root, left, damaged)
     assert (done.returncode, done.stdout) == (2, "")
     assert damaged.name in done.stderr
+    for pair in ((left, tmp_path / "nowhere"), (tmp_path / "nowhere", tmp_path / "left")):
+        done = program(root, *pair)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"error: {tmp_path / 'nowhere'}: there is no such file or folder\n" in done.stderr
+        assert "expected: a conda package (.conda or .tar.bz2), or a folder of them" in done.stderr

@@ -1,4 +1,8 @@
-"""Reading and writing .conda packages: same bytes, and nothing hostile or damaged gets through."""
+"""Reading and writing conda packages: same bytes, and nothing hostile or damaged gets through.
+
+What is inside is read in the same way for both forms, ``.conda`` and ``.tar.bz2``; those tests run
+for each. test_tar_bz2.py has what only the older one has.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,22 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import factories
 import pytest
-from factories import info_tar, raw_conda, tar_bytes, tar_file
+from factories import (
+    Member,
+    as_tar_bz2,
+    info_tar,
+    raw_conda,
+    raw_tar_bz2,
+    tar_bytes,
+    tar_file,
+    tar_members,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,15 +88,29 @@ def entry(path: str, data: bytes = b"", **changes: object) -> dict[str, object]:
     return {"_path": path, "sha256": digest, "size_in_bytes": len(data), **changes}
 
 
+@pytest.fixture(params=[".conda", ".tar.bz2"])
+def form(request: pytest.FixtureRequest) -> str:
+    """What a conda package's name ends in."""
+    return str(request.param)
+
+
+def with_info(
+    tmp_path: Path, form: str, info: bytes, members: Iterable[Member] = (), **more: Any
+) -> Path:
+    if form == ".tar.bz2":
+        return raw_tar_bz2(tmp_path / (STEM + form), [*tar_members(info), *members])
+    return raw_conda(tmp_path / FILE, payload=tar_bytes(members), info=info, **more)
+
+
 def with_payload(
     tmp_path: Path,
-    members: list[tuple[tarfile.TarInfo, bytes]],
+    members: list[Member],
     declared: list[dict[str, object]],
+    *,
+    form: str = ".conda",
     **more: Any,
 ) -> Path:
-    return raw_conda(
-        tmp_path / FILE, payload=tar_bytes(members), info=info_tar(INDEX, declared), **more
-    )
+    return with_info(tmp_path, form, info_tar(INDEX, declared), members, **more)
 
 
 # ------------------------------------------------------------ writing
@@ -295,7 +322,7 @@ def test_normalise_refuses_a_file_with_the_build_prefix(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------ hostile payloads
 
-HOSTILE: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
+HOSTILE: dict[str, tuple[list[Member], str]] = {
     "parent": ([tar_file("../x", b"1")], "leaves the package"),
     "parent inside": ([tar_file("a/../../x", b"1")], "leaves the package"),
     "absolute": ([tar_file("/etc/x", b"1")], "absolute"),
@@ -340,7 +367,7 @@ HOSTILE: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_member_is_refused(tmp_path: Path, case: str) -> None:
+def test_hostile_member_is_refused(tmp_path: Path, form: str, case: str) -> None:
     members, reason = HOSTILE[case]
     declared = {
         header.name: entry(
@@ -350,13 +377,13 @@ def test_hostile_member_is_refused(tmp_path: Path, case: str) -> None:
         if header.isreg() or header.issym()
         if re.fullmatch(r"[xy](/y)?", header.name)
     }
-    path = with_payload(tmp_path, members, list(declared.values()))
+    path = with_payload(tmp_path, members, list(declared.values()), form=form)
     assert reason in refused(path)
-    assert [item.name for item in tmp_path.iterdir()] == [FILE]
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_hostile_names_in_paths_json_are_refused(tmp_path: Path) -> None:
-    assert "leaves the package" in refused(with_payload(tmp_path, [], [entry("../x")]))
+def test_hostile_names_in_paths_json_are_refused(tmp_path: Path, form: str) -> None:
+    assert "leaves the package" in refused(with_payload(tmp_path, [], [entry("../x")], form=form))
 
 
 @pytest.mark.parametrize(
@@ -370,12 +397,19 @@ def test_hostile_names_in_paths_json_are_refused(tmp_path: Path) -> None:
         {**entry("x"), "_path": 5},
     ],
 )
-def test_malformed_paths_json_is_refused(tmp_path: Path, item: Any) -> None:
-    assert "paths.json" in refused(with_payload(tmp_path, [], [item]))
+def test_malformed_paths_json_is_refused(tmp_path: Path, form: str, item: Any) -> None:
+    assert "paths.json" in refused(with_payload(tmp_path, [], [item], form=form))
 
 
-def test_paths_json_has_no_entry_twice(tmp_path: Path) -> None:
-    path = with_payload(tmp_path, [tar_file("x")], [entry("x"), entry("x")])
+def test_paths_json_has_no_entry_below_info(tmp_path: Path, form: str) -> None:
+    member = tar_file("info/index.json", b"{}")
+    declared = [entry("info/index.json", b"{}")]
+    assert "info" in refused(with_payload(tmp_path, [member], declared, form=form))
+    assert "below info/" in refused(with_payload(tmp_path, [], declared, form=form))
+
+
+def test_paths_json_has_no_entry_twice(tmp_path: Path, form: str) -> None:
+    path = with_payload(tmp_path, [tar_file("x")], [entry("x"), entry("x")], form=form)
     assert "twice" in refused(path)
 
 
@@ -390,40 +424,44 @@ def test_paths_json_has_no_entry_twice(tmp_path: Path) -> None:
         (entry("x", b"right", path_type="softlink"), "a link in one"),
     ],
 )
-def test_tampered_file_is_refused(tmp_path: Path, declared: dict[str, object], reason: str) -> None:
-    message = refused(with_payload(tmp_path, [tar_file("x", b"right")], [declared]))
+def test_tampered_file_is_refused(
+    tmp_path: Path, form: str, declared: dict[str, object], reason: str
+) -> None:
+    message = refused(with_payload(tmp_path, [tar_file("x", b"right")], [declared], form=form))
     assert reason in message
-    assert f"{FILE}: x" in message
+    assert f"{STEM}{form}: x" in message
 
 
-def test_tampering_is_found_when_the_caller_reads_nothing(tmp_path: Path) -> None:
+def test_tampering_is_found_when_the_caller_reads_nothing(tmp_path: Path, form: str) -> None:
     package = conda_package.read(
-        with_payload(tmp_path, [tar_file("x", b"right")], [entry("x", b"other")])
+        with_payload(tmp_path, [tar_file("x", b"right")], [entry("x", b"other")], form=form)
     )
     with pytest.raises(ArtifactError, match="sha256 is"):
         list(package.payload())
 
 
-def test_missing_file_is_refused(tmp_path: Path) -> None:
-    path = with_payload(tmp_path, [tar_file("x", b"1")], [entry("x", b"1"), entry("y", b"1")])
+def test_missing_file_is_refused(tmp_path: Path, form: str) -> None:
+    path = with_payload(
+        tmp_path, [tar_file("x", b"1")], [entry("x", b"1"), entry("y", b"1")], form=form
+    )
     assert "'y' first" in refused(path)
 
 
 # ------------------------------------------------------------ damage
 
 
-def whole_package(folder: Path) -> Path:
+def whole_package(folder: Path, form: str = ".conda") -> Path:
     rng = hashlib.sha256
     data = b"".join(rng(bytes([n % 256, n // 256])).digest() for n in range(2000))
     files = [PackageFile("lib/x.so", data, 0o755), PackageFile("y", b"text" * 1000)]
     write(folder / FILE, index=INDEX, files=files, level=1)
-    return folder / FILE
+    return as_tar_bz2(folder / FILE) if form == ".tar.bz2" else folder / FILE
 
 
 @given(st.floats(0, 1, exclude_max=True))
 @relaxed
-def test_truncated_package_is_refused(tmp_path: Path, share: float) -> None:
-    path = whole_package(tmp_path)
+def test_truncated_package_is_refused(tmp_path: Path, form: str, share: float) -> None:
+    path = whole_package(tmp_path, form)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     refused(path)
@@ -431,8 +469,10 @@ def test_truncated_package_is_refused(tmp_path: Path, share: float) -> None:
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 @relaxed
-def test_flipped_byte_is_found_or_harmless(tmp_path: Path, share: float, mask: int) -> None:
-    path = whole_package(tmp_path)
+def test_flipped_byte_is_found_or_harmless(
+    tmp_path: Path, form: str, share: float, mask: int
+) -> None:
+    path = whole_package(tmp_path, form)
     expected = read_all(path)
     data = bytearray(path.read_bytes())
     data[int(len(data) * share)] ^= mask
@@ -440,7 +480,7 @@ def test_flipped_byte_is_found_or_harmless(tmp_path: Path, share: float, mask: i
     try:
         found = read_all(path)
     except ArtifactError as error:
-        assert FILE in str(error)
+        assert path.name in str(error)
     else:
         assert found == expected
 
@@ -491,8 +531,9 @@ def test_missing_file_and_foreign_names(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / FILE)
     (tmp_path / "toy.conda").write_bytes(b"")
     assert "not that of a conda package" in refused(tmp_path / "toy.conda")
-    (tmp_path / "toy-1.0-h_0.tar.bz2").write_bytes(b"")
-    assert "not that of a conda package" in refused(tmp_path / "toy-1.0-h_0.tar.bz2")
+    for name in ("toy.tar.bz2", "toy-1.0-h_0.tar", "toy-1.0-h_0.bz2", "toy-1.0-h_0.zip"):
+        (tmp_path / name).write_bytes(b"")
+        assert "not that of a conda package" in refused(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"no zip" * 100])
@@ -501,16 +542,16 @@ def test_what_is_not_a_zip_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "not a zip" in refused(tmp_path / FILE)
 
 
-def test_renamed_package_is_refused(tmp_path: Path) -> None:
-    path = whole_package(tmp_path).rename(tmp_path / "toy-1.1-h_0.conda")
-    assert "was renamed" in refused(path)
+def test_renamed_package_is_refused(tmp_path: Path, form: str) -> None:
+    path = whole_package(tmp_path, form).rename(tmp_path / f"toy-1.1-h_0{form}")
+    assert "renamed" in refused(path)
 
 
 @pytest.mark.parametrize("key", ["name", "version", "build"])
-def test_package_renamed_outside_and_inside_the_zip_is_refused(tmp_path: Path, key: str) -> None:
-    path = raw_conda(
-        tmp_path / FILE, payload=tar_bytes([]), info=info_tar({**INDEX, key: "other"}, [])
-    )
+def test_package_renamed_outside_and_inside_the_zip_is_refused(
+    tmp_path: Path, form: str, key: str
+) -> None:
+    path = with_info(tmp_path, form, info_tar({**INDEX, key: "other"}, []))
     assert f"{key} is 'other' inside" in refused(path)
 
 
@@ -552,14 +593,13 @@ def test_missing_member_is_refused(tmp_path: Path, missing: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["info/index.json", "info/paths.json"])
-def test_missing_info_is_refused(tmp_path: Path, missing: str) -> None:
+def test_missing_info_is_refused(tmp_path: Path, form: str, missing: str) -> None:
     both = [
         tar_file("info/index.json", json.dumps(INDEX).encode()),
         tar_file("info/paths.json", b'{"paths": []}'),
     ]
     kept = [member for member in both if member[0].name != missing]
-    path = raw_conda(tmp_path / FILE, payload=tar_bytes([]), info=tar_bytes(kept))
-    assert missing in refused(path)
+    assert missing in refused(with_info(tmp_path, form, tar_bytes(kept)))
 
 
 def test_payload_in_the_info_archive_is_refused(tmp_path: Path) -> None:
@@ -614,15 +654,15 @@ def test_zeros_after_the_end_are_bounded_too(tmp_path: Path) -> None:
     assert "unpacks to more than" in refused(path)
 
 
-def test_info_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+def test_info_that_unpacks_to_too_much_is_refused(tmp_path: Path, form: str) -> None:
     info = info_tar(INDEX, [], [tar_file("info/zeros", bytes(80 << 20))])
-    path = raw_conda(tmp_path / FILE, payload=tar_bytes([]), info=info)
+    path = with_info(tmp_path, form, info)
     assert "unpacks to more than" in refused(path)
 
 
 @pytest.mark.parametrize("limits", [Limits(payload=10), Limits(members=4)])
-def test_declared_sizes_have_a_limit(tmp_path: Path, limits: Limits) -> None:
-    path = with_payload(tmp_path, [], [entry(name, b"123456") for name in "vwxyz"])
+def test_declared_sizes_have_a_limit(tmp_path: Path, form: str, limits: Limits) -> None:
+    path = with_payload(tmp_path, [], [entry(name, b"123456") for name in "vwxyz"], form=form)
     with pytest.raises(ArtifactError, match="at most"):
         conda_package.read(path, limits=limits)
 
@@ -643,20 +683,23 @@ def test_window_larger_than_any_level_uses_is_refused(tmp_path: Path) -> None:
     assert "cannot be decompressed" in refused(path)
 
 
-def test_memory_stays_small_for_a_large_payload(tmp_path: Path) -> None:
-    write(tmp_path / FILE, index=INDEX, files=[PackageFile("x", bytes(100 << 20))], level=1)
-    package = conda_package.read(tmp_path / FILE)
+def test_memory_stays_small_for_a_large_payload(tmp_path: Path, form: str) -> None:
+    path = tmp_path / FILE
+    write(path, index=INDEX, files=[PackageFile("x", bytes(100 << 20))], level=1)
+    if form == ".tar.bz2":
+        path = as_tar_bz2(path)
 
     def read() -> None:
-        for member in package.payload():
+        for member in conda_package.read(path).payload():
             for _ in member.chunks():
                 pass
 
     assert peak_of(read) < 8 << 20
 
 
-def test_packages_of_this_project_are_read(tmp_path: Path) -> None:
-    package = conda_package.read(factories.write_pair(tmp_path))
+def test_packages_of_this_project_are_read(tmp_path: Path, form: str) -> None:
+    path = factories.write_pair(tmp_path)
+    package = conda_package.read(as_tar_bz2(path) if form == ".tar.bz2" else path)
     assert (package.name, package.version, package.build) == (
         "flashinfer",
         "0.1.6",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import bz2
 import functools
 import hashlib
 import http.server
@@ -374,7 +375,15 @@ def test_a_package_for_another_platform(tmp_path: Path) -> None:
         index.update_channel(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"packages.conda": {"x": {"sha256": "0"}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"packages.conda": {"x": {"sha256": "0"}}}',
+        f'{{"packages": {{"x-1-0.conda": {{"sha256": "{"0" * 64}"}}}}, "packages.conda": {{}}}}',
+    ],
+)
 def test_repodata_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "linux-64").mkdir()
     (tmp_path / "linux-64" / "repodata.json").write_text(text)
@@ -387,6 +396,69 @@ def test_repodata_that_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / "linux-64" / "repodata.json").write_text('{"packages.conda": {"x": {}}}')
     with pytest.raises(ArtifactError, match=r"linux-64/repodata\.json"):
         index.update_channel(tmp_path)
+
+
+def test_either_form_is_where_clients_look_for_it(tmp_path: Path) -> None:
+    folder = tmp_path / "linux-64"
+    package = factories.write_pair(folder, CPU)
+    old = factories.as_tar_bz2(package.with_name(CPU.lib_conda_file))
+    package.with_name(CPU.lib_conda_file).unlink()
+    result = index.update_channel(tmp_path)
+    assert result.packages == (package.name, old.name)
+    document = json.loads((folder / "repodata.json").read_text())
+    assert list(document["packages.conda"]) == [package.name]
+    assert list(document["packages"]) == [old.name]
+    record = document["packages"][old.name]
+    assert record["sha256"] == hashlib.sha256(old.read_bytes()).hexdigest()
+    assert record["size"] == old.stat().st_size
+    assert (record["name"], record["build"]) == ("libflashinfer", "cpu_0")
+    assert index.update_channel(tmp_path).written == ()
+    # What is kept, refused and dropped does not depend on the form.
+    before = (folder / "repodata.json").read_bytes()
+    data = old.read_bytes()
+    factories.raw_tar_bz2(old, reversed(factories.tar_members(bz2.decompress(data))))
+    with pytest.raises(ConflictError, match=re.escape(old.name)):
+        index.update_channel(tmp_path)
+    old.unlink()
+    assert index.update_channel(tmp_path).absent == (old.name,)
+    assert (folder / "repodata.json").read_bytes() == before
+    assert index.update_channel(tmp_path, prune=True).pruned == (old.name,)
+    document = json.loads((folder / "repodata.json").read_text())
+    assert (document["packages"], list(document["packages.conda"])) == ({}, [package.name])
+
+
+@pytest.mark.parametrize("publish", [False, True])
+def test_two_forms_of_a_package_hold_the_same_files(tmp_path: Path, publish: bool) -> None:
+    package = factories.write_pair(tmp_path / "built", CPU)
+    library = package.with_name(CPU.lib_conda_file)
+    same = factories.as_tar_bz2(library, tmp_path / "same")
+    files = {"include/flashinfer/api.h": b"other"}
+    other_conda = factories.write_library(tmp_path / "b", CPU, files=files)
+    other = factories.as_tar_bz2(other_conda, tmp_path / "other")
+    dist = tmp_path / "dist"
+    index.publish([package, library, same], dist)
+    records = json.loads((dist / "channel/linux-64/repodata.json").read_text())
+    assert {*records["packages"], *records["packages.conda"]} == {
+        *(path.name for path in (package, library, same))
+    }
+    shutil.rmtree(dist)
+    if publish:
+        with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs"):
+            index.publish([package, library, other], dist)
+        assert tree(dist) == {}
+        index.publish([package, library], dist)
+        before = tree(dist)
+        with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs"):
+            index.publish([other], dist)
+        assert tree(dist) == before
+    else:
+        for path in (library, other):
+            (dist / "channel" / "linux-64").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, dist / "channel" / "linux-64")
+        before = tree(dist)
+        with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs"):
+            index.update(dist)
+        assert tree(dist) == before
 
 
 CLIENT = """
@@ -482,6 +554,19 @@ def test_a_client_installs_the_variant_that_fits(
     assert (prefix / "lib" / "libflashinfer.so").is_file()
     site = prefix / "lib/python3.11/site-packages/flashinfer"
     assert (site / "_C.abi3.so").is_file()
+
+
+def test_a_client_installs_packages_of_the_older_form(channel: Path, tmp_path: Path) -> None:
+    for path in (channel / "linux-64").glob("*flashinfer-*.conda"):
+        factories.as_tar_bz2(path)
+        path.unlink()
+    (channel / "linux-64" / "repodata.json").unlink()
+    (channel / "linux-64" / "repodata.json.zst").unlink()
+    index.update_channel(channel)
+    answer = client(channel, tmp_path / "prefix", "flashinfer", "pytorch 2.13.*", cuda="13.0")
+    assert {"flashinfer cu130_torch213_0", "libflashinfer cu130_0"} <= set(json.loads(answer))
+    assert (tmp_path / "prefix/lib/libflashinfer.so").is_file()
+    assert (tmp_path / "prefix/lib/python3.11/site-packages/flashinfer/_C.abi3.so").is_file()
 
 
 def test_a_client_finds_no_variant_for_another_torch(channel: Path, tmp_path: Path) -> None:
@@ -834,7 +919,11 @@ def test_the_program(root: Path, tmp_path: Path) -> None:
 def test_the_program_says_what_is_wrong(root: Path, tmp_path: Path) -> None:
     done = program(root, tmp_path / "missing")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no such folder" in done.stderr
+    assert f"{tmp_path / 'missing'}: there is no such folder\n  expected: a folder" in done.stderr
+    done = program(root, tmp_path, "--add", tmp_path / "missing.conda")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{tmp_path / 'missing.conda'}: there is no such file" in done.stderr
+    assert "expected: .conda, .tar.bz2 or .whl" in done.stderr
     small_wheel(tmp_path / "wheels", CUDA)
     index.update(tmp_path)
     small_wheel(tmp_path / "wheels", CUDA, init=b"other\n")

@@ -132,6 +132,8 @@ def test_every_label_survives_its_names(label: Label) -> None:
     assert Label.parse_wheel_file(label.wheel_file) == label
     assert Label.parse_conda_file(label.conda_file) == label
     assert Label.parse_lib_conda_file(label.lib_conda_file) == label.library
+    assert Label.parse_conda_file(f"{label.conda_stem}.tar.bz2") == label
+    assert LibraryLabel.parse_conda_file(f"{label.library.conda_stem}.tar.bz2") == label.library
     assert Variant.parse(label.variant.id) == label.variant
     unnumbered = Label(label.variant, label.public_version, 0, label.commit)
     assert Label.parse_wheel_version(label.wheel_version) == unnumbered
@@ -391,7 +393,12 @@ def test_wheel_names_that_are_refused(name: str) -> None:
         "flashinfer-0.1.6-cu124_torch24_g123_0.conda",
         "flashinfer-0.1.6-h123_cu124_torch24_0.conda",
         "libflashinfer-0.1.6-cu124_torch24_0.conda",
-        "flashinfer-0.1.6-cu124_torch24_0.tar.bz2",
+        "flashinfer-0.1.6-cu124_torch24_0.tar.gz",
+        "flashinfer-0.1.6-cu124_torch24_0.bz2",
+        "flashinfer-0.1.6-cu124_torch24_00.tar.bz2",
+        "flashinfer-0.1.6-cu124_torch24_0.conda.tar.bz2",
+        "flashinfer-0.1.6-cu124_torch24_0.tar.bz2.conda",
+        "flashinfer-0.1.6-cu124_torch24_0.TAR.BZ2",
     ],
 )
 def test_conda_names_that_are_refused(name: str) -> None:
@@ -405,12 +412,14 @@ def test_library_names_that_are_refused() -> None:
         "flashinfer-0.1.6-cu124_0.conda",
         "libflashinfer-0.1.6rc1-cu124_0.conda",
         "libflashinfer-0.1.6-cu124_01.conda",
+        "libflashinfer-0.1.6-cu124_01.tar.bz2",
+        "flashinfer-0.1.6-cu124_0.tar.bz2",
     ):
         with pytest.raises(LabelError):
             LibraryLabel.parse_conda_file(name)
 
 
-@given(st.text(max_size=60), st.sampled_from([".whl", ".conda", ""]))
+@given(st.text(max_size=60), st.sampled_from([".whl", ".conda", ".tar.bz2", ""]))
 def test_any_name_is_ours_or_refused(stem: str, ending: str) -> None:
     for parse in (Label.parse_wheel_file, Label.parse_conda_file, Label.parse_lib_conda_file):
         with pytest.raises(LabelError):
@@ -515,6 +524,7 @@ def test_program_prints_json_with_the_documented_keys(root: Path) -> None:
         "flashinfer-0.1.6+cu124torch2.4-cp38-abi3-linux_x86_64.whl",
         "dist/wheels/flashinfer-0.1.6+cu124torch2.4-cp38-abi3-manylinux_2_34_x86_64.whl",
         "flashinfer-0.1.6-cu124_torch24_0.conda",
+        "croot/linux-64/flashinfer-0.1.6-cu124_torch24_0.tar.bz2",
     ],
 )
 def test_program_reads_names_back(root: Path, name: str) -> None:
@@ -523,10 +533,14 @@ def test_program_reads_names_back(root: Path, name: str) -> None:
     assert json.loads(done.stdout) == Label(CU124_TORCH24, "0.1.6").as_dict()
 
 
-def test_program_reads_a_library_name_back(root: Path) -> None:
-    done = run_program(root, "--parse", "libflashinfer-0.1.6-cu124_0.conda")
+@pytest.mark.parametrize("ending", [".conda", ".tar.bz2"])
+def test_program_reads_a_library_name_back(root: Path, ending: str) -> None:
+    done = run_program(root, "--parse", f"libflashinfer-0.1.6-cu124_0{ending}")
     assert done.returncode == 0, done.stderr
     assert "accelerator" in done.stdout and "cu124" in done.stdout
+    done = run_program(root, "--parse", "notes.tar.gz")
+    assert done.returncode == 2
+    assert "ending in .whl, .conda or .tar.bz2" in done.stderr
 
 
 def test_program_refuses_with_status_2_and_says_what_to_do(root: Path) -> None:

@@ -642,6 +642,51 @@ def test_a_file_that_only_one_of_them_has(tmp_path: Path) -> None:
     assert "in no conda package" in words[1]
 
 
+def test_the_older_form_passes_the_same_checks(tmp_path: Path) -> None:
+    *packages, wheel = whole(tmp_path, CUDA)
+    new = verify([*packages, wheel])
+    older = [factories.as_tar_bz2(path, tmp_path / "old") for path in packages]
+    old = verify([*older, wheel])
+    assert (old.findings, old.warnings, old.errors) == ((), (), ())
+    assert old.passed == new.passed
+    for one, other in zip(new.artifacts, old.artifacts, strict=True):
+        assert (one.kind, one.label, one.checks) == (other.kind, other.label, other.checks)
+        assert set(one.facts) == set(other.facts)
+    assert old.artifacts[-1].facts["packages"] == [path.name for path in older]
+    assert collect([tmp_path / "old"]) == sorted(older)
+
+
+def test_a_package_that_is_given_twice_holds_the_same_files(tmp_path: Path) -> None:
+    conda, library, wheel = whole(tmp_path, CUDA)
+    for path in (conda, library):
+        factories.as_tar_bz2(path)
+    report = verify([tmp_path])
+    assert (report.findings, report.errors) == ((), ())
+    assert [item.artifact for item in report.artifacts if "same-files" in item.checks] == [
+        f"{CUDA.conda_stem}.tar.bz2",
+        f"{CUDA.library.conda_stem}.tar.bz2",
+    ]
+    api = {"include/flashinfer/api.h": b"// other\n"}
+    factories.as_tar_bz2(toy.write_conda_library(tmp_path / "b", CUDA, files=api), tmp_path)
+    report = verify([conda, library, tmp_path / f"{CUDA.library.conda_stem}.tar.bz2", wheel])
+    [finding] = report.findings
+    assert (finding.check, finding.artifact) == ("same-files", f"{CUDA.library.conda_stem}.tar.bz2")
+    assert finding.member == "flashinfer/include/flashinfer/api.h"
+    assert str(library) in finding.expected
+
+
+def test_a_cut_package_of_the_older_form_is_unusable(tmp_path: Path) -> None:
+    path = factories.as_tar_bz2(toy.write_conda(tmp_path / "x", CUDA), tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert path.name in only_error(verify([path]))
+
+
+def test_byte_code_is_a_finding_in_the_package_and_not_missing_in_the_wheel(tmp_path: Path) -> None:
+    _, library, wheel = whole(tmp_path, CUDA)
+    conda = toy.write_conda(tmp_path, CUDA, files={f"{PACKAGE}/__pycache__/x.pyc": b"x"})
+    assert failed(verify([conda, library, wheel])) == {"files"}
+
+
 def test_one_package_is_compared_with_what_it_has(tmp_path: Path) -> None:
     _, library, wheel = whole(tmp_path, CUDA)
     assert verify([library, wheel]).artifacts[-1].facts["files"] == 2
@@ -676,12 +721,13 @@ def test_folders_are_searched(tmp_path: Path) -> None:
     assert [path.suffix for path in found] == [".whl", ".conda", ".conda"]
 
 
-@pytest.mark.parametrize("name", ["missing.whl", "notes.txt", "empty"])
+@pytest.mark.parametrize("name", ["missing.whl", "missing", "notes.txt", "empty"])
 def test_nothing_to_look_at(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match=name):
+    with pytest.raises(ArtifactError, match=name) as caught:
         verify([tmp_path / name])
+    assert all(ending in str(caught.value) for ending in (".conda", ".tar.bz2", ".whl"))
 
 
 # ------------------------------------------------------------ the program
