@@ -54,7 +54,7 @@ def check_kind(binding: CondaPackage) -> None:
             where=f"{binding.path.name}: info/index.json",
             expected="'python': one package for every Python (CEP 20)",
         )
-    if b"entry_points" in binding.info.get("info/link.json", b""):
+    if binding.entry_points:
         raise ArtifactError(
             "the package has entry points, and the wheel would lose them",
             where=f"{binding.path.name}: info/link.json",

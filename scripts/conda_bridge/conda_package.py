@@ -83,6 +83,26 @@ class CondaPackage:
         }
 
     @property
+    def entry_points(self) -> list[str]:
+        """``name = module:function``, of a ``noarch: python`` package's ``info/link.json``.
+
+        Raises:
+            ArtifactError: it says something that is no list of entry points.
+        """
+        name = "info/link.json"
+        if name not in self.info:
+            return []
+        noarch = _json_object(self.info, name, self.path).get("noarch")
+        listed = noarch.get("entry_points", []) if isinstance(noarch, dict) else []
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            raise ArtifactError(
+                f"entry_points is {str(listed)[:80]}",
+                where=f"{self.path.name}: {name}",
+                expected='a list such as ["tool = package.module:main"]',
+            )
+        return listed
+
+    @property
     def payload_size(self) -> int:
         """Bytes of all files together, as ``info/paths.json`` has it."""
         return sum(entry.size for entry in self.paths.values() if not entry.is_link)

@@ -212,10 +212,10 @@ def _check_dependencies(
                 member=member,
                 expected=exact.replace(" =", " =="),
             )
-        oldest, before = _OLDEST_PYTHON, (_OLDEST_PYTHON[0], _OLDEST_PYTHON[1] - 1)
+        oldest = _OLDEST_PYTHON
         python = depends.get("python", [])
         accepted = _accepts(python, "{}.{}.0".format(*oldest), "3.13.0")
-        if not python or not accepted or _accepts(python, "{}.{}.9".format(*before)):
+        if not python or not accepted or _accepts(python, _before(oldest)):
             report.find(
                 "dependencies",
                 _shown(python) or "does not depend on python",
@@ -248,7 +248,7 @@ def _check_cuda_constraint(
             if found:
                 report.find("dependencies", _shown(found), member=member, expected="no CUDA at all")
             continue
-        inside, outside = f"{cuda[0]}.{cuda[1]}", f"{cuda[0] - 1}.9"
+        inside, outside = f"{cuda[0]}.{cuda[1]}", _before((cuda[0], 0))
         fits = found and _accepts(found, inside) and not _accepts(found, outside)
         if name == "cuda-version":
             fits = fits and not _accepts(found, f"{cuda[0] + 1}.0")
@@ -276,10 +276,20 @@ def _accepts(specs: list[Any], *versions: str) -> bool:
     return True
 
 
+def _before(release: tuple[int, int]) -> str:
+    """A version just below a release, also of the first one of its major.
+
+    >>> _before((2, 13)), _before((3, 0))
+    ('2.12.9999', '2.9999')
+    """
+    major, minor = release
+    return f"{major}.{minor - 1}.9999" if minor else f"{major - 1}.9999"
+
+
 def _holds_minor(specs: list[Any], minor: tuple[int, int]) -> bool:
     """Whether the releases of this torch minor are accepted, and no other minor's."""
     major, number = minor
-    outside = (f"{major}.{number + 1}.0", f"{major}.{number - 1}.9", f"{major + 1}.0.0")
+    outside = (f"{major}.{number + 1}.0", _before(minor), f"{major + 1}.0.0")
     return (
         any(spec.version is not None for spec in specs)
         and _accepts(specs, f"{major}.{number}.0", f"{major}.{number}.9")
@@ -315,7 +325,7 @@ def _check_floor(
     if not floors.get("GLIBC"):
         return
     major, minor = (int(part) for part in floors["GLIBC"].split(".")[:2])
-    if specs and _accepts(specs, f"{major}.{minor - 1}"):
+    if specs and _accepts(specs, _before((major, minor))):
         report.find(
             "floor",
             f"needs glibc {major}.{minor}, and says {_shown(specs)}",

@@ -543,6 +543,29 @@ def test_package_with_entry_points_is_refused(tmp_path: Path) -> None:
     assert "entry points" in refused(package, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        {"noarch": {"type": "python", "entry_points": []}},
+        {"noarch": {"type": "python"}},
+        {"package_metadata_version": 1},
+        {"noarch": {"type": "python"}, "comment": "entry_points"},
+    ],
+)
+def test_a_package_without_entry_points_may_say_so(link: dict[str, object], tmp_path: Path) -> None:
+    """What is asked is what link.json says, not which words are in it."""
+    info = {"info/link.json": json.dumps(link).encode()}
+    package = write_pair(tmp_path, info=info)
+    assert bridge(package, tmp_path / "out").outcome == "written"
+
+
+@pytest.mark.parametrize("entry_points", ["x = y:z", [1], {"x": "y:z"}])
+def test_entry_points_that_are_none(entry_points: object, tmp_path: Path) -> None:
+    link = {"noarch": {"type": "python", "entry_points": entry_points}}
+    package = write_pair(tmp_path, info={"info/link.json": json.dumps(link).encode()})
+    assert "entry_points is" in refused(package, tmp_path / "out")
+
+
 def test_package_without_licence_is_refused(tmp_path: Path) -> None:
     package = write_pair(tmp_path)
     binding = conda_package.read(package)

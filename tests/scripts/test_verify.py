@@ -788,3 +788,21 @@ def test_lines_for_a_log(tmp_path: Path) -> None:
     assert "19 of 20 checks" in text
     assert "finding: files:" in text
     assert f"{CPU.wheel_file}: unusable:" in text
+
+
+@pytest.mark.parametrize("variant", ["cu130_torch20", "cu130_torch30", "cu130_torch10"])
+def test_the_first_minor_of_a_torch_major_has_a_neighbour_too(variant: str, tmp_path: Path) -> None:
+    """There is no torch 3.-1 to compare with."""
+    label = factories.label_of(variant)
+    toy.write_conda_library(tmp_path, label)
+    path = toy.write_conda(tmp_path, label)
+    report = verify([path])
+    assert not [item for item in report.findings if item.check == "dependencies"]
+    major = label.variant.torch[0]
+    changed = [
+        f"pytorch >={major - 1}.5,<{major}.1.0a0 *cuda*" if item.startswith("pytorch") else item
+        for item in factories.binding_index(label)["depends"]  # type: ignore[attr-defined]
+    ]
+    path = toy.write_conda(tmp_path, label, index={"depends": changed})
+    [finding] = [item for item in verify([path]).findings if item.check == "dependencies"]
+    assert "pytorch" in finding.what
