@@ -67,7 +67,8 @@ async def _answer(case: Case, gateway: object) -> Answer:
     try:
         records = await rattler.solve(
             case.channels,
-            case.wanted,
+            # As conda reads them: "a 1.0 b" is one version and one build.
+            [rattler.MatchSpec(spec, strict=False) for spec in case.wanted],
             gateway=gateway,
             platforms=["linux-64", "noarch"],
             virtual_packages=_virtual_packages(case),

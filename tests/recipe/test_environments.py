@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import stand_in
-import yaml
+from environments import FILES, ROOT, dependencies
 from rattler import MatchSpec, Version, VersionSpec
 from solver import Answer, Case, solve
 
-ROOT = Path(__file__).parents[2]
 MACHINE = {"__glibc": "2.36"}
 # What environment.yml was before there were two files.
 ONE_FOR_BOTH = [
@@ -25,18 +23,11 @@ ONE_FOR_BOTH = [
 FIRST = "25.3.2"  # the first conda-build that makes right packages of the recipe
 
 
-def dependencies(name: str) -> list[str]:
-    """What the file asks of its channels; pip's part and the variables are not theirs."""
-    document = yaml.safe_load((ROOT / name).read_text())
-    assert document["channels"] == ["conda-forge", "nodefaults"]
-    return [item for item in document["dependencies"] if isinstance(item, str)]
-
-
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
     folder = tmp_path_factory.mktemp("channels") / "conda-forge"
     channels = [stand_in.write_channel(folder, stand_in.conda_forge())]
-    files = {name: dependencies(name) for name in ("environment.yml", "environment-mambabuild.yml")}
+    files = {name: dependencies(name) for name in FILES}
     cases = {
         **{name: Case(channels, wanted, MACHINE) for name, wanted in files.items()},
         **{
