@@ -21,7 +21,8 @@ class Case:
 
     ``machine`` has the virtual packages; without it they are those that rattler finds here, as
     ``environ`` overrides them. ``strategy`` is one of rattler's; ``lowest-direct`` takes the oldest
-    of what is asked for.
+    of what is asked for. ``installed`` was asked for before, and is in the environment with what it
+    needs: conda asks for all of that again, and prefers what there is.
     """
 
     channels: Sequence[str]
@@ -29,6 +30,7 @@ class Case:
     machine: Mapping[str, str] | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     strategy: str = "highest"
+    installed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,22 @@ async def _answer(case: Case, gateway: object) -> Answer:
     import rattler
     from rattler.exceptions import SolverError
 
-    try:
-        records = await rattler.solve(
+    async def solved(wanted: Sequence[str], **more: object) -> list[rattler.RepoDataRecord]:
+        return await rattler.solve(
             case.channels,
             # As conda reads them: "a 1.0 b" is one version and one build.
-            [rattler.MatchSpec(spec, strict=False) for spec in case.wanted],
+            [rattler.MatchSpec(spec, strict=False) for spec in wanted],
             gateway=gateway,
             platforms=["linux-64", "noarch"],
             virtual_packages=_virtual_packages(case),
             strategy=case.strategy,
+            **more,
         )
+
+    try:
+        there = await solved(case.installed) if case.installed else []
+        names = [one.name.normalized for one in there]
+        records = await solved([*case.installed, *names, *case.wanted], locked_packages=there)
     except SolverError as error:
         return Answer(refusal=str(error))
     return Answer(sorted(f"{one.name.normalized} {one.version} {one.build}" for one in records))

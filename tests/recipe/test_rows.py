@@ -139,7 +139,7 @@ def test_what_a_row_is_built_and_tested_with(
                 assert answer["cuda-nvcc"].startswith(f"{spec.cuda_nvcc}.")
         elif where.package == "flashinfer":
             assert answer["pytorch"].startswith(f"{spec.pytorch}.")
-            assert answer["libflashinfer"] == f"0.1.6 {spec.variant.accelerator}_0"
+            assert answer["libflashinfer"].endswith(f" {spec.variant.accelerator}_0")
         if where.environment == "test" and where.package == "flashinfer":
             build = answer["pytorch"].split()[1]
             major = build.removeprefix("cuda")[:2] if build.startswith("cuda") else None
