@@ -239,7 +239,7 @@ def test_recipes_name_packages_as_the_label_does(
     label = Label.compose(spec.variant, environ=environ)
     assert files(of_recipe_yaml) == {label.conda_file, label.lib_conda_file}
     for package in of_recipe_yaml.values():
-        assert package.build_number == str(label.build_number)
+        assert package.build_number == str(label.conda_build_number)
         assert package.environ["FLASHINFER_BUILD_VERSION"] == label.public_version
         assert package.environ.get("FLASHINFER_BUILD_COMMIT") == label.commit
         assert package.environ["FLASHINFER_BUILD_NUMBER"] == str(label.build_number)
@@ -257,26 +257,36 @@ def test_what_a_package_requires(
 ) -> None:
     library, package = of_recipe_yaml["libflashinfer"], of_recipe_yaml["flashinfer"]
     pin = f"libflashinfer {library.version} {library.build}"
-    assert package.requirements["run"] == ["python >=3.8", f"pytorch {spec.pytorch}.*", pin]
-    assert pin in package.requirements["host"]
+    torch = f"pytorch {spec.pytorch}.*"
     assert library.requirements["run"] == []
+    assert pin in package.requirements["host"] and torch in package.requirements["host"]
     assert package.version_independent and not library.version_independent
+    if spec.variant.cuda:
+        major = spec.variant.cuda[0]
+        one_major = f"cuda-version >={major},<{major + 1}"
+        driver = f"__cuda >={major}"
+        # The library alone runs on the CPU too; only the binding asks for a driver.
+        assert library.requirements["constraints"] == [driver, one_major]
+        assert package.requirements["constraints"] == [one_major]
+        assert package.requirements["run"] == ["python >=3.8", f"{torch} *cuda*", driver, pin]
+    else:
+        assert library.requirements["constraints"] == package.requirements["constraints"] == []
+        assert package.requirements["run"] == ["python >=3.8", f"{torch} *cpu*", pin]
     for one in (library, package):
-        asked = " ".join(one.requirements["build"] + one.requirements["host"])
+        asked = one.requirements["build"] + one.requirements["host"]
         if spec.variant.cuda:
-            major = spec.variant.cuda[0]
-            assert one.requirements["constraints"] == [
-                f"__cuda >={major}",
-                f"cuda-version >={major},<{major + 1}",
-            ]
             assert f"cuda-nvcc {spec.cuda_nvcc}.*" in one.requirements["build"]
             assert one.environ["FLASHINFER_CUDA_ARCH_LIST"] == spec.cuda_arch_list
-            assert one.track_features == ""
         else:
-            assert one.requirements["constraints"] == []
-            assert "cuda" not in asked
-            assert one.track_features == f"{one.name}-p-0"
+            assert "cuda" not in " ".join(asked)
+        assert f"gxx_linux-64 {spec.cxx_compiler_version}.*" in one.requirements["build"]
+        assert f"gxx_linux-64 <{spec.gxx_below}" in one.requirements["build"]
+        # The build number ranks the variants; features would outrank even a newer version.
+        assert one.track_features == ""
         assert not one.relocated
+    # What conda-forge's packages would add by themselves, and what is stated better by hand.
+    assert library.ignored_run_exports == ["cuda-cudart", "cuda-version"]
+    assert package.ignored_run_exports == ["cuda-cudart", "cuda-version", "pytorch", "libtorch"]
 
 
 def test_the_library_is_one_package_whatever_the_torch(root: Path) -> None:
