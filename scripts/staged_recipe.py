@@ -1,9 +1,9 @@
-"""Makes a submission to conda-forge's staged-recipes from recipe/.
+r"""Makes a submission to conda-forge's staged-recipes from recipe/.
 
 Examples:
-    python scripts/staged_recipe.py ../staged-recipes --maintainer octocat --archive v0.1.6.tar.gz
+    python scripts/staged_recipe.py ../staged-recipes --maintainer NAME --archive v0.1.6.tar.gz \
         --url https://github.com/flashinfer-ai/flashinfer/archive/refs/tags/v0.1.6.tar.gz
-    python scripts/staged_recipe.py try --maintainer octocat --archive dist/flashinfer-0.1.6.tar.gz
+    python scripts/staged_recipe.py try --maintainer NAME --archive dist/flashinfer-0.1.6.tar.gz
 
 Writes recipes/flashinfer/ there, with recipe.yaml and the scripts and tests that it names. The
 archive is what is built: the sdist of a release, or its tag's archive. docs/conda-forge.md says how

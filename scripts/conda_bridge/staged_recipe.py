@@ -109,7 +109,8 @@ def source_of(archive: Path, url: str | None, root: Path) -> Source:
             found = stream.read().decode(errors="replace").strip() if stream else ""
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
-        raise ArtifactError(f"not a readable tar file: {error}", where=str(archive)) from None
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+        raise ArtifactError(f"not a readable tar file: {said}", where=str(archive)) from None
     if found != version:
         raise ArtifactError(
             f"is of version {found}", where=str(archive), expected=f"{version}, as version.txt"
