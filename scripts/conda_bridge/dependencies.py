@@ -32,6 +32,10 @@ SYSTEM = {
     "libstdcxx": "torch needs it already",
     "libstdcxx-ng": "torch needs it already",
     "cuda-version": "the CUDA runtime is linked in; the label says its version",
+    # What conda-forge's packages add.
+    "libtorch": "a part of pip's torch",
+    "cpython": "the dependency on python says it",
+    "_python_abi3_support": "conda's own",
 }
 
 # Builds of a conda package that pip tells apart by the index, or by what the user has.

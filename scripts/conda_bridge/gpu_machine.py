@@ -86,6 +86,7 @@ class Build:
             variant=self.variant,
             version=self.version,
             public_version=self.facts["PUBLIC_VERSION"],
+            conda_version=self.facts["CONDA_VERSION"],
             torch=self.facts["TORCH"],
             cuda=self.facts["CUDA"],
             cxx11_abi=self.facts["CXX11_ABI"],

@@ -37,10 +37,10 @@ none | flashinfer pytorch                        | cpu_torch213   | 2.13.0 cpu_m
 # Where the newest of both do not go together, the one that the solver takes up first gets its way.
 # rattler takes them in the order that it is given, which need not be the one that was typed.
 12.9 | flashinfer pytorch                        | cu129_torch29  | 2.9.1 cuda129
-12.9 | pytorch flashinfer                        | cpu_torch213   | 2.13.0 cpu_mkl
+12.9 | pytorch flashinfer                        | cu126_torch213 | 2.13.0 cuda129
 
-# With a torch. The matrix has no CUDA 12 for torch 2.12 and 2.13, and conda-forge no CUDA 11 for
-# torch 2.6 and newer: there the CPU's package fits, and is taken.
+# With a torch. conda-forge has no CUDA 11 for torch 2.6 and newer: there the CPU's package fits, and
+# is taken.
 none | flashinfer pytorch=2.10                   | cpu_torch210   | 2.10.0 cpu_mkl
 13.0 | flashinfer pytorch=2.10                   | cu130_torch210 | 2.10.0 cuda130
 12.9 | flashinfer pytorch=2.10                   | cu128_torch210 | 2.10.0 cuda129
@@ -49,7 +49,7 @@ none | flashinfer pytorch=2.10                   | cpu_torch210   | 2.10.0 cpu_m
 12.9 | flashinfer pytorch=2.9                    | cu129_torch29  | 2.9.1 cuda129
 12.4 | flashinfer pytorch=2.9                    | cu129_torch29  | 2.9.1 cuda129
 12.4 | flashinfer pytorch=2.5                    | cu124_torch25  | 2.5.1 cuda126
-12.9 | flashinfer pytorch=2.13                   | cpu_torch213   | 2.13.0 cpu_mkl
+12.9 | flashinfer pytorch=2.13                   | cu126_torch213 | 2.13.0 cuda129
 11.8 | flashinfer pytorch=2.10                   | cpu_torch210   | 2.10.0 cpu_mkl
 
 # With a torch of one kind. Before a build, "2.13" would be that version and not 2.13.1.
@@ -60,7 +60,7 @@ none | flashinfer pytorch=2.13.*=cpu*            | cpu_torch213   | 2.13.0 cpu_m
 13.0 | flashinfer pytorch=*=cuda130*             | cu130_torch213 | 2.13.0 cuda130
 12.9 | flashinfer pytorch=*=cuda130*             | -              | cuda-version
 none | flashinfer pytorch=*=cuda*                | -              | __cuda
-13.0 | flashinfer pytorch=2.13.*=cuda129*        | -              | cuda-version
+13.0 | flashinfer pytorch=2.13.*=cuda129*        | cu126_torch213 | 2.13.0 cuda129
 
 # With a CUDA.
 13.0 | flashinfer cuda-version=12                | cu129_torch29  | 2.9.1 cuda129
@@ -81,8 +81,7 @@ pytorch=2.10            | 13.0 | flashinfer pytorch=2.10 | cu130_torch210 | 2.10
 pytorch=2.10.*=cuda129* | 13.0 | flashinfer              | cu128_torch210 | 2.10.0 cuda129
 pytorch=2.10.*=cuda129* | 13.0 | flashinfer pytorch=2.10 | cu128_torch210 | 2.10.0 cuda129
 pytorch=2.13.*=cpu*     | 13.0 | flashinfer              | cpu_torch213   | 2.13.0 cpu_mkl
-# There is no CUDA 12 for torch 2.13, so the torch that was asked for loses its CUDA.
-pytorch=2.13            | 12.9 | flashinfer              | cpu_torch213   | 2.13.0 cpu_mkl
+pytorch=2.13            | 12.9 | flashinfer              | cu126_torch213 | 2.13.0 cuda129
 """
 
 

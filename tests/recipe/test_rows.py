@@ -110,6 +110,7 @@ MISSING = {
     "cu118_torch25": "No candidates were found for cuda-nvcc 11.8.*",
     "cu118_torch26": "No candidates were found for cuda-nvcc 11.8.*",
     "cu118_torch27": "No candidates were found for cuda-nvcc 11.8.*",
+    "cu126_torch214": "No candidates were found for pytorch 2.14.*",
     "cu130_torch29": "cuda-version >=13,<14",
     "cu130_torch214": "No candidates were found for pytorch 2.14.*",
     "cu132_torch215": "No candidates were found for pytorch 2.15.*",

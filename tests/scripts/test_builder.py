@@ -128,16 +128,20 @@ def build(channel: Path, tmp_path: Path) -> Build:
             output,
             [at.as_uri() for at in (tmp_path / into, channel) if at.is_dir()],
             tmp_path / into,
-            variant_keys={
-                "c_stdlib_version": system.glibc_version(),
-                "cxx_compiler_version": system.find_compiler().major,
-            },
+            variant_keys=keys_of_this_machine(),
             environ={"TOY_VERSION": "2.5"},
             work=tmp_path / "work",
             **options,  # type: ignore[arg-type]
         )
 
     return run
+
+
+def keys_of_this_machine() -> dict[str, str]:
+    return {
+        "c_stdlib_version": system.glibc_version(),
+        "cxx_compiler_version": system.find_compiler().major,
+    }
 
 
 def published(tmp_path: Path, into: str = "channel") -> list[str]:
@@ -264,7 +268,7 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         builder.build(
             Path({str(recipe)!r}), spec, "libtoy", [{channel.as_uri()!r}],
             Path({str(tmp_path / "channel")!r}),
-            variant_keys={{"c_stdlib_version": "{system.glibc_version()}"}}, environ={{}},
+            variant_keys={keys_of_this_machine()!r}, environ={{}},
             work=Path({str(tmp_path / "work")!r}),
             report=lambda line: print(line, flush=True),
         )

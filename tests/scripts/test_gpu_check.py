@@ -37,7 +37,8 @@ def wheel(
     runtime = "cu" + "".join(cuda.split(".")[:2]) if cuda else "cpu"
     version = f"0.1.6+{runtime}torch{torch}"
     facts = {
-        "VERSION": version, "PUBLIC_VERSION": "0.1.6", "TORCH": torch, "CUDA": cuda,
+        "VERSION": version, "PUBLIC_VERSION": "0.1.6", "CONDA_VERSION": "0.1.6",
+        "TORCH": torch, "CUDA": cuda,
         "VARIANT": f"{runtime}_torch{torch.replace('.', '')}", "CXX11_ABI": True,
         "ARCH_LIST": "8.0+PTX;9.0a", **changes,
     }  # fmt: skip
