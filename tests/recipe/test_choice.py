@@ -39,8 +39,7 @@ none | flashinfer pytorch                        | cpu_torch213   | 2.13.0 cpu_m
 12.9 | flashinfer pytorch                        | cu129_torch29  | 2.9.1 cuda129
 12.9 | pytorch flashinfer                        | cu126_torch213 | 2.13.0 cuda129
 
-# With a torch. conda-forge has no CUDA 11 for torch 2.6 and newer: there the CPU's package fits, and
-# is taken.
+# With a torch. conda-forge has no CUDA 11 for torch 2.6 and newer: there the CPU's package fits.
 none | flashinfer pytorch=2.10                   | cpu_torch210   | 2.10.0 cpu_mkl
 13.0 | flashinfer pytorch=2.10                   | cu130_torch210 | 2.10.0 cuda130
 12.9 | flashinfer pytorch=2.10                   | cu128_torch210 | 2.10.0 cuda129
