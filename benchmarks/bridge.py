@@ -41,17 +41,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
 from isal import isal_zlib
 
-from conda_bridge import atomic, conda_package
-from conda_bridge.conda_writer import PackageFile, write
-from conda_bridge.deflate_zip import LEVEL, PIECE
+from conda_bridge.formats import conda_package
+from conda_bridge.formats.conda_writer import PackageFile, write
+from conda_bridge.formats.deflate_zip import LEVEL, PIECE
+from conda_bridge.formats.zstd import zstd
 from conda_bridge.label import Label, Variant
-from conda_bridge.zstd import zstd
+from conda_bridge.system import atomic
 
 MB = 1_000_000
 Deflate = Callable[[bytes], int]

@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from conda_bridge import machine
+from conda_bridge.system import machine
 
 LIMIT_S = 60.0
 _UNWANTED = shutil.ignore_patterns(

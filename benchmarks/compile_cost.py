@@ -23,8 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from conda_bridge import compiler_cache, machine, native
-from conda_bridge.project import Project
+from conda_bridge.system import machine
+from flashinfer_build.compile import compiler_cache, native
+from flashinfer_build.compile.project import Project
 
 LIMITS_S = {"attention": 600.0, "kernels": 360.0, "binding": 15.0}
 ATTENTION_LIMIT_KB = 10_000.0

@@ -26,17 +26,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 if __name__ == "__main__":
     bootstrap.ensure(__file__)
 
-from conda_bridge import compiler_cache, machine, toolchain
 from conda_bridge.label import Variant
-from conda_bridge.ledger import file_digest
-from conda_bridge.measure import find_nvcc
-from conda_bridge.project import Project
-from conda_bridge.toolchain.unpacked import SITE
+from conda_bridge.system import machine
+from flashinfer_build import toolchain
+from flashinfer_build.compile import compiler_cache
+from flashinfer_build.compile.measure import find_nvcc
+from flashinfer_build.compile.project import Project
+from flashinfer_build.pipeline.ledger import file_digest
+from flashinfer_build.toolchain.unpacked import SITE
 
 MINORS = ("2.11", "2.12", "2.13", "2.14")
 BINDING_LIMIT_S = 15.0

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
-from conda_bridge.bridge import Bridged, bridge
+from conda_bridge.bridge.convert import Bridged, bridge
 from conda_bridge.errors import BridgeError, StorageError
 
 SCHEMA = 1

@@ -22,16 +22,19 @@ import json
 import sys
 from pathlib import Path
 
-from conda_bridge import bootstrap
+from conda_bridge.system.failure import failure
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
-from conda_bridge import atomic, build_options, report
-from conda_bridge.build_jobs import STAGES
 from conda_bridge.errors import BridgeError
-from conda_bridge.pipeline import Pipeline
-from conda_bridge.progress import Progress
-from conda_bridge.variants import DEFAULT_VARIANT
+from conda_bridge.system import atomic
+from conda_bridge.system.progress import Progress
+from flashinfer_build import report
+from flashinfer_build.pipeline import options
+from flashinfer_build.pipeline.jobs import STAGES
+from flashinfer_build.pipeline.pipeline import Pipeline
+from flashinfer_build.variants import DEFAULT_VARIANT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="fail rather than compile kernels: another machine has built them",
     )
-    build_options.add(parser)
+    options.add(parser)
     parser.add_argument("--dry-run", action="store_true", help="say which steps are due")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
@@ -82,7 +85,7 @@ def main() -> int:
     if args.library and (args.all or args.variant):
         parser.error("--library excludes --all and --variant")
     try:
-        pipeline = Pipeline(build_options.settings(args))
+        pipeline = Pipeline(options.settings(args))
         if args.list:
             rows = pipeline.rows()
             print(json.dumps(rows, indent=2) if args.json else report.variants_table(rows), end="")
@@ -104,7 +107,7 @@ def main() -> int:
         if args.record:
             atomic.write_text(args.record, json.dumps(result.as_dict(), indent=1))
     except BridgeError as error:
-        return report.failure(error, as_json=args.json)
+        return failure(error, as_json=args.json)
     except KeyboardInterrupt:
         print("interrupted; the next call continues here", file=sys.stderr)
         return 130

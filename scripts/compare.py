@@ -12,7 +12,8 @@ Exit status: 0 the same, 1 a difference, 2 an input that cannot be read.
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from conda_bridge.system.failure import failure
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
@@ -20,9 +21,8 @@ import argparse
 import json
 from pathlib import Path
 
-from conda_bridge import report
-from conda_bridge.compare import Comparison, compare_all
 from conda_bridge.errors import BridgeError
+from conda_bridge.verify.compare import Comparison, compare_all
 
 SCHEMA = 1
 
@@ -54,7 +54,7 @@ def main() -> int:
     try:
         comparisons = compare_all(args.left, args.right)
     except BridgeError as error:
-        return report.failure(error, as_json=args.json)
+        return failure(error, as_json=args.json)
     if args.json:
         found = [comparison.as_dict() for comparison in comparisons]
         print(json.dumps({"schema": SCHEMA, "comparisons": found}, indent=2))

@@ -29,9 +29,9 @@ if sys.version_info < _MINIMUM:
     raise SystemExit(2)
 
 # No bootstrap: that environment would not have this machine's torch, and would need a download.
-from conda_bridge import gpu_check, gpu_machine
 from conda_bridge.errors import BridgeError
-from conda_bridge.gpu_machine import Build, Machine
+from flashinfer_build.tryout import gpu_check, gpu_machine
+from flashinfer_build.tryout.gpu_machine import Build, Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 

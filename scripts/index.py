@@ -11,7 +11,7 @@ are kept. Exit status: 0 done, 1 a name with other bytes, 2 unusable input.
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
@@ -20,8 +20,8 @@ import json
 import sys
 from pathlib import Path
 
-from conda_bridge import index
 from conda_bridge.errors import BridgeError
+from conda_bridge.publish import index
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ FLASHINFER_BUILD_VERSION, FLASHINFER_BUILD_COMMIT and FLASHINFER_BUILD_NUMBER ac
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__, "test")
 

@@ -3,12 +3,12 @@
     python scripts/lock_toolchain.py --python python3.10 --python python3.11
 
 Run it once for all supported Pythons together; the versions wanted are in
-conda_bridge/toolchain/locking.py. What is locked already and still wanted stays as it is.
+flashinfer_build/toolchain/locking.py. What is locked already and still wanted stays as it is.
 """
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError, ToolchainError
-from conda_bridge.toolchain.lock import LOCK_FILE, Lock
-from conda_bridge.toolchain.locking import write_lock
+from flashinfer_build.toolchain.lock import LOCK_FILE, Lock
+from flashinfer_build.toolchain.locking import write_lock
 
 # Where things come from -> the tables of the lock that hold them.
 _TABLES = {"pypi": ("tools", "cuda", "torch", "wheels"), "debian": ("debian", "debs")}

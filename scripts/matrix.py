@@ -18,7 +18,8 @@ input. docs/matrix.md says more.
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from conda_bridge.system.failure import failure
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
@@ -29,20 +30,16 @@ import re
 import sys
 from pathlib import Path
 
-from conda_bridge import (
-    atomic,
-    build_options,
-    conda_commands,
-    fan_out,
-    matrix_plan,
-    matrix_run,
-    report,
-    variants,
-)
-from conda_bridge.build_settings import Settings
 from conda_bridge.errors import BridgeError
-from conda_bridge.fan_out import EVENTS
-from conda_bridge.pipeline import Pipeline
+from conda_bridge.system import atomic
+from flashinfer_build import report, variants
+from flashinfer_build.matrix import conda_commands, fan_out
+from flashinfer_build.matrix import plan as matrix_plan
+from flashinfer_build.matrix import run as matrix_run
+from flashinfer_build.matrix.fan_out import EVENTS
+from flashinfer_build.pipeline import options
+from flashinfer_build.pipeline.pipeline import Pipeline
+from flashinfer_build.pipeline.settings import Settings
 
 _NOISE = re.compile(r"Select jobs|Execute \d+ jobs|Finished jobid|\[\w{3} \w{3} .*\d{4}\]$")
 GOLDEN = "tests/matrix/golden"
@@ -79,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the kernels alone for this CUDA, without any torch",
     )
     what.add_argument("--json", action="store_true", help="print the report as JSON")
-    build_options.add(what)
+    options.add(what)
     run = commands.add_parser("run", parents=[what], help="build what is due")
     run.add_argument(
         "-j",
@@ -121,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         "--event", choices=tuple(EVENTS), default=argparse.SUPPRESS, help=_EVENT_HELP
     )
     check.add_argument("--json", action="store_true", help="print what is missing as JSON")
-    build_options.add(check)
+    options.add(check)
     return parser
 
 
@@ -149,7 +146,7 @@ def _fan_out(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    pipeline = Pipeline(build_options.settings(args))
+    pipeline = Pipeline(options.settings(args))
     missing = fan_out.missing_files(pipeline, args.event, args.folder)
     if args.json:
         print(json.dumps({"schema": 1, "missing": missing}, indent=2))
@@ -190,7 +187,7 @@ def _show(line: str) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    pipeline = Pipeline(build_options.settings(args))
+    pipeline = Pipeline(options.settings(args))
     plan = matrix_plan.plan(
         pipeline, variants=args.variant, accelerators=args.accelerator, libraries=args.library
     )
@@ -235,7 +232,7 @@ def main() -> int:
             parser.error("--all excludes --variant, --accelerator and --library")
         return _run(args)
     except BridgeError as error:
-        return report.failure(error, as_json=getattr(args, "json", False))
+        return failure(error, as_json=getattr(args, "json", False))
     except KeyboardInterrupt:
         print("interrupted; the next call continues here", file=sys.stderr)
         return 130

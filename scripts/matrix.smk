@@ -1,7 +1,7 @@
 # The matrix of builds, one rule a stage; `python scripts/matrix.py run` starts it (docs/matrix.md).
 #
 # The rules come from the plan that scripts/matrix.py writes, which has the stages of
-# scripts/conda_bridge/build_jobs.py with what each needs, so that the two never differ. A rule calls
+# scripts/flashinfer_build/pipeline/jobs.py with what each needs, so that the two never differ. A rule calls
 # scripts/build.py, which does the work and remembers what is done; its output here is a stamp.
 # Stamps of what is done are set before Snakemake starts, so that only the rest runs.
 

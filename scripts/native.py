@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError
-from conda_bridge.project import Project
+from flashinfer_build.compile.project import Project
 
 
 def _parser() -> argparse.ArgumentParser:

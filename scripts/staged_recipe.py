@@ -12,7 +12,8 @@ to go on. Exit status: 0 done, 1 another submission is there, 2 unusable input.
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from conda_bridge.system.failure import failure
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
@@ -21,8 +22,8 @@ import json
 import os
 from pathlib import Path
 
-from conda_bridge import report, staged_recipe
 from conda_bridge.errors import BridgeError
+from flashinfer_build.forge import staged
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,17 +63,17 @@ def main() -> int:
     root = bootstrap.project_root()
     try:
         if args.archive:
-            source = staged_recipe.source_of(args.archive, args.url, root)
+            source = staged.source_of(args.archive, args.url, root)
         else:
-            source = staged_recipe.Source(args.url, args.sha256)
-        result = staged_recipe.write(
-            staged_recipe.files(root, source, args.maintainer),
+            source = staged.Source(args.url, args.sha256)
+        result = staged.write(
+            staged.files(root, source, args.maintainer),
             args.out,
             overwrite=args.overwrite,
             dry_run=args.dry_run,
         )
     except BridgeError as error:
-        return report.failure(error, as_json=args.json)
+        return failure(error, as_json=args.json)
     if args.json:
         facts = {"url": source.url, "sha256": source.sha256, "published": source.published}
         print(json.dumps({"schema": 1, **result.as_dict(), **facts}, indent=2))

@@ -20,13 +20,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__, "test")
 
-from conda_bridge import test_environment
 from conda_bridge.errors import BridgeError, TestsFailed
 from conda_bridge.label import Variant
+from flashinfer_build.tryout import environment as test_environment
 
 ROOT = bootstrap.project_root()
 DIST = ROOT / "build" / "test" / "dist"

@@ -11,7 +11,7 @@ the checks.
 
 from __future__ import annotations
 
-from conda_bridge import bootstrap
+from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
@@ -25,8 +25,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from conda_bridge.errors import BridgeError
-from conda_bridge.findings import ArtifactReport, Report
-from conda_bridge.verify import verify
+from conda_bridge.verify.findings import ArtifactReport, Report
+from conda_bridge.verify.gate import verify
 
 _WIDE = 160
 

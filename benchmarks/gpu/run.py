@@ -27,7 +27,7 @@ sys.path += [str(ROOT), str(ROOT / "scripts")]
 from benchmarks.gpu import report
 from benchmarks.gpu.cases import CASES, Case
 from benchmarks.gpu.peers import Died, Worker
-from conda_bridge import atomic
+from conda_bridge.system import atomic
 
 SCHEMA_VERSION = 1
 # As in attention.py, mla.py, elementwise.py and gemm.py, which import torch; this process does not

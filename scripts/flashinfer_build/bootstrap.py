@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from . import atomic, process
-from .errors import StorageError, ToolchainError
+from conda_bridge.errors import StorageError, ToolchainError
+from conda_bridge.system import atomic, process
 
 __all__ = ["cache_dir", "ensure", "environment", "project_root"]
 

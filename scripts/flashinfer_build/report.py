@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .errors import BridgeError
+from conda_bridge.errors import BridgeError
 
 if TYPE_CHECKING:
-    from .matrix_report import MatrixReport
-    from .pipeline import BuildResult
+    from .matrix.report import MatrixReport
+    from .pipeline.pipeline import BuildResult
 
 __all__ = ["failure", "matrix_table", "print_build", "variants_table"]
 

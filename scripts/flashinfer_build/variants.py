@@ -16,9 +16,9 @@ from pathlib import Path
 
 import yaml
 
-from .errors import ConfigError, LabelError
-from .label import Variant
-from .native import gencode_flags
+from conda_bridge.errors import ConfigError, LabelError
+from conda_bridge.formats.cuda_archs import gencode_flags
+from conda_bridge.label import Variant
 
 __all__ = [
     "CONFIG_FILE",

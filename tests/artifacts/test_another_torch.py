@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import test_environment
 from conda_bridge.label import Variant
+from flashinfer_build.tryout import environment as test_environment
 
 WHEEL = Variant.parse("cu130_torch213")
 OTHER = Variant.parse("cu130_torch211")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from conda_bridge.label import Label, Variant
-from conda_bridge.ledger import file_digest
+from flashinfer_build.pipeline.ledger import file_digest
 
 _VARIANT = "cpu_torch213"
 

@@ -12,8 +12,8 @@ import zipfile
 from hashlib import sha256
 from pathlib import Path
 
-from conda_bridge import conda_package
-from conda_bridge.bridge import bridge, wheel_path
+from conda_bridge.bridge.convert import bridge, wheel_path
+from conda_bridge.formats import conda_package
 from conda_bridge.label import Label
 
 

@@ -19,11 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conda_bridge import atomic, bootstrap
-from conda_bridge.ledger import file_digest
-from conda_bridge.toolchain.lock import Lock, LockedWheel
-from conda_bridge.toolchain.unpacked import link_tree
-from conda_bridge.zstd import zstd
+from conda_bridge.formats.zstd import zstd
+from conda_bridge.system import atomic
+from flashinfer_build import bootstrap
+from flashinfer_build.pipeline.ledger import file_digest
+from flashinfer_build.toolchain.lock import Lock, LockedWheel
+from flashinfer_build.toolchain.unpacked import link_tree
 
 __all__ = ["STAGES", "VARIANT", "Done", "Site"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from site_of_faults import Site
 
-from conda_bridge.toolchain.lock import LockedWheel
+from flashinfer_build.toolchain.lock import LockedWheel
 
 # A fault -> whether the build still completes: the next request gets what the first did not.
 FAULTS = {

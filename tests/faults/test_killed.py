@@ -10,7 +10,7 @@ import pytest
 from site_of_faults import VARIANT, Site
 
 from conda_bridge.label import Label, Variant
-from conda_bridge.ledger import file_digest
+from flashinfer_build.pipeline.ledger import file_digest
 
 # The binding and the tries take longest; publishing is where a half would hurt most.
 WEIGHTS = {

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import fan_out
 from conda_bridge.errors import ConfigError
 from conda_bridge.label import Label, Variant
-from conda_bridge.pipeline import Pipeline, Settings
+from flashinfer_build.matrix import fan_out
+from flashinfer_build.pipeline.pipeline import Pipeline, Settings
 
 GOLDEN = Path(__file__).with_name("golden")
 _UPDATE = "`python scripts/matrix.py --update-golden` writes these files from the matrix"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 
-from conda_bridge import bootstrap
 from conda_bridge.label import Label, Variant
-from conda_bridge.ledger import Ledger, file_digest
+from flashinfer_build import bootstrap
+from flashinfer_build.pipeline.ledger import Ledger, file_digest
 
 VARIANTS = ("cpu_torch213", "cu130_torch213")
 # What `python scripts/test.py` has built is built once more on the cluster, from the binding on.

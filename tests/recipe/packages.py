@@ -11,7 +11,7 @@ from meta_yaml import Recipe
 from rattler import Version, VersionSpec
 from stand_in import Record
 
-from conda_bridge.variants import VariantSpec
+from flashinfer_build.variants import VariantSpec
 
 META_YAML = Path(__file__).parents[2] / "recipe/meta.yaml"
 

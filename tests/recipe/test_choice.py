@@ -14,8 +14,8 @@ import pytest
 import stand_in
 from solver import Answer, Case, solve
 
-from conda_bridge import variants
 from conda_bridge.label import Variant
+from flashinfer_build import variants
 
 SPECS = variants.load()
 VERSION = "0.1.6"  # of our packages in this channel, whatever version.txt says

@@ -16,7 +16,7 @@ from rattler_build import (
     VariantConfig,
 )
 
-from conda_bridge import variants
+from flashinfer_build import variants
 
 [SPEC] = variants.select(variants.load(), ["cu130_torch213"])
 ROW = SPEC.as_mapping()

@@ -13,8 +13,9 @@ import pytest
 from meta_yaml import Recipe
 from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
-from conda_bridge import compiler_cache, variants
 from conda_bridge.label import Label
+from flashinfer_build import variants
+from flashinfer_build.compile import compiler_cache
 
 SPECS = variants.load()
 

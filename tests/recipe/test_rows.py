@@ -11,8 +11,8 @@ import pytest
 import stand_in
 from solver import Answer, Case, solve
 
-from conda_bridge import variants
-from conda_bridge.variants import VariantSpec
+from flashinfer_build import variants
+from flashinfer_build.variants import VariantSpec
 
 SPECS = variants.load()
 PLAIN = [spec for spec in SPECS if spec.on_conda_forge]

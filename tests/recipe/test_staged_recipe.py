@@ -19,10 +19,12 @@ import pytest
 import yaml
 from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
-from conda_bridge import atomic, staged_recipe, variants
 from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, StorageError
 from conda_bridge.label import Label
-from conda_bridge.staged_recipe import FOLDER, Source
+from conda_bridge.system import atomic
+from flashinfer_build import variants
+from flashinfer_build.forge import staged
+from flashinfer_build.forge.staged import FOLDER, Source
 
 SPECS = [spec for spec in variants.load() if spec.on_conda_forge]
 SHA256 = "0123456789abcdef" * 4
@@ -108,7 +110,7 @@ def source(version: str) -> Source:
 
 @pytest.fixture(scope="module")
 def made(root: Path, source: Source) -> dict[str, bytes]:
-    return staged_recipe.files(root, source, ["octocat", "conda-forge/cuda"])
+    return staged.files(root, source, ["octocat", "conda-forge/cuda"])
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def recipe(text: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def submission(made: Mapping[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("staged-recipes")
-    return staged_recipe.write(made, out).folder
+    return staged.write(made, out).folder
 
 
 def render(path: Path, config: VariantConfig, *, platform: str = "linux-64") -> list[Any]:
@@ -392,7 +394,7 @@ def test_a_recipe_that_is_not_known_stops(
 ) -> None:
     change(project / "recipe/recipe.yaml", old, new)
     with pytest.raises(ConfigError) as caught:
-        staged_recipe.files(project, source, ["octocat"])
+        staged.files(project, source, ["octocat"])
     assert complaint in caught.value.what
     assert "recipe.yaml" in caught.value.where
 
@@ -403,7 +405,7 @@ def test_what_is_added_to_the_recipe_is_passed_on(project: Path, source: Source)
     change(path, "        - python >=3.8\n", "        - python >=3.8\n        - numpy\n")
     change(path, "file: test_ops.py", "file: more_tests.py")
     (project / "recipe/more_tests.py").write_text("print('more')\n")
-    made = staged_recipe.files(project, source, ["octocat"])
+    made = staged.files(project, source, ["octocat"])
     assert b"      # New.\n      - python:" in made["recipe.yaml"]
     assert b"        - numpy\n" in made["recipe.yaml"]
     assert made["more_tests.py"] == b"print('more')\n" and "test_ops.py" not in made
@@ -413,7 +415,7 @@ def test_what_is_added_to_the_recipe_is_passed_on(project: Path, source: Source)
 def test_what_is_no_release_is_refused(project: Path, source: Source, other: str) -> None:
     (project / "version.txt").write_text(other + "\n")
     with pytest.raises(ConfigError, match=f"{re.escape(other)} is no release"):
-        staged_recipe.files(project, source, ["octocat"])
+        staged.files(project, source, ["octocat"])
 
 
 def test_architectures_that_differ_between_cuda_releases_are_refused(
@@ -423,13 +425,13 @@ def test_architectures_that_differ_between_cuda_releases_are_refused(
     path = project / "conda_build_config.yaml"
     change(path, lines.format("8.0+PTX;9.0a"), lines.format("9.0a"))
     with pytest.raises(ConfigError, match="cuda_arch_list has"):
-        staged_recipe.files(project, source, ["octocat"])
+        staged.files(project, source, ["octocat"])
 
 
 @pytest.mark.parametrize("name", ["@octocat", "octo cat", "other/team", "-a", "a--b", "", "a" * 40])
 def test_what_is_no_name_on_github_is_refused(root: Path, source: Source, name: str) -> None:
     with pytest.raises(ConfigError, match="name on GitHub"):
-        staged_recipe.files(root, source, [name])
+        staged.files(root, source, [name])
 
 
 @pytest.mark.parametrize(
@@ -470,9 +472,9 @@ def test_an_archive_is_a_source_by_its_digest(
     root: Path, tmp_path: Path, members: dict[str, str]
 ) -> None:
     path = archive(tmp_path / "a b.tar.gz", members)
-    here = staged_recipe.source_of(path, None, root)
+    here = staged.source_of(path, None, root)
     assert here.url == path.as_uri() and not here.published
-    there = staged_recipe.source_of(path, "https://example.org/a.tar.gz", root)
+    there = staged.source_of(path, "https://example.org/a.tar.gz", root)
     assert there.sha256 == here.sha256 and there.published
 
 
@@ -499,7 +501,7 @@ def test_an_archive_that_would_not_build_is_refused(
     for name, content in added.items():
         members[os.path.normpath(f"{top}/{name}")] = content
     with pytest.raises(ArtifactError, match=complaint):
-        staged_recipe.source_of(archive(tmp_path / "a.tar.gz", members), None, root)
+        staged.source_of(archive(tmp_path / "a.tar.gz", members), None, root)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 60, 200])
@@ -509,9 +511,9 @@ def test_a_damaged_archive_is_refused(
     path = archive(tmp_path / "a.tar.gz", members)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ArtifactError, match=r"a\.tar\.gz"):
-        staged_recipe.source_of(path, None, root)
+        staged.source_of(path, None, root)
     with pytest.raises(ArtifactError, match="No such file"):
-        staged_recipe.source_of(tmp_path / "absent", None, root)
+        staged.source_of(tmp_path / "absent", None, root)
 
 
 def test_the_sdist_holds_what_a_build_reads(root: Path, tmp_path: Path) -> None:
@@ -520,7 +522,7 @@ def test_the_sdist_holds_what_a_build_reads(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [path] = tmp_path.glob("*.tar.gz")
-    assert staged_recipe.source_of(path, None, root).sha256
+    assert staged.source_of(path, None, root).sha256
     with tarfile.open(path) as opened:
         there = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
     # Also what is only needed to make the submission from it again.
@@ -546,21 +548,21 @@ def listed(folder: Path) -> dict[str, bytes]:
 def test_an_equal_submission_is_left_alone_and_another_is_not_replaced(
     made: dict[str, bytes], tmp_path: Path
 ) -> None:
-    assert staged_recipe.write(made, tmp_path, dry_run=True).outcome == "due"
+    assert staged.write(made, tmp_path, dry_run=True).outcome == "due"
     assert list(tmp_path.iterdir()) == []
-    assert staged_recipe.write(made, tmp_path).outcome == "written"
-    assert staged_recipe.write(made, tmp_path).outcome == "unchanged"
+    assert staged.write(made, tmp_path).outcome == "written"
+    assert staged.write(made, tmp_path).outcome == "unchanged"
     folder = tmp_path / FOLDER
     (folder / "recipe.yaml").write_text("edited\n")
     (folder / "meta.yaml").write_text("# conda-smithy refuses both in one folder\n")
     for dry_run in (False, True):
         with pytest.raises(ConflictError, match=r"differs in meta\.yaml, recipe\.yaml"):
-            staged_recipe.write(made, tmp_path, dry_run=dry_run)
+            staged.write(made, tmp_path, dry_run=dry_run)
     assert (folder / "recipe.yaml").read_text() == "edited\n"
     before = listed(tmp_path)
-    assert staged_recipe.write(made, tmp_path, overwrite=True, dry_run=True).outcome == "due"
+    assert staged.write(made, tmp_path, overwrite=True, dry_run=True).outcome == "due"
     assert listed(tmp_path) == before
-    assert staged_recipe.write(made, tmp_path, overwrite=True).outcome == "written"
+    assert staged.write(made, tmp_path, overwrite=True).outcome == "written"
     assert listed(folder) == made and listed(tmp_path).keys() == {
         f"{FOLDER}/{name}" for name in made
     }
@@ -576,20 +578,20 @@ def test_a_submission_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(atomic, "write_bytes", full)
     with pytest.raises(StorageError, match="disk is full"):
-        staged_recipe.write(made, tmp_path)
+        staged.write(made, tmp_path)
     assert listed(tmp_path) == {}
     folder = tmp_path / FOLDER
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text("the old one\n")
     with contextlib.suppress(StorageError):
-        staged_recipe.write(made, tmp_path, overwrite=True)
+        staged.write(made, tmp_path, overwrite=True)
     assert listed(tmp_path) == {f"{FOLDER}/recipe.yaml": b"the old one\n"}
 
 
 def test_a_file_in_the_way_is_an_error(made: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(StorageError, match="NotADirectoryError"):
-        staged_recipe.write(made, tmp_path / "out")
+        staged.write(made, tmp_path / "out")
 
 
 def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -10,8 +10,8 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from conda_bridge.toolchain.lock import LockedDeb
-from conda_bridge.zstd import zstd
+from conda_bridge.formats.zstd import zstd
+from flashinfer_build.toolchain.lock import LockedDeb
 
 __all__ = ["ar", "make_deb", "tar_of"]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from conda_bridge.conda_writer import PackageFile, write
+from conda_bridge.formats.conda_writer import PackageFile, write
+from conda_bridge.formats.zstd import zstd
 from conda_bridge.label import Label, Variant
-from conda_bridge.zstd import zstd
 
 README = b"# FlashInfer\n\nAttention kernels.\n"
 LICENSE = b"Apache License\nVersion 2.0\n"

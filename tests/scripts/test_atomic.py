@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import atomic
+from conda_bridge.system import atomic
 
 
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_kill_while_writing_leaves_the_old_bytes(root: Path, tmp_path: Path) -
         """
         import sys, time
         from pathlib import Path
-        from conda_bridge import atomic
+        from conda_bridge.system import atomic
         with atomic.writing(Path(sys.argv[1])) as stream:
             stream.write(b"new" * 1000)
             stream.flush()
@@ -101,7 +101,7 @@ def test_a_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
 _HOLDS = """
 import sys, time
 from pathlib import Path
-from conda_bridge import atomic
+from conda_bridge.system import atomic
 folder = Path(sys.argv[1])
 with atomic.writing(folder / "file") as stream, atomic.directory(folder / "folder") as fresh:
     (fresh / "a").write_text("1")
@@ -145,7 +145,7 @@ def test_a_folder_of_a_maker_that_died_in_its_first_or_last_moment_is_removed(
 ) -> None:
     """The file that is locked is not there yet, or not any more; the folder is locked itself."""
     program = (
-        "import sys, pathlib; from conda_bridge import atomic;"
+        "import sys, pathlib; from conda_bridge.system import atomic;"
         "_, path = atomic._temporary_folder(pathlib.Path(sys.argv[1]));"
         "print(path, flush=True); sys.stdin.readline()"
     )

@@ -32,11 +32,11 @@ from hypothesis import strategies as st
 from installer.sources import WheelFile
 from packaging.metadata import Metadata
 
-from conda_bridge import conda_package
-from conda_bridge.agreement import pypi_cxx11_abi, read_build_info
-from conda_bridge.bridge import bridge, wheel_path
-from conda_bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
+from conda_bridge.bridge.agreement import pypi_cxx11_abi, read_build_info
+from conda_bridge.bridge.convert import bridge, wheel_path
+from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
 from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError, LabelMismatch
+from conda_bridge.formats import conda_package
 from conda_bridge.label import Label
 
 WHEEL = "flashinfer-0.1.6+cputorch2.13-cp38-abi3-linux_x86_64.whl"
@@ -573,7 +573,7 @@ def test_package_without_licence_is_refused(tmp_path: Path) -> None:
     package = write_pair(tmp_path)
     binding = conda_package.read(package)
     assert binding.licenses
-    from conda_bridge.conda_writer import PackageFile, write
+    from conda_bridge.formats.conda_writer import PackageFile, write
 
     files = [
         PackageFile(member.path, member.read(), 0o755 if member.executable else 0o644)

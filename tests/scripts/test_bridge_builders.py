@@ -26,7 +26,7 @@ from factories import Member, label_of, tar_file, write_pair
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conda_bridge.bridge import bridge
+from conda_bridge.bridge.convert import bridge
 from conda_bridge.errors import ArtifactError, ConflictError, LabelError
 
 LABEL = label_of()
@@ -449,7 +449,7 @@ def test_memory_stays_small_for_a_large_member_that_waits(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from conda_bridge.bridge import bridge
+from conda_bridge.bridge.convert import bridge
 
 def report(done, total):
     if done > 8 << 20:

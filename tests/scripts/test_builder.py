@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import builder, conda_package
 from conda_bridge.errors import ArtifactError, BuildFailed, ToolchainError
+from conda_bridge.formats import conda_package
 from conda_bridge.label import Variant
-from conda_bridge.toolchain import system
-from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.packages import PackageSpec, make
-from conda_bridge.variants import VariantSpec
+from flashinfer_build.compile import builder
+from flashinfer_build.toolchain import system
+from flashinfer_build.toolchain.channel import make_channel
+from flashinfer_build.toolchain.packages import PackageSpec, make
+from flashinfer_build.variants import VariantSpec
 
 RECIPE = """
 schema_version: 1
@@ -259,9 +260,9 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         f"""
         import sys
         from pathlib import Path
-        from conda_bridge import builder
+        from flashinfer_build.compile import builder
         from conda_bridge.label import Variant
-        from conda_bridge.variants import VariantSpec
+        from flashinfer_build.variants import VariantSpec
         spec = VariantSpec(
             Variant(None, (2, 13)), "None", "2.13", "None", "14", "16", {CPU.common!r}
         )
@@ -274,7 +275,7 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         )
         """
     )
-    scripts = str(Path(builder.__file__).parents[1])
+    scripts = str(Path(builder.__file__).parents[2])
     log = tmp_path / "log"
     with log.open("w") as stream:
         caller = subprocess.Popen(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge.code_key import closure, code_key
+from flashinfer_build.pipeline.code_key import closure, code_key
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import commented_yaml
-from conda_bridge.commented_yaml import Entry
 from conda_bridge.errors import ConfigError
+from flashinfer_build.forge import commented_yaml
+from flashinfer_build.forge.commented_yaml import Entry
 
 TEXT = """\
 # The head.

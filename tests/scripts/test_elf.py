@@ -11,8 +11,8 @@ import toy_artifacts as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conda_bridge import elf
 from conda_bridge.errors import ArtifactError
+from conda_bridge.formats import elf
 
 
 def test_what_the_linker_was_told() -> None:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conda_bridge import fatbin
 from conda_bridge.errors import ArtifactError, ConfigError
+from conda_bridge.formats import fatbin
 
 FOLDER = Path(__file__).parent / "fatbin"
 LISTING = json.loads((FOLDER / "listing.json").read_text())

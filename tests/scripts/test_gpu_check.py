@@ -14,15 +14,10 @@ from typing import Any
 import pytest
 from wheel_factory import make_wheel
 
-from conda_bridge import gpu_check, gpu_machine
-from conda_bridge.errors import (
-    ArtifactError,
-    ConfigError,
-    TestsFailed,
-    ToolchainError,
-)
-from conda_bridge.gpu_check import TestReport
-from conda_bridge.gpu_machine import Machine
+from conda_bridge.errors import ArtifactError, ConfigError, TestsFailed, ToolchainError
+from flashinfer_build.tryout import gpu_check, gpu_machine
+from flashinfer_build.tryout.gpu_check import TestReport
+from flashinfer_build.tryout.gpu_machine import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "scripts" / "gpu_check.py"

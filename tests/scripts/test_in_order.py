@@ -10,9 +10,9 @@ from factories import tar_bytes, tar_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conda_bridge import tar_stream
-from conda_bridge.in_order import in_order
-from conda_bridge.tar_stream import TarMember
+from conda_bridge.formats import tar_stream
+from conda_bridge.formats.in_order import in_order
+from conda_bridge.formats.tar_stream import TarMember
 
 CONTENTS = {f"{number}": bytes([number]) * (number * 700_000) for number in range(5)}
 

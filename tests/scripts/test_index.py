@@ -29,11 +29,13 @@ import toy_artifacts as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conda_bridge import conda_writer, index, wheel_index
 from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError
+from conda_bridge.formats import conda_writer
+from conda_bridge.formats.zstd import zstd
 from conda_bridge.label import Label
-from conda_bridge.wheel_index import WheelEntry
-from conda_bridge.zstd import zstd
+from conda_bridge.publish import index
+from conda_bridge.publish import wheels as wheel_index
+from conda_bridge.publish.wheels import WheelEntry
 
 CPU = factories.label_of("cpu_torch213")
 CUDA = factories.label_of("cu130_torch213")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge.ledger import Ledger, digest, tree_digest
-from conda_bridge.usage import Cost
+from conda_bridge.system.usage import Cost
+from flashinfer_build.pipeline.ledger import Ledger, digest, tree_digest
 
 
 @pytest.fixture

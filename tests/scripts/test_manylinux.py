@@ -16,13 +16,14 @@ import toy_artifacts as toy
 from auditwheel.wheel_abi import analyze_wheel_abi
 from factories import label_of, write_pair
 
-from conda_bridge import elf, manylinux
-from conda_bridge.bridge import bridge
-from conda_bridge.elf import SharedObject, Symbol
+from conda_bridge.bridge import manylinux
+from conda_bridge.bridge.convert import bridge
 from conda_bridge.errors import ArtifactError, ConfigError, LabelMismatch
-from conda_bridge.index import update_wheel_index
+from conda_bridge.formats import elf
+from conda_bridge.formats.elf import SharedObject, Symbol
 from conda_bridge.label import Label
-from conda_bridge.verify import verify
+from conda_bridge.publish.index import update_wheel_index
+from conda_bridge.verify.gate import verify
 
 CPU = label_of()
 # GLIBC_2.14 on x86-64, whatever the machine's own glibc is.

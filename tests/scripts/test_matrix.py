@@ -16,13 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import atomic, bootstrap, matrix_plan, matrix_report, matrix_run, native, report
-from conda_bridge.build_jobs import LibraryJob, VariantJob
-from conda_bridge.build_options import words
 from conda_bridge.errors import ConfigError
-from conda_bridge.ledger import Ledger
-from conda_bridge.pipeline import Pipeline, Settings
-from conda_bridge.usage import Cost
+from conda_bridge.system import atomic
+from conda_bridge.system.usage import Cost
+from flashinfer_build import bootstrap, report
+from flashinfer_build.compile import native
+from flashinfer_build.matrix import plan as matrix_plan
+from flashinfer_build.matrix import report as matrix_report
+from flashinfer_build.matrix import run as matrix_run
+from flashinfer_build.pipeline.jobs import LibraryJob, VariantJob
+from flashinfer_build.pipeline.ledger import Ledger
+from flashinfer_build.pipeline.options import words
+from flashinfer_build.pipeline.pipeline import Pipeline, Settings
 
 
 @pytest.fixture

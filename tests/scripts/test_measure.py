@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import measure
 from conda_bridge.errors import ToolchainError
+from flashinfer_build.compile import measure
 
 NEW = b"\0_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_stringIcEE\0"
 OLD = b"\0_ZN3c105ErrorC1ENS_14SourceLocationESs\0"

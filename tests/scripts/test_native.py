@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import elf, native
 from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
-from conda_bridge.ledger import file_digest
+from conda_bridge.formats import elf
+from conda_bridge.formats.cuda_archs import gencode_flags
+from flashinfer_build.compile import native
+from flashinfer_build.pipeline.ledger import file_digest
 
 
 def test_gencode_flags_in_torchs_notation() -> None:
-    assert native.gencode_flags("8.0+PTX;9.0a") == [
+    assert gencode_flags("8.0+PTX;9.0a") == [
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_80,code=compute_80",
         "-gencode=arch=compute_90a,code=sm_90a",
     ]
-    assert native.gencode_flags("8.0 12.0") == [
+    assert gencode_flags("8.0 12.0") == [
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_120,code=sm_120",
     ]
@@ -28,7 +30,7 @@ def test_gencode_flags_in_torchs_notation() -> None:
 @pytest.mark.parametrize("text", ["", "80", "8.0;sm_90", "9.0b", "8.0+ptx"])
 def test_other_notations_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="FLASHINFER_CUDA_ARCH_LIST"):
-        native.gencode_flags(text)
+        gencode_flags(text)
 
 
 def test_jobs_follow_processors_memory_and_max_jobs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,16 @@ import factories
 import pytest
 import toy_artifacts as toy
 
-from conda_bridge import atomic, report, verify
-from conda_bridge.build_jobs import STAGES, Job, LibraryJob, VariantJob
 from conda_bridge.errors import BuildFailed, ConfigError, LabelMismatch, ToolchainError
-from conda_bridge.ledger import tree_digest
-from conda_bridge.pipeline import BuildResult, Pipeline, Settings, kernel_sources
-from conda_bridge.progress import Progress
-from conda_bridge.stages import Log, Outcome, Stage, StageFailed
-from conda_bridge.usage import Cost
+from conda_bridge.system import atomic
+from conda_bridge.system.progress import Progress
+from conda_bridge.system.usage import Cost
+from conda_bridge.verify import gate
+from flashinfer_build import report
+from flashinfer_build.pipeline.jobs import STAGES, Job, LibraryJob, VariantJob
+from flashinfer_build.pipeline.ledger import tree_digest
+from flashinfer_build.pipeline.pipeline import BuildResult, Pipeline, Settings, kernel_sources
+from flashinfer_build.pipeline.stages import Log, Outcome, Stage, StageFailed
 
 
 def _build(root: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -321,7 +323,7 @@ def test_without_a_wheel_the_packages_are_verified_and_published_alone(
     needs = {stage.kind: stage.needs for stage in alone.job.stages()}
     assert needs["verify"] == ("binding",)
     assert needs["publish"] == ("verify", "try-conda")
-    assert verify.verify([alone.job.binding, alone.job.staged_library]).findings == ()
+    assert gate.verify([alone.job.binding, alone.job.staged_library]).findings == ()
     assert alone.run_stage("verify") == []
     made = alone.run_stage("publish")
     assert made == alone.job.published
@@ -347,7 +349,7 @@ def test_the_state_of_the_channels_is_part_of_the_key(
     job = pipeline.job(spec)
     channels = ["one"]
     monkeypatch.setattr(
-        "conda_bridge.build_jobs.toolchain.state", lambda _request, _among: channels[0]
+        "flashinfer_build.pipeline.jobs.toolchain.state", lambda _request, _among: channels[0]
     )
 
     def key() -> str | None:
@@ -362,7 +364,7 @@ def test_the_state_of_the_channels_is_part_of_the_key(
     def unreadable(*_args: object) -> str:
         raise ToolchainError("the channel cannot be read")
 
-    monkeypatch.setattr("conda_bridge.build_jobs.toolchain.state", unreadable)
+    monkeypatch.setattr("flashinfer_build.pipeline.jobs.toolchain.state", unreadable)
     assert key() is None  # so the stage runs, and says so itself
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import process
+from conda_bridge.system import process
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 
@@ -119,11 +119,11 @@ def test_the_group_ends_with_its_caller(tmp_path: Path, number: signal.Signals) 
     program = textwrap.dedent(
         f"""
         import os
-        from conda_bridge import process
+        from conda_bridge.system import process
         process.run(["sh", "-c", "echo $$ > {pid_file}; exec sleep 100"], environ=dict(os.environ))
         """
     )
-    scripts = str(Path(process.__file__).parents[1])
+    scripts = str(Path(process.__file__).parents[2])
     caller = subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": scripts},
@@ -153,14 +153,14 @@ def test_what_has_a_process_group_of_its_own_ends_too(
     program = textwrap.dedent(
         f"""
         import os, sys
-        from conda_bridge import process
+        from conda_bridge.system import process
         process.run(
             ["sh", "-c", 'exec "$0" -c "$1" & wait', sys.executable, {inner!r}],
             environ=dict(os.environ),
         )
         """
     )
-    scripts = str(Path(process.__file__).parents[1])
+    scripts = str(Path(process.__file__).parents[2])
     caller = subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": scripts},

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import project as project_module
 from conda_bridge.errors import LabelMismatch, ToolchainError
-from conda_bridge.measure import Nvcc, Torch
-from conda_bridge.project import Project
+from flashinfer_build.compile import project as project_module
+from flashinfer_build.compile.measure import Nvcc, Torch
+from flashinfer_build.compile.project import Project
 
 NVCC = Nvcc(Path("/cuda/bin/nvcc"), Path("/cuda"), "12.4.131", (12, 4))
 TORCH = Torch(Path("/site/torch"), "2.4.1+cu121", (2, 4), "12.1", False)

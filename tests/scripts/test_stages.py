@@ -18,11 +18,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from conda_bridge import atomic
 from conda_bridge.errors import BuildFailed, ConfigError
-from conda_bridge.ledger import Ledger, file_digest
-from conda_bridge.progress import Progress
-from conda_bridge.stages import Log, Outcome, Stage, StageFailed, first_missing, run_stages
+from conda_bridge.system import atomic
+from conda_bridge.system.progress import Progress
+from flashinfer_build.pipeline.ledger import Ledger, file_digest
+from flashinfer_build.pipeline.stages import (
+    Log,
+    Outcome,
+    Stage,
+    StageFailed,
+    first_missing,
+    run_stages,
+)
 
 
 def _chain(folder: Path, ran: list[str]) -> list[Stage]:
@@ -235,10 +242,10 @@ def test_what_is_shared_and_not_in_order_makes_a_stage_run_again(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from conda_bridge import atomic
-from conda_bridge.ledger import Ledger
-from conda_bridge.progress import Progress
-from conda_bridge.stages import Stage, run_stages
+from conda_bridge.system import atomic
+from flashinfer_build.pipeline.ledger import Ledger
+from conda_bridge.system.progress import Progress
+from flashinfer_build.pipeline.stages import Stage, run_stages
 
 folder, moment = Path(sys.argv[1]), int(sys.argv[2])
 count = 0

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rattler import package_streaming as rattler_streaming
 
-from conda_bridge import conda_package
-from conda_bridge.conda_package import CondaPackage, Limits
-from conda_bridge.conda_writer import normalise
 from conda_bridge.errors import ArtifactError
+from conda_bridge.formats import conda_package
+from conda_bridge.formats.conda_package import CondaPackage, Limits
+from conda_bridge.formats.conda_writer import normalise
 
 FILE = "toy-1.0-h_0.tar.bz2"
 INDEX = {"name": "toy", "version": "1.0", "build": "h_0", "subdir": "linux-64", "depends": []}

@@ -10,8 +10,8 @@ import pytest
 from deb_factory import make_deb
 
 from conda_bridge.errors import ToolchainError
-from conda_bridge.toolchain import apt, debian_locking
-from conda_bridge.toolchain.debian_locking import WantedCuda, lock_debs
+from flashinfer_build.toolchain.debian import apt, locking
+from flashinfer_build.toolchain.debian.locking import WantedCuda, lock_debs
 
 needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt on this machine")
 
@@ -136,8 +136,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
         "12.4": WantedCuda({"trixie": ("nvidia-cuda-toolkit", "libcub-dev")}),
         "11.8": WantedCuda({"bookworm": ("nvidia-cuda-toolkit",)}, {"bookworm": ("g++-11",)}),
     }
-    monkeypatch.setattr(debian_locking, "CUDA", wanted)
-    monkeypatch.setattr(debian_locking, "SYSROOTS", {"2.31": {"bullseye": ("libc6",)}})
+    monkeypatch.setattr(locking, "CUDA", wanted)
+    monkeypatch.setattr(locking, "SYSROOTS", {"2.31": {"bullseye": ("libc6",)}})
     made.add("trixie", "nvidia-cuda-toolkit", "12.4.131~12.4.1-2", "non-free")
     made.add("trixie", "libcub-dev", "2.3.2-2")
     made.add("bookworm", "nvidia-cuda-toolkit", "11.8.89~11.8.0-5~deb12u1", "non-free")
@@ -238,7 +238,7 @@ def test_another_wish_is_locked_anew_and_the_rest_stays(
     archive.add("bookworm", "g++-11", "11.4.0-1")
     archive.add("trixie", "libthrust-dev", "2.3.2-2")
     more = WantedCuda({"trixie": ("nvidia-cuda-toolkit", "libcub-dev", "libthrust-dev")})
-    monkeypatch.setitem(debian_locking.CUDA, "12.4", more)
+    monkeypatch.setitem(locking.CUDA, "12.4", more)
     again = locked(first)
     assert "libthrust-dev_2.3.2-2_amd64.deb" in again["debian"]["cuda"]["12.4"]["toolkit"]
     assert again["debian"]["cuda"]["11.8"] == first["debian"]["cuda"]["11.8"]

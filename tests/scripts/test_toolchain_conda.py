@@ -19,14 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge import bootstrap, builder, conda_package, process, toolchain
 from conda_bridge.errors import ConfigError, ToolchainError
+from conda_bridge.formats import conda_package
 from conda_bridge.label import Variant
-from conda_bridge.toolchain import Request, Toolchain
-from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.channel_names import credentials, mask, resolve
-from conda_bridge.toolchain.conda import Conda
-from conda_bridge.toolchain.packages import PackageSpec, make
+from conda_bridge.system import process
+from flashinfer_build import bootstrap, toolchain
+from flashinfer_build.compile import builder
+from flashinfer_build.toolchain import Request, Toolchain
+from flashinfer_build.toolchain.channel import make_channel
+from flashinfer_build.toolchain.channel_names import credentials, mask, resolve
+from flashinfer_build.toolchain.conda import Conda
+from flashinfer_build.toolchain.packages import PackageSpec, make
 
 SECRET = "s3cret-Wort"
 CPU = Request(Variant(None, (2, 6)), gxx_below=14)
@@ -404,7 +407,7 @@ def test_for_which_cuda_a_torch_was_built(tmp_path: Path, spec: PackageSpec, cud
     (tmp_path / "index.json").write_text(json.dumps(spec.index()))
     program = (
         "import sys, os; from rattler import PackageRecord\n"
-        "from conda_bridge.toolchain.channel_records import built_for\n"
+        "from flashinfer_build.toolchain.channel_records import built_for\n"
         "print(built_for(PackageRecord.from_index_json(sys.argv[1])), flush=True); os._exit(0)"
     )
     done = subprocess.run(
@@ -462,7 +465,12 @@ def test_an_environment_for_a_cuda_torch_is_made_where_there_is_no_driver(tmp_pa
         "prefix": str(tmp_path / "prefix"),
     }
     (tmp_path / "install.json").write_text(json.dumps(asked))
-    command = [sys.executable, "-m", "conda_bridge.install_worker", str(tmp_path / "install.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "flashinfer_build.tryout.install_worker",
+        str(tmp_path / "install.json"),
+    ]
     for cuda, code in (("12.4", 1), ("12.6", 0)):
         environ = builder.subprocess_environ(tmp_path / "cache", cuda=cuda)
         done = process.run([*command, str(tmp_path / "answer.json")], environ=environ)

@@ -11,7 +11,7 @@ import pytest
 from deb_factory import ar, make_deb, tar_of
 
 from conda_bridge.errors import ArtifactError
-from conda_bridge.toolchain.deb import unpack
+from flashinfer_build.toolchain.debian.deb import unpack
 
 
 def unpacked(tmp_path: Path, wanted: str = "", **content: Any) -> Path:

@@ -19,16 +19,18 @@ import pytest
 from deb_factory import make_deb
 from wheel_factory import make_wheel
 
-from conda_bridge import elf, toolchain
 from conda_bridge.errors import ArtifactError, ToolchainError
+from conda_bridge.formats import elf
 from conda_bridge.label import Variant
-from conda_bridge.toolchain import Request, apt, pypi, system
-from conda_bridge.toolchain import debian as module
-from conda_bridge.toolchain.assembled import Assembled
-from conda_bridge.toolchain.debian import Debian
-from conda_bridge.toolchain.lock import SCHEMA, Lock, LockedDeb
-from conda_bridge.toolchain.packages import PackageSpec
-from conda_bridge.toolchain.pypi import PyPI
+from flashinfer_build import toolchain
+from flashinfer_build.toolchain import Request, pypi, system
+from flashinfer_build.toolchain.assembled import Assembled
+from flashinfer_build.toolchain.debian import apt
+from flashinfer_build.toolchain.debian import parts as module
+from flashinfer_build.toolchain.debian.parts import Debian
+from flashinfer_build.toolchain.lock import SCHEMA, Lock, LockedDeb
+from flashinfer_build.toolchain.packages import PackageSpec
+from flashinfer_build.toolchain.pypi import PyPI
 
 TARGET = "targets/x86_64-linux"
 SYSROOT = "x86_64-conda-linux-gnu/sysroot"

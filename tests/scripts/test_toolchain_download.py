@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from conda_bridge.errors import ToolchainError
-from conda_bridge.toolchain import download as module
-from conda_bridge.toolchain.download import cached, download, fetch
-from conda_bridge.toolchain.lock import LockedWheel
+from flashinfer_build.toolchain import download as module
+from flashinfer_build.toolchain.download import cached, download, fetch
+from flashinfer_build.toolchain.lock import LockedWheel
 
 BODY = os.urandom(3_000_000)
 

@@ -13,7 +13,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from conda_bridge.errors import ConfigError, ToolchainError
-from conda_bridge.toolchain.lock import LOCK_FILE, Lock
+from flashinfer_build.toolchain.lock import LOCK_FILE, Lock
 
 PYTHONS = ["cp310", "cp311", "cp312", "cp313"]
 DATA: dict[str, Any] = json.loads(LOCK_FILE.read_text())

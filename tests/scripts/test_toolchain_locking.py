@@ -11,9 +11,10 @@ import pytest
 from wheel_factory import make_wheel
 
 from conda_bridge.errors import ToolchainError
-from conda_bridge.toolchain import debian_locking, locking
-from conda_bridge.toolchain.lock import SCHEMA, Lock
-from conda_bridge.toolchain.pypi import _TAG
+from flashinfer_build.toolchain import locking
+from flashinfer_build.toolchain.debian import locking as debian_locking
+from flashinfer_build.toolchain.lock import SCHEMA, Lock
+from flashinfer_build.toolchain.pypi import _TAG
 
 
 @pytest.fixture

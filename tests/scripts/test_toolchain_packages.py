@@ -15,16 +15,25 @@ from typing import Any
 import pytest
 from wheel_factory import make_wheel
 
-from conda_bridge import builder, conda_package, process
-from conda_bridge.conda_writer import PackageFile
 from conda_bridge.errors import ArtifactError, ToolchainError
-from conda_bridge.toolchain import intact, system
-from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.cuda_wheels import cuda_packages
-from conda_bridge.toolchain.lock import CudaSet, LockedWheel
-from conda_bridge.toolchain.packages import Built, PackageSpec, make
-from conda_bridge.toolchain.unpacked import SITE, files_of, join, link_tree, symlink_site, unpack
-from conda_bridge.toolchain.wheels import conda_name, linked_torch_package, python_wheel_package
+from conda_bridge.formats import conda_package
+from conda_bridge.formats.conda_writer import PackageFile
+from conda_bridge.system import process
+from flashinfer_build.compile import builder
+from flashinfer_build.toolchain import intact, system
+from flashinfer_build.toolchain.channel import make_channel
+from flashinfer_build.toolchain.cuda_wheels import cuda_packages
+from flashinfer_build.toolchain.lock import CudaSet, LockedWheel
+from flashinfer_build.toolchain.packages import Built, PackageSpec, make
+from flashinfer_build.toolchain.unpacked import (
+    SITE,
+    files_of,
+    join,
+    link_tree,
+    symlink_site,
+    unpack,
+)
+from flashinfer_build.toolchain.wheels import conda_name, linked_torch_package, python_wheel_package
 
 MINOR = "{}.{}".format(*sys.version_info[:2])
 
@@ -51,7 +60,13 @@ def install(channel: Path, specs: list[str], tmp_path: Path) -> Path:
         json.dumps({"channels": [channel.as_uri()], "specs": specs, "prefix": str(prefix)})
     )
     done = process.run(
-        [sys.executable, "-m", "conda_bridge.install_worker", str(request), str(tmp_path / "ok")],
+        [
+            sys.executable,
+            "-m",
+            "flashinfer_build.tryout.install_worker",
+            str(request),
+            str(tmp_path / "ok"),
+        ],
         environ=builder.subprocess_environ(tmp_path / "cache"),
     )
     assert done.code == 0, "\n".join(done.tail)

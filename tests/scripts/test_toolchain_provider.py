@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from wheel_factory import make_wheel
 
-from conda_bridge import toolchain
 from conda_bridge.errors import ToolchainError
 from conda_bridge.label import Variant
-from conda_bridge.toolchain import Request, Toolchain, pypi
-from conda_bridge.toolchain.assembled import Assembled
-from conda_bridge.toolchain.lock import LOCK_FILE, SCHEMA, Lock, LockedWheel
-from conda_bridge.toolchain.pypi import PyPI
+from flashinfer_build import toolchain
+from flashinfer_build.toolchain import Request, Toolchain, pypi
+from flashinfer_build.toolchain.assembled import Assembled
+from flashinfer_build.toolchain.lock import LOCK_FILE, SCHEMA, Lock, LockedWheel
+from flashinfer_build.toolchain.pypi import PyPI
 
 TAG = pypi._TAG
 

@@ -17,16 +17,17 @@ import torch
 from factories import label_of
 from wheel_factory import make_wheel
 
-from conda_bridge import index, try_out
-from conda_bridge.conda_writer import PackageFile, write
 from conda_bridge.errors import TestsFailed, ToolchainError
+from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.label import Label
-from conda_bridge.toolchain import Toolchain, system
-from conda_bridge.toolchain.channel import make_channel
-from conda_bridge.toolchain.lock import LockedWheel
-from conda_bridge.toolchain.packages import make
-from conda_bridge.toolchain.unpacked import unpack
-from conda_bridge.toolchain.wheels import linked_torch_package, python_wheel_package
+from conda_bridge.publish import index
+from flashinfer_build.toolchain import Toolchain, system
+from flashinfer_build.toolchain.channel import make_channel
+from flashinfer_build.toolchain.lock import LockedWheel
+from flashinfer_build.toolchain.packages import make
+from flashinfer_build.toolchain.unpacked import unpack
+from flashinfer_build.toolchain.wheels import linked_torch_package, python_wheel_package
+from flashinfer_build.tryout import install
 
 LABEL = label_of("cpu_torch213")
 # Stands for try_ops.py, with the same arguments and the same last line.
@@ -120,16 +121,16 @@ class Stage:
         page.parent.mkdir(parents=True)
         page.write_text(f'<a href="/wheels/{path.name.replace("+", "%2B")}">{path.name}</a>')
 
-    def try_conda(self, tools: Toolchain | None = None) -> try_out.Tried:
-        return try_out.in_conda(
+    def try_conda(self, tools: Toolchain | None = None) -> install.Tried:
+        return install.in_conda(
             self.folder / "channel",
             tools or self.tools,
             LABEL,
             work=self.folder / "work",
         )
 
-    def try_pip(self, tools: Toolchain | None = None) -> try_out.Tried:
-        return try_out.in_venv(
+    def try_pip(self, tools: Toolchain | None = None) -> install.Tried:
+        return install.in_venv(
             self.folder,
             tools or self.tools,
             LABEL,
@@ -141,7 +142,7 @@ class Stage:
 def stage(tools: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     ops = tmp_path / "ops.py"
     ops.write_text(OPS)
-    monkeypatch.setattr(try_out, "_OPS", ops)
+    monkeypatch.setattr(install, "_OPS", ops)
     return Stage(tools, tmp_path)
 
 
@@ -449,9 +450,9 @@ def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[types.ModuleType, typ
     module._build_info = build_info  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flashinfer", module)
     monkeypatch.setitem(sys.modules, "flashinfer._build_info", build_info)
-    monkeypatch.delitem(sys.modules, "conda_bridge.try_ops", raising=False)
-    yield importlib.import_module("conda_bridge.try_ops"), module
-    sys.modules.pop("conda_bridge.try_ops", None)
+    monkeypatch.delitem(sys.modules, "flashinfer_build.tryout.ops", raising=False)
+    yield importlib.import_module("flashinfer_build.tryout.ops"), module
+    sys.modules.pop("flashinfer_build.tryout.ops", None)
 
 
 def test_the_checks_pass_for_right_results(

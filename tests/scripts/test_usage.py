@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conda_bridge.usage import measured
+from conda_bridge.system.usage import measured
 
 _SIZE = 120 << 20
 # Two processes below one, each with memory of its own, at the same time.

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rattler_build import JinjaConfig, PlatformConfig, VariantConfig
 
-from conda_bridge import variants
 from conda_bridge.errors import ConfigError, LabelError
 from conda_bridge.label import Variant
+from flashinfer_build import variants
 
 SMALL = """\
 zip_keys:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from installer.sources import WheelFile as InstalledWheel
 from packaging.metadata import Metadata as ValidMetadata
 
-from conda_bridge import wheel
-from conda_bridge.deflate_zip import PIECE, ZipWriter
 from conda_bridge.errors import ArtifactError
-from conda_bridge.wheel import Metadata, Tag, WheelWriter, abi3_tag
+from conda_bridge.formats import wheel
+from conda_bridge.formats.deflate_zip import PIECE, ZipWriter
+from conda_bridge.formats.wheel import Metadata, Tag, WheelWriter, abi3_tag
 
 TAG = Tag("cp38", "abi3", "linux_x86_64")
 EPOCH = 315532800

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import factories
 
-from conda_bridge import conda_writer
+from conda_bridge.artifact import BINDING_RUNPATH
+from conda_bridge.formats import conda_writer
 from conda_bridge.label import Label
-from conda_bridge.native import BINDING_RUNPATH
 
 FATBIN = Path(__file__).parent / "fatbin"
 API = b"// the interface\n"

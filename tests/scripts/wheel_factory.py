@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conda_bridge.toolchain.lock import LockedWheel
+from flashinfer_build.toolchain.lock import LockedWheel
 
 __all__ = ["make_wheel"]
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from . import conda_package
-from .conda_package import CondaPackage
+from ..errors import ArtifactError, ConflictError, LabelMismatch
+from ..formats import conda_package
+from ..formats.conda_package import CondaPackage
+from ..formats.wheel import Metadata, requirement
+from ..label import CONDA_ENDINGS, Label
 from .dependencies import MatchSpec, pip_requirement, pip_specifier
-from .errors import ArtifactError, ConflictError, LabelMismatch
-from .label import CONDA_ENDINGS, Label
-from .wheel import Metadata, requirement
 
 __all__ = [
     "REBUILD",

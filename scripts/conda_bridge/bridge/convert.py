@@ -22,7 +22,18 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit, urlunsplit
 
-from . import atomic, conda_package, elf, manylinux
+from ..errors import ArtifactError, ConflictError, LabelError
+from ..formats import conda_package, elf
+from ..formats.conda_package import CondaPackage
+from ..formats.conda_writer import default_timestamp
+from ..formats.deflate_zip import PIECE
+from ..formats.in_order import in_order
+from ..formats.member_names import Names
+from ..formats.tar_stream import TarMember
+from ..formats.wheel import Metadata, Tag, WheelWriter, abi3_tag
+from ..label import Label
+from ..system import atomic
+from . import manylinux
 from .agreement import (
     REBUILD,
     check_build_info,
@@ -32,15 +43,6 @@ from .agreement import (
     library_of,
     requirements,
 )
-from .conda_package import CondaPackage
-from .conda_writer import default_timestamp
-from .deflate_zip import PIECE
-from .errors import ArtifactError, ConflictError, LabelError
-from .in_order import in_order
-from .label import Label
-from .member_names import Names
-from .tar_stream import TarMember
-from .wheel import Metadata, Tag, WheelWriter, abi3_tag
 
 __all__ = ["Bridged", "bridge", "wheel_path"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from .errors import ArtifactError
+from ..errors import ArtifactError
 
 __all__ = ["PIP_NAMES", "SYSTEM", "MatchSpec", "pip_requirement", "pip_specifier"]
 
@@ -126,7 +126,7 @@ def pip_requirement(spec: MatchSpec, where: str, also: Iterable[str] = ()) -> st
         raise ArtifactError(
             f"depends on {str(spec)!r}, which has no known name on PyPI",
             where=where,
-            fix="add it to PIP_NAMES (or SYSTEM) in scripts/conda_bridge/dependencies.py",
+            fix="add it to PIP_NAMES (or SYSTEM) in scripts/conda_bridge/bridge/dependencies.py",
         )
     if spec.build and spec.build not in _OF_EITHER_KIND.get(name, ()):
         raise ArtifactError(

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from .elf import SharedObject
-from .errors import ConfigError, LabelMismatch
-from .native import LIBRARY_NAME
+from ..artifact import LIBRARY_NAME
+from ..errors import ConfigError, LabelMismatch
+from ..formats.elf import SharedObject
 
 __all__ = [
     "LINUX",

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from ..errors import ArtifactError
 from . import tar_stream
-from .errors import ArtifactError
 from .member_names import check_name
 from .tar_stream import TarMember
 from .zstd import zstd

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import ArtifactError
+from ..label import CONDA_ENDINGS, split_conda_file
 from .conda_container import INFO, REFETCH, Container, Limits, open_container, parse_object
-from .errors import ArtifactError
-from .label import CONDA_ENDINGS, split_conda_file
 from .member_names import check_name
 from .tar_stream import TarMember
 

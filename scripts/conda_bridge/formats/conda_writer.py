@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from . import atomic, conda_package
-from .errors import ArtifactError
+from ..errors import ArtifactError
+from ..system import atomic
+from . import conda_package
 from .member_names import Names, check_link
 from .zstd import zstd
 

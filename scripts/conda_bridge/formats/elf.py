@@ -21,8 +21,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection, GNUVerSymSection
 from elftools.elf.sections import Section
 
+from ..errors import ArtifactError
 from . import fatbin
-from .errors import ArtifactError
 
 __all__ = [
     "INFO_SECTION",

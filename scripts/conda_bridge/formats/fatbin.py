@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import ArtifactError
+from ..errors import ArtifactError
 from .zstd import zstd
 
 __all__ = ["SECTIONS", "Container", "Image", "expected_codes", "parse"]
@@ -97,7 +97,7 @@ def expected_codes(arch_list: str) -> frozenset[str]:
     Raises:
         ConfigError: an entry that is not an architecture.
     """
-    from .native import gencode_flags
+    from .cuda_archs import gencode_flags
 
     if not arch_list:
         return frozenset()

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from . import atomic
+from ..system import atomic
 from .tar_stream import TarMember
 
 __all__ = ["in_order"]
@@ -24,7 +24,7 @@ def in_order(
     """All of `members`, by `order`; each has to be read before the next one is asked for.
 
     Args:
-        members: of one archive, as :func:`conda_bridge.tar_stream.members` has them.
+        members: of one archive, as :func:`conda_bridge.formats.tar_stream.members` has them.
         order: their paths, each once.
         folder: where members wait; it needs room for those that come before their turn.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 
-from .errors import ArtifactError
+from ..errors import ArtifactError
 
 __all__ = ["Names", "check_link", "check_name"]
 

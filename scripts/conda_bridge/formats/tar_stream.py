@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .errors import ArtifactError
+from ..errors import ArtifactError
 from .member_names import Names, check_link
 from .zstd import zstd
 

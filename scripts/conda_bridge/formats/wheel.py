@@ -24,8 +24,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import parse_tag
 
+from ..errors import ArtifactError
 from .deflate_zip import PIECE, ZipWriter
-from .errors import ArtifactError
 from .member_names import Names
 from .tar_stream import TarMember
 

@@ -22,7 +22,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO
 
-from .errors import ArtifactError
+from ..errors import ArtifactError
 from .member_names import Names
 
 __all__ = ["MemberStream", "Record", "Wheel", "WheelMember", "bytes_sha256", "file_sha256", "read"]

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import conda_package
-from .errors import ArtifactError
-from .zstd import zstd
+from ..errors import ArtifactError
+from ..formats import conda_package
+from ..formats.zstd import zstd
 
 __all__ = [
     "CHANNEL",

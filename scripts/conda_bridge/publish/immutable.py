@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .errors import ConflictError
+from ..errors import ConflictError
 
 __all__ = ["refuse_damaged", "refuse_other_bytes"]
 

@@ -18,14 +18,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic, channel_index, conda_package, wheel_index
-from .agreement import check_same_files
-from .channel_index import CHANNEL, SUBDIRS
-from .errors import ArtifactError
+from ..bridge.agreement import check_same_files
+from ..errors import ArtifactError
+from ..formats import conda_package
+from ..formats.wheel_reader import file_sha256
+from ..label import CONDA_ENDINGS, LIBRARY_NAME, Label, LibraryLabel, split_conda_file
+from ..system import atomic
+from . import channel as channel_index
+from . import wheels as wheel_index
+from .channel import CHANNEL, SUBDIRS
 from .immutable import refuse_damaged, refuse_other_bytes
-from .label import CONDA_ENDINGS, LIBRARY_NAME, Label, LibraryLabel, split_conda_file
-from .wheel_index import INDEX, WHEELS
-from .wheel_reader import file_sha256
+from .wheels import INDEX, WHEELS
 
 __all__ = ["Result", "consistent", "publish", "update", "update_channel", "update_wheel_index"]
 

@@ -20,10 +20,10 @@ from urllib.parse import quote, unquote
 
 from packaging.version import Version
 
-from . import wheel_reader
-from .errors import ArtifactError, LabelError
-from .label import NAME, Label
-from .wheel_reader import file_sha256
+from ..errors import ArtifactError, LabelError
+from ..formats import wheel_reader
+from ..formats.wheel_reader import file_sha256
+from ..label import NAME, Label
 
 __all__ = ["WheelEntry", "consistent", "pages", "published", "published_digests", "read_wheel"]
 

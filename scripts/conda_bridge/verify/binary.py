@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from . import elf, fatbin, manylinux
-from .elf import SharedObject
-from .errors import ConfigError
+from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
+from ..bridge import manylinux
+from ..errors import ConfigError
+from ..formats import elf, fatbin
+from ..formats.elf import SharedObject
+from ..label import Label, LibraryLabel
 from .findings import ArtifactReport
-from .label import Label, LibraryLabel
-from .native import BINDING_RUNPATH, LIBRARY_NAME
 
 if TYPE_CHECKING:
     from abi3info.models import PyVersion, Symbol

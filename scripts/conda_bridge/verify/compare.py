@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import conda_package
-from .conda_package import CondaPackage
-from .errors import ArtifactError
-from .label import CONDA_ENDINGS, split_conda_file
+from ..errors import ArtifactError
+from ..formats import conda_package
+from ..formats.conda_package import CondaPackage
+from ..label import CONDA_ENDINGS, split_conda_file
 
 __all__ = ["Comparison", "Difference", "compare", "compare_all"]
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import rattler
 
-from . import conda_package, elf
-from .conda_package import CondaPackage
-from .elf import SharedObject
-from .errors import ArtifactError
-from .findings import ArtifactReport
-from .label import LIBRARY_NAME as LIBRARY_PACKAGE
-from .label import NAME, Label, LibraryLabel
-from .native import LIBRARY_NAME
-from .verify_binary import (
+from ..artifact import LIBRARY_NAME
+from ..errors import ArtifactError
+from ..formats import conda_package, elf
+from ..formats.conda_package import CondaPackage
+from ..formats.elf import SharedObject
+from ..label import LIBRARY_NAME as LIBRARY_PACKAGE
+from ..label import NAME, Label, LibraryLabel
+from .binary import (
     BINDING,
     check_abi3,
     check_binding,
@@ -25,6 +24,7 @@ from .verify_binary import (
     check_torch_abi,
     measure_floors,
 )
+from .findings import ArtifactReport
 
 __all__ = ["check_conda"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import BridgeError
+from ..errors import BridgeError
 
 __all__ = ["SCHEMA_VERSION", "ArtifactReport", "Finding", "Report"]
 

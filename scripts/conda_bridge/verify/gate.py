@@ -1,6 +1,6 @@
 """The release gate: is everything that a wheel and a conda package say of themselves true?
 
-Findings are data (:mod:`conda_bridge.findings`); ``scripts/verify.py`` prints them. docs/verify.md
+Findings are data (:mod:`.findings`); ``scripts/verify.py`` prints them. docs/verify.md
 lists the checks.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .errors import ArtifactError, BridgeError
+from ..errors import ArtifactError, BridgeError
+from ..label import CONDA_ENDINGS, NAME, Label, LibraryLabel
+from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
-from .label import CONDA_ENDINGS, NAME, Label, LibraryLabel
-from .verify_conda import check_conda
-from .verify_wheel import Payload, check_wheel
+from .wheel import Payload, check_wheel
 
 __all__ = ["ArtifactReport", "Finding", "Report", "as_lines", "collect", "verify"]
 
@@ -72,7 +72,7 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
         ConfigError: `arch_list` is not a list of architectures.
     """
     if arch_list is not None:
-        from .fatbin import expected_codes
+        from ..formats.fatbin import expected_codes
 
         expected_codes(arch_list)
     reports = []

@@ -10,13 +10,14 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from . import elf, manylinux, wheel_reader
-from .elf import SharedObject
-from .errors import ArtifactError, ConfigError
-from .findings import ArtifactReport
-from .label import NAME, Label
-from .native import LIBRARY_NAME
-from .verify_binary import (
+from ..artifact import LIBRARY_NAME
+from ..bridge import manylinux
+from ..errors import ArtifactError, ConfigError
+from ..formats import elf, wheel_reader
+from ..formats.elf import SharedObject
+from ..formats.wheel_reader import Wheel
+from ..label import NAME, Label
+from .binary import (
     BINDING,
     check_abi3,
     check_binding,
@@ -25,7 +26,7 @@ from .verify_binary import (
     check_torch_abi,
     measure_floors,
 )
-from .wheel_reader import Wheel
+from .findings import ArtifactReport
 
 __all__ = ["Payload", "check_wheel"]
 

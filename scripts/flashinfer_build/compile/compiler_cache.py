@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ConfigError, ToolchainError
+from conda_bridge.errors import ConfigError, ToolchainError
+
 from .measure import Nvcc
 
 __all__ = ["VARIABLE", "VARIABLES", "Launchers", "Statistics", "find", "handed_on", "session"]

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ToolchainError
+from conda_bridge.errors import ToolchainError
 
 __all__ = ["Nvcc", "Torch", "find_nvcc", "find_torch"]
 

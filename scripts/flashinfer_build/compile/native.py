@@ -20,8 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic, compiler_cache
-from .errors import BuildFailed, ConfigError, ToolchainError
+from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
+from conda_bridge.system import atomic
+
+from . import compiler_cache
 from .measure import Nvcc, Torch
 
 __all__ = [

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conda_bridge.errors import LabelMismatch, ToolchainError
+from conda_bridge.label import Label, Variant
+
 from . import native
-from .errors import LabelMismatch, ToolchainError
-from .label import Label, Variant
 from .measure import Nvcc, Torch, find_nvcc, find_torch
 
 __all__ = ["Project"]
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

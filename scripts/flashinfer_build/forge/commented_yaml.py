@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from .errors import ConfigError
+from conda_bridge.errors import ConfigError
 
 __all__ = ["Entry", "dump", "load"]
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conda_bridge.errors import ConfigError
+from conda_bridge.label import LIBRARY_NAME, NAME
+
 from . import commented_yaml
 from .commented_yaml import Entry
-from .errors import ConfigError
-from .label import LIBRARY_NAME, NAME
 
 __all__ = ["Facts", "made_from"]
 

@@ -12,10 +12,13 @@ from pathlib import Path, PurePosixPath
 
 from packaging.version import Version
 
-from . import atomic, commented_yaml, variants
-from .conda_forge_recipe import Facts, made_from
-from .errors import ArtifactError, ConfigError, ConflictError, StorageError
-from .label import NAME, Label
+from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, StorageError
+from conda_bridge.label import NAME, Label
+from conda_bridge.system import atomic
+
+from .. import variants
+from . import commented_yaml
+from .recipe import Facts, made_from
 
 __all__ = ["FOLDER", "Result", "Source", "files", "source_of", "write"]
 

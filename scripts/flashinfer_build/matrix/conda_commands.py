@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic
-from .errors import ConfigError
-from .variants import CONFIG_FILE, OTHER_CHANNELS, VariantSpec, as_config, select
+from conda_bridge.errors import ConfigError
+from conda_bridge.system import atomic
+
+from ..variants import CONFIG_FILE, OTHER_CHANNELS, VariantSpec, as_config, select
 
 __all__ = ["CondaCommands", "choose", "commands"]
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import ConfigError
-from .label import Label
-from .pipeline import Pipeline
-from .variants import VariantSpec
+from conda_bridge.errors import ConfigError
+from conda_bridge.label import Label
+
+from ..pipeline.pipeline import Pipeline
+from ..variants import VariantSpec
 
 __all__ = ["EVENTS", "FanOut", "check_tag", "fan_out", "missing_files"]
 

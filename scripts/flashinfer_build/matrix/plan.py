@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .build_jobs import Job, LibraryJob, VariantJob
-from .errors import ConfigError
-from .native import BINDING_JOB_MEMORY, CUDA_JOB_MEMORY
-from .pipeline import Pipeline
-from .stages import Stage
+from conda_bridge.errors import ConfigError
+
+from ..compile.native import BINDING_JOB_MEMORY, CUDA_JOB_MEMORY
+from ..pipeline.jobs import Job, LibraryJob, VariantJob
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.stages import Stage
 
 __all__ = ["Missing", "Plan", "plan"]
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import atomic
-from .build_jobs import Job
-from .ledger import Ledger
-from .matrix_plan import Plan
-from .stages import Stage
-from .usage import NO_COST, Cost
+from conda_bridge.system import atomic
+from conda_bridge.system.usage import NO_COST, Cost
+
+from ..pipeline.jobs import Job
+from ..pipeline.ledger import Ledger
+from ..pipeline.stages import Stage
+from .plan import Plan
 
 __all__ = ["MatrixReport", "StageReport", "make"]
 

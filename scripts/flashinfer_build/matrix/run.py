@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic, bootstrap, matrix_report, process
-from .build_options import words
-from .build_settings import Settings
-from .ledger import Ledger
-from .matrix_plan import Plan
-from .native import CUDA_JOB_MEMORY, available_memory
+from conda_bridge.system import atomic, process
+
+from .. import bootstrap
+from ..compile.native import CUDA_JOB_MEMORY, available_memory
+from ..pipeline.ledger import Ledger
+from ..pipeline.options import words
+from ..pipeline.settings import Settings
+from . import report as matrix_report
+from .plan import Plan
 
 __all__ = ["SNAKEMAKE", "Where", "run", "set_stamps", "state", "work_folder"]
 

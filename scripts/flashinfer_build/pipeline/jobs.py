@@ -12,14 +12,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import atomic, bridge, builder, index, toolchain, try_out, verify
-from .build_settings import DEFAULT_PLATFORM, Settings
+from conda_bridge.bridge import convert
+from conda_bridge.errors import ArtifactError, TestsFailed, ToolchainError
+from conda_bridge.label import Label
+from conda_bridge.publish import index
+from conda_bridge.system import atomic
+from conda_bridge.verify import gate
+
+from .. import toolchain
+from ..compile import builder
+from ..tryout import install
+from ..variants import VariantSpec
 from .code_key import code_key
-from .errors import ArtifactError, TestsFailed, ToolchainError
-from .label import Label
 from .ledger import digest, file_digest, tree_digest
+from .settings import DEFAULT_PLATFORM, Settings
 from .stages import Log, Made, Stage
-from .variants import VariantSpec
 
 __all__ = ["STAGES", "Job", "LibraryJob", "VariantJob", "kernel_sources", "request"]
 
@@ -38,15 +45,22 @@ _BINDING_SOURCES = (
     *("README.md", "MANIFEST.in"),
 )
 # The modules that run where the packages' bytes are made; builder.py, which starts them, does not.
-_KERNEL_CODE = ("build_worker", "conda_writer", "label", "measure", "native", "project")
-_BINDING_CODE = (*_KERNEL_CODE, "pep517")
+_KERNEL_CODE = (
+    "flashinfer_build.compile.build_worker",
+    "conda_bridge.formats.conda_writer",
+    "conda_bridge.label",
+    "flashinfer_build.compile.measure",
+    "flashinfer_build.compile.native",
+    "flashinfer_build.compile.project",
+)
+_BINDING_CODE = (*_KERNEL_CODE, "flashinfer_build.compile.pep517")
 
 
 def kernel_sources(root: Path) -> list[str]:
     """What libflashinfer is compiled from, below `root`: all of csrc but the binding.
 
-    Not a list of names: :mod:`.native` compiles what lies there, and a file that no list has would
-    change without a new build.
+    Not a list of names: :mod:`.compile.native` compiles what lies there, and a file that no list
+    has would change without a new build.
     """
     own = [f"csrc/{path.name}" for path in (root / "csrc").iterdir() if path.name != "torch"]
     return [*own, *_KERNEL_SOURCES]
@@ -127,7 +141,11 @@ class Job:
         return digest(
             {
                 "channels": channels,
-                "code": self.code("toolchain", "toolchain.assembled", "conda_writer"),
+                "code": self.code(
+                    "flashinfer_build.toolchain",
+                    "flashinfer_build.toolchain.assembled",
+                    "conda_bridge.formats.conda_writer",
+                ),
                 "request": vars(self._request),
                 "cache": str(self.settings.cache),
                 "pip": {k: v for k, v in environ.items() if k.startswith("PIP_")},
@@ -208,12 +226,12 @@ class Job:
         return digest({"code": self.code(*modules), "files": files})
 
     def _key_verify(self) -> str | None:
-        return self.key_of_artifacts("verify")
+        return self.key_of_artifacts("conda_bridge.verify.gate")
 
     def _run_verify(self, log: Log) -> Made:
         arch_list = self.spec.cuda_arch_list if self.label.variant.cuda else None
-        report = verify.verify(self.artifacts(), arch_list=arch_list)
-        for line in verify.as_lines(report):
+        report = gate.verify(self.artifacts(), arch_list=arch_list)
+        for line in gate.as_lines(report):
             log.line(line)
         wrong = [*report.errors, *report.findings]
         if wrong:
@@ -228,7 +246,7 @@ class Job:
         return f"{self.folder}/publish-{target}"
 
     def _key_publish(self) -> str | None:
-        return self.key_of_artifacts("index")
+        return self.key_of_artifacts("conda_bridge.publish.index")
 
     def _run_publish(self, log: Log) -> Made:
         output = self.settings.output_dir
@@ -538,7 +556,7 @@ class VariantJob(Job):
             return None
         return digest(
             {
-                "code": self.code("bridge", "index"),
+                "code": self.code("conda_bridge.bridge.convert", "conda_bridge.publish.index"),
                 "packages": [file_digest(self.binding), file_digest(self.staged_library)],
                 "platform": self.settings.platform_tag,
             }
@@ -546,7 +564,7 @@ class VariantJob(Job):
 
     def _run_wheel(self, log: Log) -> Made:
         folder = self.staging / "wheels"
-        made = bridge.bridge(
+        made = convert.bridge(
             self.binding, folder, platform_tag=self.settings.platform_tag, overwrite=True
         )
         log.line(str(made.path))
@@ -564,11 +582,15 @@ class VariantJob(Job):
     # ------------------------------------------------------------ proof
 
     def _key_try(self) -> str | None:
-        return self.key_of_artifacts("try_out", "toolchain", "toolchain.assembled")
+        return self.key_of_artifacts(
+            "flashinfer_build.tryout.install",
+            "flashinfer_build.toolchain",
+            "flashinfer_build.toolchain.assembled",
+        )
 
     def _run_try_conda(self, log: Log) -> Made:
         tools = self.tools(log)
-        ran = try_out.in_conda(
+        ran = install.in_conda(
             self.staging / "channel",
             tools,
             self.label,
@@ -579,7 +601,7 @@ class VariantJob(Job):
 
     def _run_try_pip(self, log: Log) -> Made:
         tools = self.tools(log)
-        ran = try_out.in_venv(
+        ran = install.in_venv(
             self.staging,
             tools,
             self.label,

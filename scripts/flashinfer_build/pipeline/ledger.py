@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic
-from .usage import Cost
+from conda_bridge.system import atomic
+from conda_bridge.system.usage import Cost
 
 __all__ = ["Entry", "Ledger", "digest", "file_digest", "tree_digest"]
 

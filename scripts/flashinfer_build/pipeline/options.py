@@ -7,9 +7,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from . import bootstrap
-from .build_settings import DEFAULT_PLATFORM, Settings
-from .errors import ConfigError
+from conda_bridge.errors import ConfigError
+
+from .. import bootstrap
+from .settings import DEFAULT_PLATFORM, Settings
 
 __all__ = ["add", "settings", "words"]
 

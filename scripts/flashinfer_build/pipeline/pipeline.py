@@ -2,7 +2,7 @@
 
 Everything is made, verified and tried under ``build/`` first; only then does it get its name in the
 output folder. So what is published is whole, and a failure leaves the output as it was. The stages
-themselves are in :mod:`.build_jobs`; here they are put in order for what was asked.
+themselves are in :mod:`.jobs`; here they are put in order for what was asked.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import toolchain
-from .build_jobs import Job, LibraryJob, VariantJob, kernel_sources, request
-from .build_settings import Settings
-from .errors import BridgeError, ConfigError
-from .label import Label, Variant
+from conda_bridge.errors import BridgeError, ConfigError
+from conda_bridge.label import Label, Variant
+from conda_bridge.system.progress import Progress
+
+from .. import toolchain
+from ..variants import CONFIG_FILE, DEFAULT_VARIANT, OTHER_CHANNELS, VariantSpec, load, select
+from .jobs import Job, LibraryJob, VariantJob, kernel_sources, request
 from .ledger import Ledger, file_digest
-from .progress import Progress
+from .settings import Settings
 from .stages import Outcome, Stage, StageFailed, first_missing, run_stages
-from .variants import CONFIG_FILE, DEFAULT_VARIANT, OTHER_CHANNELS, VariantSpec, load, select
 
 __all__ = ["BuildResult", "Pipeline", "Settings", "kernel_sources"]
 

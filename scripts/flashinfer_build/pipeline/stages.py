@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from . import atomic
-from .errors import BridgeError, BuildFailed, ConfigError, StorageError
+from conda_bridge.errors import BridgeError, BuildFailed, ConfigError, StorageError
+from conda_bridge.system import atomic
+from conda_bridge.system.progress import Progress
+from conda_bridge.system.usage import NO_COST, Cost, measured
+
 from .ledger import Entry, Ledger
-from .progress import Progress
-from .usage import NO_COST, Cost, measured
 
 __all__ = ["Log", "Made", "Outcome", "Stage", "StageFailed", "first_missing", "run_stages"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ToolchainError
-from ..label import Variant
+from conda_bridge.errors import ToolchainError
+from conda_bridge.label import Variant
 
 __all__ = [
     "Provider",
@@ -137,7 +137,7 @@ def providers(cache: Path | None = None, channels: Sequence[str] = ()) -> list[P
     """
     from .assembled import Assembled
     from .conda import Conda
-    from .debian import Debian
+    from .debian.parts import Debian
     from .pypi import PyPI
 
     index, debian = PyPI(cache), Debian(cache)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from conda_bridge.errors import ToolchainError
+
 from .. import bootstrap
-from ..errors import ToolchainError
 from . import Report, Request, Toolchain
 from .channel import make_channel
 from .packages import make

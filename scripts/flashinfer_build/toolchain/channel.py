@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .. import atomic
+from conda_bridge.system import atomic
+
 from .packages import Built
 
 __all__ = ["make_channel"]

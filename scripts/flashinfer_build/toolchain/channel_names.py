@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import yaml
 
-from ..errors import ConfigError
+from conda_bridge.errors import ConfigError
 
 __all__ = ["CREDENTIALS", "Channel", "credentials", "mask", "resolve"]
 

@@ -26,7 +26,8 @@ from rattler.package_streaming import download_to_path
 from rattler.repo_data import Gateway
 from rattler.virtual_package import Override, VirtualPackageOverrides
 
-from .. import atomic
+from conda_bridge.system import atomic
+
 from .channel_names import CREDENTIALS, mask
 
 __all__ = ["Channels", "Missing", "Unusable", "name_of"]

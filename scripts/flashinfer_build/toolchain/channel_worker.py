@@ -22,7 +22,7 @@ from rattler import RepoDataRecord
 from rattler.exceptions import ExtractError
 from rattler.package import RunExportsJson
 
-from ..build_worker import render
+from ..compile.build_worker import render
 from .channel_names import mask
 from .channel_reader import Channels, Missing, Unusable, name_of
 from .channel_records import as_line, as_repodata, built_for

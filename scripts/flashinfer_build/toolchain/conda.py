@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import atomic, bootstrap, process
-from ..errors import ToolchainError
+from conda_bridge.errors import ToolchainError
+from conda_bridge.system import atomic, process
+
+from .. import bootstrap
 from ..variants import load
 from . import Report, Request, Toolchain
 from .channel import make_channel
@@ -26,7 +28,7 @@ from .packages import Built
 
 __all__ = ["Conda"]
 
-_WORKER = "conda_bridge.toolchain.channel_worker"
+_WORKER = "flashinfer_build.toolchain.channel_worker"
 _SHOWN = 10
 _ANY_GXX = 1000
 

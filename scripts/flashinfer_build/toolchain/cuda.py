@@ -1,7 +1,7 @@
 """conda-forge's CUDA packages: their names, and how they depend on each other.
 
 Programs are in ``bin/``, everything for the target in ``targets/x86_64-linux/``. Where the files
-come from is somebody else's matter (:mod:`.cuda_wheels`, :mod:`.debian_cuda`).
+come from is somebody else's matter (:mod:`.cuda_wheels`, :mod:`.debian.cuda`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..conda_writer import PackageFile
+from conda_bridge.formats.conda_writer import PackageFile
+
 from .packages import PackageSpec
 
 __all__ = ["TARGET", "CudaFiles", "cuda_specs"]

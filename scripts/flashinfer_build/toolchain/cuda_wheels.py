@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..conda_writer import PackageFile
-from ..errors import ToolchainError
+from conda_bridge.errors import ToolchainError
+from conda_bridge.formats.conda_writer import PackageFile
+
 from .cuda import TARGET, CudaFiles, cuda_specs
 from .lock import CudaSet, LockedWheel
 from .packages import PackageSpec

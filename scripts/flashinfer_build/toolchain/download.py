@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from .. import atomic, process
-from ..errors import ToolchainError
+from conda_bridge.errors import ToolchainError
+from conda_bridge.system import atomic, process
+
 from .lock import LockedFile, LockedWheel
 
 __all__ = ["PIP_LINKS", "Choice", "Settings", "cached", "download", "fetch"]

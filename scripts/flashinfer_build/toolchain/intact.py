@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from .. import atomic
+from conda_bridge.system import atomic
 
 __all__ = ["changed", "repair", "seal", "sealed", "seen"]
 

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from ..errors import ConfigError, ToolchainError
+from conda_bridge.errors import ConfigError, ToolchainError
 
 __all__ = [
     "LOCK_FILE",
@@ -310,7 +310,7 @@ class Lock:
                 f"torch {minor[0]}.{minor[1]} is not locked for {python}",
                 where=self.where,
                 expected=f"for {python} one of: {known}",
-                fix="add it to scripts/conda_bridge/toolchain/locking.py and run "
+                fix="add it to scripts/flashinfer_build/toolchain/locking.py and run "
                 "python scripts/lock_toolchain.py",
             )
         return found

@@ -1,6 +1,6 @@
 """Writes the lock: asks pip of each supported Python what the wanted versions resolve to.
 
-What it has of Debian is :mod:`.debian_locking`'s. Nothing is installed. pip's own report gives file
+What it has of Debian is :mod:`.debian.locking`'s. Nothing is installed. pip's own report gives file
 names and digests, so the user's pip configuration (indexes, find-links, proxies, certificates) is
 the one that counts.
 """
@@ -20,9 +20,10 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from .. import atomic
-from ..errors import ToolchainError
-from .debian_locking import lock_debs
+from conda_bridge.errors import ToolchainError
+from conda_bridge.system import atomic
+
+from .debian.locking import lock_debs
 from .download import PIP_LINKS
 from .lock import SCHEMA
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import atomic, conda_writer
-from ..conda_writer import PackageFile
+from conda_bridge.formats import conda_writer
+from conda_bridge.formats.conda_writer import PackageFile
+from conda_bridge.system import atomic
 
 __all__ = ["Built", "PackageSpec", "link_out", "make"]
 

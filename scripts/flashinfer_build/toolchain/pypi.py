@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from conda_bridge.errors import BridgeError
+
 from .. import bootstrap
-from ..errors import BridgeError
 from . import Report
 from .cuda_wheels import cuda_packages
 from .download import fetch

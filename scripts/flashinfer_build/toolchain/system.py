@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..conda_writer import PackageFile
-from ..errors import ToolchainError
+from conda_bridge.errors import ToolchainError
+from conda_bridge.formats.conda_writer import PackageFile
+
 from .packages import PackageSpec, link_out
 
 __all__ = [

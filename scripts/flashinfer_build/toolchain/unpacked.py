@@ -14,8 +14,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from .. import atomic
-from ..errors import ArtifactError, ToolchainError
+from conda_bridge.errors import ArtifactError, ToolchainError
+from conda_bridge.system import atomic
+
 from . import Report, intact
 from .download import fetch
 from .lock import LockedWheel

@@ -18,8 +18,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ..conda_writer import PackageFile
-from ..errors import ArtifactError
+from conda_bridge.errors import ArtifactError
+from conda_bridge.formats.conda_writer import PackageFile
+
 from .lock import LockedWheel
 from .packages import PackageSpec, link_out
 from .unpacked import SITE, files_of

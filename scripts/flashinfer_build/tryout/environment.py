@@ -12,10 +12,11 @@ import sys
 import venv
 from pathlib import Path
 
-from . import bootstrap, toolchain
-from .errors import TestsFailed
-from .label import Label, Variant
-from .toolchain.unpacked import symlink_site
+from conda_bridge.errors import TestsFailed
+from conda_bridge.label import Label, Variant
+
+from .. import bootstrap, toolchain
+from ..toolchain.unpacked import symlink_site
 
 __all__ = ["make"]
 

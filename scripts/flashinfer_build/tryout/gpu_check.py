@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from . import atomic, process
-from .errors import TestsFailed, ToolchainError
+from conda_bridge.errors import TestsFailed, ToolchainError
+from conda_bridge.system import atomic, process
+
 from .gpu_machine import Build, Machine
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 # With the marker; others need what is not there.
 GPU_TESTS = ("tests/ops", "tests/callers", "tests/benchmarks")
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _SHOWN = 15
 
 Report = Callable[[str], None]

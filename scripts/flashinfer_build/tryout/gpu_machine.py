@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import wheel_reader
-from .errors import ArtifactError, ConfigError, ToolchainError
+from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
+from conda_bridge.formats import wheel_reader
 
 __all__ = ["Build", "Machine", "choose", "find_machine", "machine_of", "need", "read_build"]
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _CAPABILITY = (8, 0)
 
 

@@ -21,17 +21,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import atomic, process
-from .builder import subprocess_environ
-from .errors import TestsFailed, ToolchainError, full_disk_fix
-from .label import Label
-from .toolchain import Toolchain
-from .toolchain.unpacked import symlink_site
+from conda_bridge.errors import TestsFailed, ToolchainError, full_disk_fix
+from conda_bridge.label import Label
+from conda_bridge.system import atomic, process
+
+from ..compile.builder import subprocess_environ
+from ..toolchain import Toolchain
+from ..toolchain.unpacked import symlink_site
 
 __all__ = ["Tried", "in_conda", "in_venv", "serve"]
 
 Report = Callable[[str], None]
-_OPS = Path(__file__).with_name("try_ops.py")
+_OPS = Path(__file__).with_name("ops.py")
 _SHOWN = 15
 # What pip reads of the user's environment to reach an index.
 _OF_PIP = re.compile(
@@ -95,7 +96,13 @@ def in_conda(
         }
         asked, answered = folder / "install.json", folder / "installed.json"
         asked.write_text(json.dumps(request, indent=1))
-        worker = [sys.executable, "-m", "conda_bridge.install_worker", str(asked), str(answered)]
+        worker = [
+            sys.executable,
+            "-m",
+            "flashinfer_build.tryout.install_worker",
+            str(asked),
+            str(answered),
+        ]
         _step(f"conda install '{spec}'", worker, environ, report)
         activated = {
             **{name: value for name, value in environ.items() if name != "PYTHONPATH"},

@@ -1,4 +1,4 @@
-"""Installs conda packages with py-rattler; a program of its own, started by :mod:`.try_out`.
+"""Installs conda packages with py-rattler; a program of its own, started by :mod:`.install`.
 
 rattler's threads may crash an interpreter that ends right after them, so this process ends by
 ``_exit``. The request is a JSON file, the answer another.

@@ -4,7 +4,7 @@ Copied into a clean environment and run there, so it needs torch and flashinfer 
 project. References are plain torch in double precision. Runs on the CPU, and on the GPU as well
 where torch sees one; it says which.
 
-    python try_ops.py --variant cpu_torch213 --version 0.1.6+cputorch2.13
+    python ops.py --variant cpu_torch213 --version 0.1.6+cputorch2.13
 
 The last line of output is JSON: ``version``, ``variant``, ``torch``, ``file``, ``devices``, and
 ``checks`` with the largest error of each. Exit status 1 and a message for a difference.

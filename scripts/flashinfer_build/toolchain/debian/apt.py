@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import atomic
-from ..errors import ToolchainError
-from .download import Settings
+from conda_bridge.errors import ToolchainError
+from conda_bridge.system import atomic
+
+from ..download import Settings
 
 __all__ = [
     "DEFAULT_MIRROR",

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..conda_writer import PackageFile
-from ..errors import ToolchainError
-from .cuda import TARGET, CudaFiles, cuda_specs
+from conda_bridge.errors import ToolchainError
+from conda_bridge.formats.conda_writer import PackageFile
+
+from ..cuda import TARGET, CudaFiles, cuda_specs
+from ..lock import DebianCuda, LockedDeb
+from ..packages import PackageSpec
+from ..unpacked import files_of
 from .deb import licences, package_file
-from .lock import DebianCuda, LockedDeb
-from .packages import PackageSpec
-from .unpacked import files_of
 
 __all__ = ["cuda_packages", "wanted"]
 

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..conda_writer import PackageFile
-from ..errors import ArtifactError
-from ..member_names import check_link, check_name
-from ..zstd import zstd
-from .lock import LockedDeb
+from conda_bridge.errors import ArtifactError
+from conda_bridge.formats.conda_writer import PackageFile
+from conda_bridge.formats.member_names import check_link, check_name
+from conda_bridge.formats.zstd import zstd
+
+from ..lock import LockedDeb
 
 __all__ = ["licences", "package_file", "tree_of", "unpack"]
 

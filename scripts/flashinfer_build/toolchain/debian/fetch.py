@@ -1,9 +1,9 @@
 """Locked packages of Debian on this machine: downloaded, verified and unpacked once.
 
-The bytes come from the mirrors of the machine's apt, or Debian's own, by :mod:`.download`, which
-resumes; what it is refused (a login, a transport of apt's own) apt is asked for. What counts in
-every case is the sha256. A package is dropped once what is wanted of it is unpacked: of the 930 MB
-of nvidia-cuda-dev that is 8 MB.
+The bytes come from the mirrors of the machine's apt, or Debian's own, by
+:mod:`.toolchain.download`, which resumes; what it is refused (a login, a transport of apt's own)
+apt is asked for. What counts in every case is the sha256. A package is dropped once what is wanted
+of it is unpacked: of the 930 MB of nvidia-cuda-dev that is 8 MB.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from .. import atomic
-from ..errors import ToolchainError
-from . import Report, apt, intact
+from conda_bridge.errors import ToolchainError
+from conda_bridge.system import atomic
+
+from .. import Report, intact
+from ..download import download
+from ..lock import LockedDeb
+from . import apt
 from .deb import tree_of, unpack
-from .download import download
-from .lock import LockedDeb
 
 __all__ = ["fetch_trees"]
 

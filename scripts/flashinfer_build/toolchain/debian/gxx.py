@@ -12,10 +12,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import atomic
-from .lock import LockedDeb
-from .system import Compiler, find_compiler
-from .unpacked import link_tree
+from conda_bridge.system import atomic
+
+from ..lock import LockedDeb
+from ..system import Compiler, find_compiler
+from ..unpacked import link_tree
 
 __all__ = ["GLIBC", "WANTED", "compiler_of"]
 

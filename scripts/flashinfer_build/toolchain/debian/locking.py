@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ToolchainError
+from conda_bridge.errors import ToolchainError
+
 from .apt import Suite, mirrors
 
 __all__ = ["CUDA", "SYSROOTS", "WantedCuda", "lock_debs"]
@@ -92,7 +93,7 @@ class _Debs:
                     raise ToolchainError(
                         f"{package} of {suite} is now {record.version}",
                         where=f"Debian {suite}",
-                        expected=f"{version}, as debian_locking.py says",
+                        expected=f"{version}, as toolchain/debian/locking.py says",
                         fix="name the suite that still has it there, or give this one up",
                     )
                 name = Path(record.path).name

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .. import bootstrap
-from ..errors import ToolchainError
-from . import Report, debian_cuda, debian_gxx, debian_sysroot
-from .debian_fetch import fetch_trees
-from .lock import Lock, LockedDeb
-from .parts import CudaPart, SysrootPart
-from .system import glibc_version
+from conda_bridge.errors import ToolchainError
+
+from ... import bootstrap
+from .. import Report
+from ..lock import Lock, LockedDeb
+from ..parts import CudaPart, SysrootPart
+from ..system import glibc_version
+from . import cuda as debian_cuda
+from . import gxx as debian_gxx
+from . import sysroot as debian_sysroot
+from .fetch import fetch_trees
 
 __all__ = ["Debian"]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..conda_writer import PackageFile
+from conda_bridge.formats.conda_writer import PackageFile
+
+from ..lock import LockedDeb
+from ..packages import PackageSpec
+from ..system import SYSROOT, sysroot_spec
+from ..unpacked import files_of
 from .deb import licences, package_file
-from .lock import LockedDeb
-from .packages import PackageSpec
-from .system import SYSROOT, sysroot_spec
-from .unpacked import files_of
 
 __all__ = ["WANTED", "package"]
 

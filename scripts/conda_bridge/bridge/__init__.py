@@ -1,0 +1,1 @@
+"""From a conda package to the wheel with the same payload."""

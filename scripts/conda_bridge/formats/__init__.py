@@ -1,0 +1,1 @@
+"""Conda packages, wheels, tar, zip, ELF and fat binaries."""

@@ -1,0 +1,1 @@
+"""Whole outputs, processes, progress and cost."""

@@ -1,0 +1,1 @@
+"""Is what an artifact says of itself true?"""

@@ -1,0 +1,1 @@
+"""This project's own build: pins, toolchains, compiling, stages, the matrix, trying out."""

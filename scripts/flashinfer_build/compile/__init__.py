@@ -1,0 +1,1 @@
+"""From ``csrc/`` and the recipe to packages."""

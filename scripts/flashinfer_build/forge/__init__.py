@@ -1,0 +1,1 @@
+"""The submission to conda-forge: its form of the recipe, and the folder to submit."""

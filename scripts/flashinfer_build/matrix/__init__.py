@@ -1,0 +1,1 @@
+"""Many builds: planned, run, reported, handed to CI."""

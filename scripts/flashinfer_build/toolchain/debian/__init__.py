@@ -1,0 +1,1 @@
+"""Parts from Debian's archive."""

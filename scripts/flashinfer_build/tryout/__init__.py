@@ -1,0 +1,1 @@
+"""What was built, installed and run as a user would."""
