@@ -1,5 +1,5 @@
-"""The library that every program in ``scripts/`` and ``setup.py`` share.
+"""Conda packages and pip wheels of one build: read, bridged, proved and published.
 
-Each module holds one concept; arrows between them point one way: pins -> toolchain -> payload ->
-conda package -> wheel -> channel and index -> installed and tried.
+Knows nothing of how anything is built. Rooms, from the bottom: ``system``, ``formats``, ``bridge``,
+``verify`` and ``publish``; docs/architecture.md has the whole house.
 """

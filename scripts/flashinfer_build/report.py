@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from conda_bridge.errors import BridgeError
-
 if TYPE_CHECKING:
     from .matrix.report import MatrixReport
     from .pipeline.pipeline import BuildResult
 
-__all__ = ["failure", "matrix_table", "print_build", "variants_table"]
+__all__ = ["matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
@@ -28,15 +25,6 @@ _WIDE = 160  # a table that goes to a file or a pipe is not cut to a terminal's 
 def _console() -> Console:
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDE)
-
-
-def failure(error: BridgeError, *, as_json: bool) -> int:
-    """Prints `error` (JSON on standard output, text on standard error); returns its exit code."""
-    if as_json:
-        print(json.dumps(error.as_dict(), indent=2))
-    else:
-        print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 def variants_table(rows: Sequence[Mapping[str, str]], *, width: int | None = None) -> str:

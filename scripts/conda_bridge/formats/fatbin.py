@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import ArtifactError
+from .cuda_archs import gencode_flags
 from .zstd import zstd
 
 __all__ = ["SECTIONS", "Container", "Image", "expected_codes", "parse"]
@@ -97,8 +98,6 @@ def expected_codes(arch_list: str) -> frozenset[str]:
     Raises:
         ConfigError: an entry that is not an architecture.
     """
-    from .cuda_archs import gencode_flags
-
     if not arch_list:
         return frozenset()
     return frozenset(flag.rpartition("code=")[2] for flag in gencode_flags(arch_list))

@@ -20,7 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conda_bridge.artifact import BINDING_RUNPATH, LIBRARY_NAME
 from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
+from conda_bridge.formats.cuda_archs import gencode_flags
 from conda_bridge.system import atomic
 
 from . import compiler_cache
@@ -32,17 +34,13 @@ __all__ = [
     "DEFAULT_ARCH_LIST",
     "build_binding",
     "build_library",
-    "gencode_flags",
     "job_count",
 ]
 
 DEFAULT_ARCH_LIST = "8.0+PTX;9.0a"
-BINDING_RUNPATH = "$ORIGIN/lib:$ORIGIN/../../..:$ORIGIN/../torch/lib"
-LIBRARY_NAME = "libflashinfer.so"
 # sccache's own name for the file that nvcc has the host compiler compile, and the only one it has.
 _HOST_NAME = "x_0.cudafe1.cpp"
 
-_ARCH = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
 _GIB = 1 << 30
 # Peak memory of the heaviest translation unit of each kind, with room to spare; measured by
 # benchmarks/compile_cost.py.
@@ -84,28 +82,6 @@ class _Folders:
         for made in self._build_dir.glob("*.o"):
             made.unlink()
         return name
-
-
-def gencode_flags(arch_list: str) -> list[str]:
-    """nvcc's ``-gencode`` flags for a list such as ``8.0+PTX;9.0a`` (torch's notation).
-
-    Raises:
-        ConfigError: an entry that is not ``X.Y``, ``X.Ya`` or either with ``+PTX``.
-    """
-    flags: list[str] = []
-    for entry in re.split(r"[;,\s]+", arch_list.strip()):
-        found = _ARCH.match(entry)
-        if not found:
-            raise ConfigError(
-                f"{entry!r} is not a CUDA architecture",
-                where="FLASHINFER_CUDA_ARCH_LIST",
-                expected="entries such as 8.0, 9.0a or 8.0+PTX, separated by ';'",
-            )
-        number = f"{found[1]}{found[2]}{found[3]}"
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if found[4]:
-            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return flags
 
 
 def available_memory() -> int:
