@@ -3,74 +3,157 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from flashinfer_build.pipeline.code_key import closure, code_key
 
+JOB = "flashinfer_build.first"
+
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A package of a few modules that import each other in every way."""
+    """Two packages of a few modules that import each other in every way."""
     files = {
-        "__init__.py": "",
-        "first.py": "from . import second\nfrom .sub import third\nimport conda_bridge.fourth\n",
-        "second.py": "def late():\n    from conda_bridge import fifth\n",
-        "fourth.py": "import os\nWORKER = ['-m', 'conda_bridge.worker']\n",
-        "fifth.py": "from pathlib import Path\nOPS = Path(__file__).with_name('copied.py')\n",
-        "worker.py": "",
-        "copied.py": "",
-        "apart.py": "from . import first\n",
-        "sub/__init__.py": "",
-        "sub/third.py": "from ..sixth import name\nfrom .seventh import other\n",
-        "sub/seventh.py": "",
-        "sub/apart.py": "",
-        "sixth.py": "from . import first\n",
+        "flashinfer_build/__init__.py": "",
+        "flashinfer_build/first.py": "from . import second\n"
+        "from .room import third\n"
+        "import conda_bridge.fourth\n",
+        "flashinfer_build/second.py": "def late():\n    from conda_bridge.room import fifth\n",
+        "flashinfer_build/worker.py": "",
+        "flashinfer_build/apart.py": "from . import first\n",
+        "flashinfer_build/room/__init__.py": "from conda_bridge import eighth\n",
+        "flashinfer_build/room/third.py": "from ..sixth import name\nfrom .seventh import other\n",
+        "flashinfer_build/room/seventh.py": "",
+        "flashinfer_build/room/apart.py": "",
+        "flashinfer_build/sixth.py": "from . import first\n",
+        "conda_bridge/__init__.py": "from .version import VERSION\n",
+        "conda_bridge/version.py": "VERSION = 1\n",
+        "conda_bridge/fourth.py": "import os\nWORKER = ['-m', 'flashinfer_build.worker']\n",
+        "conda_bridge/eighth.py": "",
+        "conda_bridge/apart.py": "",
+        "conda_bridge/room/__init__.py": "",
+        "conda_bridge/room/fifth.py": "from pathlib import Path\n"
+        "OPS = Path(__file__).with_name('copied.py')\n",
+        "conda_bridge/room/copied.py": "",
+        "elsewhere/__init__.py": "",
+        "label.py": "from conda_bridge import apart\n",
     }
     for name, text in files.items():
-        path = tmp_path / "conda_bridge" / name
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return tmp_path
 
 
 def test_everything_imported_named_or_copied_counts_and_nothing_else(scripts: Path) -> None:
-    package = scripts / "conda_bridge"
-    found = {path.relative_to(package).as_posix() for path in closure(scripts, ["first"])}
-    everything = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    assert everything - found == {"apart.py", "sub/apart.py"}
+    found = {path.relative_to(scripts).as_posix() for path in closure(scripts, [JOB])}
+    everything = {path.relative_to(scripts).as_posix() for path in scripts.rglob("*.py")}
+    assert everything - found == {
+        "flashinfer_build/apart.py",
+        "flashinfer_build/room/apart.py",
+        "conda_bridge/apart.py",
+        "elsewhere/__init__.py",
+        "label.py",
+    }
 
 
-@pytest.mark.parametrize("name", ["first.py", "worker.py", "copied.py", "sub/seventh.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "flashinfer_build/first.py",
+        "flashinfer_build/room/__init__.py",
+        "flashinfer_build/room/seventh.py",
+        "flashinfer_build/worker.py",
+        "conda_bridge/__init__.py",
+        "conda_bridge/version.py",
+        "conda_bridge/fourth.py",
+        "conda_bridge/eighth.py",
+        "conda_bridge/room/__init__.py",
+        "conda_bridge/room/fifth.py",
+        "conda_bridge/room/copied.py",
+    ],
+)
 def test_a_change_in_any_of_them_changes_the_key(scripts: Path, name: str) -> None:
-    before = code_key(scripts, ["first"])
-    with (scripts / "conda_bridge" / name).open("a") as stream:
+    before = code_key(scripts, [JOB])
+    with (scripts / name).open("a") as stream:
         stream.write("x = 1\n")
-    assert code_key(scripts, ["first"]) != before
-    after = code_key(scripts, ["first"])
-    with (scripts / "conda_bridge" / "apart.py").open("a") as stream:
-        stream.write("x = 1\n")
-    assert code_key(scripts, ["first"]) == after
+    after = code_key(scripts, [JOB])
+    assert after != before
+    for apart in ("flashinfer_build/apart.py", "conda_bridge/apart.py"):
+        with (scripts / apart).open("a") as stream:
+            stream.write("x = 1\n")
+    assert code_key(scripts, [JOB]) == after
 
 
-def test_a_module_that_is_not_there_is_not_an_empty_list(scripts: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no module nothing"):
-        closure(scripts, ["nothing"])
+@pytest.mark.parametrize("name", ["flashinfer_build.nothing", "first", "json"])
+def test_a_module_that_is_not_there_is_not_an_empty_list(scripts: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"no module {name}"):
+        closure(scripts, [name])
 
 
-def test_what_python_itself_imports_is_found(root: Path) -> None:
-    """Against the interpreter: every module of the package that is there after the import."""
+@pytest.mark.parametrize(
+    "module",
+    [
+        "conda_bridge.verify.gate",
+        "conda_bridge.bridge.convert",
+        "flashinfer_build.tryout.install",
+        "flashinfer_build.toolchain.assembled",
+        "flashinfer_build.compile.project",
+    ],
+)
+def test_what_python_itself_imports_is_found(root: Path, module: str) -> None:
+    """Against the interpreter: every module of ours that is there after the import."""
     scripts = root / "scripts"
-    for module in ("verify", "bridge", "try_out", "toolchain.assembled"):
-        __import__(f"conda_bridge.{module}")
-        found = set(closure(scripts, [module]))
-        for path in found:
-            for node in ast.parse(path.read_text()).body:
-                if isinstance(node, ast.ImportFrom) and node.level == 1:
-                    imported = path.parent / f"{(node.module or '').replace('.', '/')}.py"
-                    assert not imported.is_file() or imported in found
-        assert Path(sys.modules[f"conda_bridge.{module}"].__file__ or "") in found
-    names = {path.name for path in closure(scripts, ["builder", "try_out"])}
-    assert {"build_worker.py", "install_worker.py", "try_ops.py"} <= names
+    program = (
+        f"import json, sys, {module}\n"
+        "ours = ('conda_bridge', 'flashinfer_build')\n"
+        "names = [name for name in sys.modules if name.partition('.')[0] in ours]\n"
+        "print(json.dumps([sys.modules[name].__file__ for name in names]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(scripts), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(map(Path, json.loads(done.stdout))) <= set(closure(scripts, [module]))
+
+
+def test_workers_and_what_is_copied_are_found(root: Path) -> None:
+    modules = ["flashinfer_build.compile.builder", "flashinfer_build.tryout.install"]
+    names = {path.name for path in closure(root / "scripts", modules)}
+    assert {"build_worker.py", "install_worker.py", "ops.py"} <= names
+
+
+def test_modules_that_setup_py_runs_are_python_3_8(root: Path) -> None:
+    """Where flashinfer is built, not where it is packaged; ruff has to know which those are."""
+    scripts = root / "scripts"
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["ruff"]
+    globs = [
+        expanded
+        for glob, version in settings["per-file-target-version"].items()
+        if version == "py38"
+        for expanded in _expanded(glob)
+    ]
+    modules = [
+        "conda_bridge.label",
+        *(f"flashinfer_build.compile.{m}" for m in ("project", "pep517")),
+    ]
+    for path in closure(scripts, modules):
+        ast.parse(path.read_text(), feature_version=(3, 8))
+        assert path.relative_to(root).as_posix() in globs
+
+
+def _expanded(glob: str) -> list[str]:
+    head, brace, rest = glob.partition("{")
+    if not brace:
+        return [glob]
+    names, _, tail = rest.partition("}")
+    return [f"{head}{name}{tail}" for name in names.split(",")]

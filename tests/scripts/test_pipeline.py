@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -299,6 +300,31 @@ class Packages:
         [stage] = [stage for stage in self.job.stages() if stage.kind == kind]
         assert stage.key()
         return list(stage.run(self.log)[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "kinds"),
+    [
+        ("conda_bridge/bridge/convert.py", {"wheel"}),
+        ("conda_bridge/verify/binary.py", {"verify"}),
+        ("conda_bridge/publish/wheels.py", {"wheel", "publish"}),
+        ("conda_bridge/formats/tar_stream.py", {"wheel", "verify", "publish"}),
+        ("conda_bridge/verify/compare.py", set()),
+        ("flashinfer_build/report.py", set()),
+    ],
+)
+def test_stages_follow_the_code_of_both_packages(
+    root: Path, tmp_path: Path, module: str, kinds: set[str]
+) -> None:
+    shutil.copytree(root / "scripts", tmp_path / "scripts")
+    whole = Packages(root, tmp_path, wheel=True)
+    atomic.copy(toy.write_wheel(tmp_path / "made", whole.job.label), whole.job.wheel)
+    stages = [stage for stage in whole.job.stages() if stage.kind in ("wheel", "verify", "publish")]
+    before = {stage.kind: stage.key() for stage in stages}
+    assert None not in before.values()
+    with (tmp_path / "scripts" / module).open("a") as stream:
+        stream.write("x = 1\n")
+    assert {stage.kind for stage in stages if stage.key() != before[stage.kind]} == kinds
 
 
 def test_a_package_of_the_other_abi_gets_no_wheel_and_the_way_out_is_named(

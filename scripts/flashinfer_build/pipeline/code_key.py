@@ -1,8 +1,9 @@
-"""Which modules of this package take part in a job: what it imports, and what that imports.
+"""Which modules take part in a job: what it imports of our packages, and what that imports.
 
 A stage that is done has to be done again when its code changes. A list of modules kept by hand is
-forgotten one day, so the imports themselves are read, without running them. A worker that is
-started by name (``"conda_bridge.build_worker"``) or copied (``"try_ops.py"``) counts as imported.
+forgotten one day, so the imports themselves are read, without running them, in both packages. A
+worker that is started by name (``"flashinfer_build.compile.build_worker"``) or copied
+(``"ops.py"``) counts as imported.
 """
 
 from __future__ import annotations
@@ -16,93 +17,89 @@ from .ledger import tree_digest
 
 __all__ = ["closure", "code_key"]
 
-_PACKAGE = "conda_bridge"
+_PACKAGES = ("conda_bridge", "flashinfer_build")
+_PREFIXES = tuple(f"{name}." for name in _PACKAGES)
 
 
 def code_key(scripts: Path, modules: Iterable[str]) -> str:
-    """The digest of everything that `modules` of the package below `scripts` run.
+    """The digest of everything that `modules` run of the packages below `scripts`.
 
     Args:
-        scripts: the folder that holds the package.
-        modules: their names in the package, e.g. ``bridge`` or ``toolchain.lock``.
+        scripts: the folder that holds the packages.
+        modules: their whole names, e.g. ``conda_bridge.label``.
     """
     files = closure(scripts, modules)
     return tree_digest(scripts, [path.relative_to(scripts).as_posix() for path in files])
 
 
 def closure(scripts: Path, modules: Iterable[str]) -> list[Path]:
-    """The files of `modules` and of all that they import from the package, in order.
+    """The files of `modules` and of all that they import from the packages, in order.
 
     Raises:
         FileNotFoundError: a module that is not there.
     """
-    package = scripts / _PACKAGE
     found: set[Path] = set()
-    waiting = [_existing(package, name) for name in modules]
+    waiting = [_existing(scripts, name) for name in modules]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imports(path, package, path.stat().st_mtime_ns)
+            waiting += _imports(path, scripts, path.stat().st_mtime_ns)
     return sorted(found)
 
 
-def _existing(package: Path, name: str) -> Path:
-    path = _file(package, name)
+def _existing(scripts: Path, name: str) -> Path:
+    path = _file(scripts, name)
     if path is None:
-        raise FileNotFoundError(f"{package}: no module {name}")
+        raise FileNotFoundError(f"{scripts}: no module {name}")
     return path
 
 
-def _file(package: Path, name: str) -> Path | None:
-    """The file of the module `name` of the package; empty for the package itself."""
-    base = package.joinpath(*name.split(".")) if name else package
+def _file(scripts: Path, name: str) -> Path | None:
+    """The file of the module `name`; None for what is no module of our packages."""
+    if name.partition(".")[0] not in _PACKAGES:
+        return None
+    base = scripts.joinpath(*name.split("."))
     for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
-        if path.is_file() and path.is_relative_to(package):
+        if path.is_file():
             return path
     return None
 
 
 @functools.lru_cache(maxsize=512)
-def _imports(path: Path, package: Path, _changed: int) -> tuple[Path, ...]:
-    """The files of the package that `path` imports or names."""
-    here = path.relative_to(package).parts[:-1]  # the folder, as names of packages
+def _imports(path: Path, scripts: Path, _changed: int) -> tuple[Path, ...]:
+    """The files of the packages that `path` imports or names."""
+    here = path.relative_to(scripts).parts[:-1]  # the packages that it lies in
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(), path.name)):
         if isinstance(node, ast.ImportFrom):
             names.update(_from(node, here))
         elif isinstance(node, ast.Import):
-            names.update(_inside(alias.name) or "" for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.update(_named(node.value, here))
-    # The packages that a module lies in run before it.
-    names.update(".".join(here[:depth]) for depth in range(len(here) + 1))
-    return tuple(sorted({file for name in names if (file := _file(package, name))} - {path}))
+    # Python runs the packages that a module lies in before it: this module's and the others'.
+    names.add(".".join((*here, path.stem)))
+    names.update([parent for name in names for parent in _parents(name)])
+    return tuple(sorted({file for name in names if (file := _file(scripts, name))} - {path}))
 
 
-def _inside(name: str) -> str | None:
-    """The name in the package of an absolute one; None for what is elsewhere."""
-    head, _, rest = name.partition(".")
-    return rest if head == _PACKAGE else None
+def _parents(name: str) -> Iterator[str]:
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def _from(node: ast.ImportFrom, here: tuple[str, ...]) -> Iterator[str]:
-    if node.level:
-        base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
-        module = ".".join(filter(None, base))
-    else:
-        inside = _inside(node.module or "")
-        if inside is None:
-            return
-        module = inside
+    base = here[: len(here) - node.level + 1] if node.level else ()
+    module = ".".join((*base, *filter(None, [node.module])))
     yield module
     for alias in node.names:
-        yield f"{module}.{alias.name}".lstrip(".")
+        yield f"{module}.{alias.name}"
 
 
 def _named(text: str, here: tuple[str, ...]) -> Iterator[str]:
     """Modules that a string names in full: ``conda_bridge.x`` or ``x.py`` beside the file."""
-    if text.startswith(f"{_PACKAGE}.") and text.replace(".", "").replace("_", "").isalnum():
-        yield text.partition(".")[2]
+    if text.startswith(_PREFIXES) and text.replace(".", "").replace("_", "").isalnum():
+        yield text
     elif text.endswith(".py") and "/" not in text:
         yield ".".join((*here, text.removesuffix(".py")))
