@@ -50,7 +50,7 @@ def _tool(name: str) -> str:
 
 
 def lint() -> None:
-    """Format and lint of the Python; format of the C++ and CUDA; form of the workflows."""
+    """Format and lint of the Python, which way its imports point; C++ and CUDA; the workflows."""
     sources = [
         str(path.relative_to(ROOT))
         for folder in ("csrc", "tests")
@@ -62,11 +62,12 @@ def lint() -> None:
     for command in (
         ["ruff", "format", "--check", *_PYTHON],
         ["ruff", "check", *_PYTHON],
+        ["lint-imports", "--no-cache"],
         ["clang-format", "--dry-run", "-Werror", *sources],
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows],
     ):
         try:
-            _run([_tool(command[0]), *command[1:]])
+            _run([_tool(command[0]), *command[1:]], PYTHONPATH=str(ROOT / "scripts"))
         except TestsFailed as error:
             failed.append(error)
     if failed:
