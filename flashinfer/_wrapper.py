@@ -72,7 +72,7 @@ class Wrapper:
     def _set_workspace(self, buffer: torch.Tensor) -> None:
         _checks.tensor("float_workspace_buffer", buffer)
         if not buffer.is_contiguous():
-            raise ValueError("float_workspace_buffer has gaps, expected a contiguous tensor")
+            raise ValueError("float_workspace_buffer is not contiguous")
         self._float_workspace_buffer = buffer
         self.device = buffer.device
         data = buffer.view(-1).view(torch.uint8)

@@ -15,7 +15,7 @@ Common to all attention functions of this package:
   ``p - window_left`` on; -1 or None is no window.
 * ``pos_encoding_mode``: ``"NONE"``; ``"ROPE_LLAMA"``, which rotates queries and keys on the fly,
   with ``rope_scale`` (None: 1) and ``rope_theta`` (None: 1e4) as in :mod:`flashinfer.rope`; or
-  ``"ALIBI"``. A query stands at the end of its request: the last one at position ``kv_len - 1``.
+  ``"ALIBI"``. Queries are right-aligned with the keys: the last one is at ``kv_len - 1``.
 * ``q_scale``, ``k_scale``: what quantised queries and keys are to be multiplied by; they join
   ``sm_scale``. ``v_scale`` multiplies the output.
 * ``use_tensor_cores``, ``backend``, ``allow_fp16_qk_reduction``, ``non_blocking``: accepted and

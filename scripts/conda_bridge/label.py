@@ -590,7 +590,7 @@ def _of_wheel_version(version: str, number: str, where: str, expected: str) -> L
     if not found:
         raise LabelError(f"{local!r} is not a label", where=where, expected=expected)
     if not _WHOLE_NUMBER.fullmatch(number):
-        raise LabelError(f"{number!r} is not a build tag of ours", where=where, expected=expected)
+        raise LabelError(f"{number!r} is not a build number", where=where, expected=expected)
     check_public_version(public, where)
     variant = Variant(_cuda(found["cuda"]), _two_numbers("torch", found["torch"]))
     return Label(variant, public, int(number), found["commit"])
@@ -617,5 +617,5 @@ def _ranked(cuda: tuple[int, int] | None, build_number: int) -> int:
 def _must_spell(label: _AnyLabel, spelled: str, given: str) -> _AnyLabel:
     """Refuses a name that parses but is not the one we would have given, e.g. build tag ``-0-``."""
     if spelled != given:
-        raise LabelError("not the name of that label", where=given, expected=spelled)
+        raise LabelError("not the canonical file name", where=given, expected=spelled)
     return label

@@ -322,7 +322,7 @@ def test_the_c_library(base: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     tools = conda(tmp_path, path).provide(CPU, report=lines.append)
     assert tools.variant_keys == {"c_stdlib_version": "2.34"}
-    assert "the channels have no sysroot_linux-64 2.28: 2.34 it is" in lines
+    assert "the channels have no sysroot_linux-64 2.28, using 2.34" in lines
 
 
 def test_what_the_machines_own_settings_say_has_no_part(base: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ WRONG: list[tuple[str, str, str, dict[str, bytes | None]]] = [
     ("another licence", "licences", "MIT", {"metadata": toy.metadata(CUDA, License_Expression="MIT")}),
     ("the header is missing", "files", "missing", {"api": None}),
     ("the library is missing", "files", "missing", {"library": None}),
-    ("byte code", "files", "leftover", {"flashinfer/__pycache__/x.cpython-311.pyc": b"x"}),
+    ("byte code", "files", "artefact", {"flashinfer/__pycache__/x.cpython-311.pyc": b"x"}),
     ("a file outside the package", "files", "outside", {"torch/lib/libc10.so": b"x"}),
     ("a library that is not ours", "files", "not ours", {"flashinfer/lib/libcudart.so.13": b"x"}),
     ("the binding is no library", "elf", "64-bit", {"binding": b"#!/bin/sh\n"}),
@@ -229,7 +229,7 @@ def test_code_that_is_not_what_it_is_listed_as(tmp_path: Path) -> None:
     info = factories.build_info(CUDA, ARCH_LIST="8.0;10.0a")
     report = verify([toy.write_wheel(tmp_path, CUDA, library=library, build_info=info)])
     assert failed(report) == {"archs"}
-    assert "an image listed as sm_100a is 90" in str(report.findings[0])
+    assert "fatbin header says sm_100a, the image is 90" in str(report.findings[0])
 
 
 def test_a_library_that_says_another_list_than_was_asked_for(tmp_path: Path) -> None:
@@ -518,7 +518,7 @@ CONDA: list[tuple[str, str, str, Changes]] = [
     ("another licence", "index", "MIT", {"index": {"license": "MIT"}}),
     ("another build number", "index", "build_number", {"index": {"build_number": 7}}),
     ("the module is missing", "files", "missing", {"files": {factories.MODULE: None}}),
-    ("byte code", "files", "leftover", {"files": {f"{PACKAGE}/__pycache__/x.pyc": b"x"}}),
+    ("byte code", "files", "artefact", {"files": {f"{PACKAGE}/__pycache__/x.pyc": b"x"}}),
     ("the library as well", "files", "not ours", {"files": {f"{PACKAGE}/lib/libflashinfer.so": b"x"}}),
     ("another binding", "variant", "cpu_torch213", {"files": {factories.MODULE: toy.binding()}}),
     ("another _build_info.py", "build-info", "VERSION", {"files": {factories.BUILD_INFO: factories.build_info(CPU)}}),

@@ -113,7 +113,7 @@ def wheel_path(package: str, path: str) -> str | None:
         written anew, the recipe's own tests, and byte code, which installers write themselves.
 
     Raises:
-        ArtifactError: a file that has no place in the wheel.
+        ArtifactError: a file that cannot go into a wheel.
     """
     if path.startswith(f"{_TESTS}{package}/") or "__pycache__" in path.split("/")[:-1]:
         return None
@@ -129,7 +129,7 @@ def wheel_path(package: str, path: str) -> str | None:
         if inner != path and folder.startswith("flashinfer-") and folder.endswith(".dist-info"):
             return None
         expected = f"files below {_SITE}flashinfer/"
-    raise ArtifactError("has no place in the wheel", where=f"{package}: {path}", expected=expected)
+    raise ArtifactError("cannot go into a wheel", where=f"{package}: {path}", expected=expected)
 
 
 def bridge(

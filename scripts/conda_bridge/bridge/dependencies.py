@@ -20,7 +20,7 @@ PIP_NAMES = {
     "typing-extensions": "typing-extensions",
     "typing_extensions": "typing-extensions",
 }
-# What conda packages and pip takes from the system or from torch, with the reason.
+# Conda dependencies that need no Requires-Dist, and why.
 SYSTEM = {
     "__cuda": "conda's own; the label says which CUDA",
     "__glibc": "the platform tag says it",

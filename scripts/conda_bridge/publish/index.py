@@ -135,7 +135,7 @@ def update_wheel_index(
         dry_run: write nothing.
 
     Raises:
-        ArtifactError: a wheel that cannot be read, or a page that is none of ours.
+        ArtifactError: a wheel that cannot be read, or a page that this program did not write.
         ConflictError: a wheel that was published with other bytes.
         LabelError: a wheel without a label.
     """
@@ -237,7 +237,7 @@ def publish(
 
     Raises:
         ArtifactError: an artifact that cannot be read.
-        LabelError: an artifact with a name that is none of ours.
+        LabelError: an artifact with a name that this project does not produce.
         ConflictError: one of the names is published with other bytes, or there in another form
             with other files. Nothing has been copied.
     """

@@ -102,7 +102,7 @@ def read_wheel(path: Path) -> tuple[WheelEntry, bytes]:
 
     Raises:
         ArtifactError: it cannot be read, or METADATA is not that of the file name.
-        LabelError: its name is none of ours.
+        LabelError: its name is not one this project produces.
     """
     label = Label.parse_wheel_file(path.name)
     wheel = wheel_reader.read(path)

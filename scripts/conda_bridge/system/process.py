@@ -1,4 +1,4 @@
-"""Programs run in a session of their own, their lines passed on, none left behind.
+"""Runs a subprocess in its own session, and kills the whole session on exit.
 
 Whatever ends the caller, the whole session ends with it: an exception and Ctrl-C because the caller
 kills it, ``kill -9`` because a small guard in it waits for the caller's end of a pipe to close. A

@@ -76,7 +76,7 @@ def _check_needed(report: ArtifactReport, library: SharedObject, *, binding: boo
         ours = binding and (name == LIBRARY_NAME or manylinux.TORCH_LIBRARY.match(name))
         if name in _SYSTEM or ours:
             continue
-        reason = ", which is to be linked in" if "cudart" in name else ""
+        reason = "; the CUDA runtime must be linked statically" if "cudart" in name else ""
         report.find("needed", f"needs {name}{reason}", member=member)
     if binding and LIBRARY_NAME not in library.needed:
         report.find("needed", f"does not need {LIBRARY_NAME}", member=member)
@@ -196,7 +196,8 @@ def _check_gpu(
     if lying:
         report.find(
             "archs",
-            f"an image listed as {lying[0].code} is {lying[0].measured or 'of no kind we know'}",
+            f"fatbin header says {lying[0].code}, "
+            f"the image is {lying[0].measured or 'of an unknown kind'}",
             member=member,
         )
 

@@ -58,7 +58,7 @@ def check_conda(
 
     Raises:
         ArtifactError: it cannot be read safely, or its payload is not what it declares.
-        LabelError: its name is none of ours.
+        LabelError: its name is not one this project produces.
     """
     label: Label | LibraryLabel
     if path.name.startswith(f"{LIBRARY_PACKAGE}-"):
@@ -157,7 +157,7 @@ def _check_files(report: ArtifactReport, package: CondaPackage) -> None:
         if entry.prefix_placeholder:
             report.find("files", "holds the build prefix", member=path, expected="no prefix in it")
         if _LEFTOVERS.search(path):
-            report.find("files", "is a leftover of the build", member=path)
+            report.find("files", "is a build artefact", member=path)
         elif ".so" in path and path not in required:
             report.find("files", "is a library that is not ours", member=path)
 

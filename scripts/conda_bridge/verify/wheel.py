@@ -60,7 +60,7 @@ def check_wheel(
 
     Raises:
         ArtifactError: it cannot be read safely.
-        LabelError: its name is none of ours.
+        LabelError: its name is not one this project produces.
     """
     label = Label.parse_wheel_file(path.name)
     wheel = wheel_reader.read(path)
@@ -241,7 +241,7 @@ def _check_files(report: ArtifactReport, wheel: Wheel) -> None:
         if not path.startswith((f"{NAME}/", f"{wheel.dist_info}/")):
             report.find("files", "lies outside the package", member=path, expected=f"{NAME}/...")
         elif _LEFTOVERS.search(path):
-            report.find("files", "is a leftover of the build", member=path)
+            report.find("files", "is a build artefact", member=path)
         elif ".so" in path and path not in (_LIBRARY_PATH, _BINDING_PATH):
             report.find("files", "is a library that is not ours", member=path)
 

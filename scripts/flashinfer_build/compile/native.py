@@ -413,7 +413,7 @@ def _run_ninja(
         done = subprocess.run(command, cwd=build_dir, env=dict(use.environ))
     if done.returncode != 0:
         raise BuildFailed(
-            f"ninja stopped with exit status {done.returncode}; the compiler's words are above",
+            f"ninja stopped with exit status {done.returncode}; see the compiler output above",
             where=str(build_dir / "build.ninja"),
         )
 

@@ -87,7 +87,7 @@ def fan_out(pipeline: Pipeline, event: str) -> FanOut:
     """
     chosen: list[VariantSpec] = []
     bindings, left_out = [], []
-    # The compiler of the machine that asks has no part in it, only that of the one that builds.
+    # Ignore the local compiler; only the runner's counts.
     for spec in pipeline.specs:
         supply = pipeline.supply(spec, any_compiler=True)
         if supply.provider:

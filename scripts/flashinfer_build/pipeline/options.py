@@ -1,4 +1,4 @@
-"""The options that say what a build is, shared by the programs that build and that start builds."""
+"""Command-line options shared by build.py and matrix.py."""
 
 from __future__ import annotations
 

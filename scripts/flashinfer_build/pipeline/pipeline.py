@@ -173,7 +173,7 @@ class Pipeline:
         return Ledger(self.settings.build_dir / "ledger")
 
     def rows(self) -> list[dict[str, str]]:
-        """For ``--list``: each variant, its names, and who supplies its toolchain here."""
+        """For ``--list``: each variant, its names, and where its toolchain comes from here."""
         rows = []
         for spec, supply in self._supplies():
             label = self.label(spec.variant)

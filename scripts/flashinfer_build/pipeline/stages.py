@@ -46,7 +46,7 @@ class Stage:
         kind: what a person names it by, e.g. ``wheel``.
         name: of its ledger entry and its log, e.g. ``cu130_torch213/wheel``.
         title: what a person reads.
-        lock: what it changes; of the stages with one lock, in all processes, one runs at a time.
+        lock: name of an exclusive lock between processes, for what the stage changes.
         key: a digest of everything that goes in; None when an input is not there yet.
         run: does the work and returns the files it made and facts for the summary.
         needs: the kinds of the stages that have to be done before it.

@@ -139,7 +139,7 @@ def _sysroot(channels: Channels, pinned: str, asked: str | None) -> dict[str, st
     if not there:
         raise Missing(f"no sysroot_linux-64 {pinned}.*")
     version = str(there[0].version)
-    print(f"the channels have no sysroot_linux-64 {pinned}: {version} it is", flush=True)
+    print(f"the channels have no sysroot_linux-64 {pinned}, using {version}", flush=True)
     return {"c_stdlib_version": version}
 
 

@@ -186,7 +186,7 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
 
 def _mismatch(name: str, digest: str, choice: Sequence[LockedFile]) -> ToolchainError:
     return ToolchainError(
-        f"its sha256 is {digest}",
+        f"sha256 mismatch: got {digest}",
         where=name,
         expected=" or ".join(file.sha256 for file in choice),
         fix="the server has another file than the lock names: do not use it before you know why",

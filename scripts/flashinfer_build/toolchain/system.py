@@ -89,7 +89,9 @@ def find_compiler(environ: Mapping[str, str] = os.environ) -> Compiler:
     cc = cxx.with_name(re.sub(r"(g|c)\+\+", lambda m: "gcc" if m[1] == "g" else "cc", cxx.name))
     if done.returncode != 0 or not re.fullmatch(r"\d+\.\d+\.\d+", version) or not cc.exists():
         raise ToolchainError(
-            "is not a GCC with its C compiler beside it", where=found, fix="set CXX to a g++"
+            "is not g++ with a matching gcc in the same directory",
+            where=found,
+            fix="set CXX to a g++",
         )
     return Compiler(cxx, cc, version)
 

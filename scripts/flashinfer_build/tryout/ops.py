@@ -152,7 +152,7 @@ def paged_attention(source: Source) -> list[Pair]:
 
 
 def mla_decode(source: Source) -> list[Pair]:
-    """Latent attention of DeepSeek's sizes; the keys are turned in the kernel."""
+    """Latent attention of DeepSeek's sizes; the keys are rotated in the kernel."""
     page_size, heads, ckv_dim, kpe_dim = 5, 20, 512, 64
     lengths = [3, 300, 12]
     pages = [-(-length // page_size) for length in lengths]
