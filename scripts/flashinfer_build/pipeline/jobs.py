@@ -360,7 +360,8 @@ class LibraryJob(Job):
                 "sources": tree_digest(root, kernel_sources(root)),
                 "code": self.code(*_KERNEL_CODE),
                 "inputs": inputs,
-                "pins": {**self.spec.as_mapping(), "pytorch": ""},
+                # Of any row of this CUDA: what names its torch has no part in the kernels.
+                "pins": {**self.spec.as_mapping(), "pytorch": "", "flashinfer_variant": ""},
                 "label": self.label.lib_conda_file,
             }
         )
