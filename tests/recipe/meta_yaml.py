@@ -28,11 +28,24 @@ _COMPILERS = {"cxx": ("cxx_compiler", "gxx")}
 _STDLIBS = {"c": ("c_stdlib", "sysroot")}
 
 
+def _config(files: Sequence[str], arguments: Sequence[str]) -> object:
+    """conda-build's config, as far as the recipe looks: it leads to what found the files."""
+    found: dict[str, Any] = {
+        "find_config_files": lambda _metadata, _config: list(files),
+        "sys": SimpleNamespace(argv=["conda-build", *arguments]),
+    }
+    exec("def get_default_variant(config): ...", found)
+    made: dict[str, Any] = {"get_default_variant": found["get_default_variant"]}
+    exec("class Config:\n    def __init__(self): ...", made)
+    config: object = made["Config"]()
+    return config
+
+
 class Recipe:
     """A meta.yaml with the variant and the environment it is rendered for.
 
-    ``config_files`` are those of ``-m``, relative to the ``PWD`` of ``environ`` where they are not
-    absolute; ``version_independent`` is whether this conda-build knows that key.
+    ``config_files`` are the variant files that conda-build found, in its order, ``arguments`` its
+    command line; ``version_independent`` is whether this conda-build knows that key.
     """
 
     def __init__(
@@ -42,16 +55,13 @@ class Recipe:
         environ: Mapping[str, str],
         *,
         config_files: Sequence[str] = (),
+        arguments: Sequence[str] = (),
         version_independent: bool = True,
     ) -> None:
         self._path = path
         self._variant = dict(variant)
         self._environ = dict(environ)
-        self._metadata = SimpleNamespace(
-            config=SimpleNamespace(
-                exclusive_config_files=[], variant_config_files=list(config_files)
-            )
-        )
+        self._metadata = SimpleNamespace(config=_config(config_files, arguments))
         if version_independent:
             self._metadata.python_version_independent = False
         self._packages: dict[str, tuple[str, str]] = {}
@@ -79,6 +89,8 @@ class Recipe:
             stdlib=functools.partial(self._target, _STDLIBS),
             pin_subpackage=self._pin_subpackage,
             pin_compatible=functools.partial(_pin_compatible, self._metadata, **permissive),
+            load_file_data=lambda file, kind: yaml.safe_load(Path(file).read_text()),
+            load_str_data=lambda text, kind: yaml.safe_load(text),
             load_file_regex=functools.partial(self._load_file_regex, **permissive),
         )
         # Every value is text, so that 0.1 or 2.10 cannot become a number.

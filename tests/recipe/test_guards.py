@@ -96,66 +96,89 @@ def test_pins_of_two_rows(render: Render, pins: Mapping[str, str], cuda: str, to
     assert "python scripts/matrix.py conda-args" in said
 
 
-REFUSED = {
+# What is asked for, in a file; each is one that conda-build drops or reads in its own way.
+ASKED = {
+    "a block list": 'pytorch:\n  - "2.13"',
     "a list on the key's line": 'pytorch: ["2.13"]',
     "without quotes": "pytorch: [2.13]",
-    "several values": 'pytorch: ["2.12", "2.13"]',
     "a quoted key": '"pytorch": ["2.13"]',
-    "spaces around": 'pytorch :  [ "2.13" ]  ',
-    "in a block list": "zip_keys:\n  - [cuda_nvcc, pytorch]",
+    "an anchor": 'pytorch: &x ["2.13"]',
+    "a tag": 'pytorch: !!seq ["2.13"]',
+    "a long key": '? pytorch\n: ["2.13"]',
     "below its key": 'pytorch:\n  ["2.13"]',
-    "between others": 'cuda_nvcc:\n  - "None"\npytorch: ["2.13"]\nc_stdlib:\n  - "sysroot"',
-    "lines of Windows": 'pytorch: ["2.13"]\r\nc_stdlib: \r\n  - "sysroot"\r\n',
-}
-# All of these mean to conda-build what they mean in YAML.
-TAKEN = {
-    "a block list": 'pytorch:\n  - "2.13"',
-    "blocks in blocks": "zip_keys:\n  -\n    - cuda_nvcc\n    - pytorch",
     "over several lines": 'pytorch: [\n  "2.13",\n]',
-    "over two lines": 'pytorch: [\n  "2.12", "2.13" ]',
-    "a remark behind it": 'pytorch: ["2.13"]  # the newest',
-    "a remark with brackets": '# as ["2.13"]\npytorch:\n  - "2.13"  # not [2.12] (yet)',
-    "a selector": 'pytorch:\n  - "2.13"  # [linux]\n  - "2.12"  # [not linux]',
-    "a list and a selector": 'pytorch: ["2.13"]  # [linux]',
-    "a list of nothing": 'other: []\npytorch:\n  - "2.13"',
-    "brackets in a value": 'other:\n  - "a[0]"\npytorch:\n  - "2.13"',
-    "nothing at all": "",
+    "a scalar": 'pytorch: "2.13"',
+    "lines of Windows": 'pytorch: ["2.13"]\r\nc_stdlib: \r\n  - "sysroot"\r\n',
+    "a name": 'flashinfer_variant:\n  - "cu130_torch213"',
+    "two pins": 'pytorch:\n  - "2.13"\ncuda_nvcc:\n  - "13.0"',
+    "several values": 'pytorch:\n  - "2.13"\n  - "2.10"',
+}
+OTHER = {
+    spec.id: spec.as_mapping()
+    for spec in variants.select(variants.load(), ["cu130_torch212", "cu126_torch29", "cpu_torch24"])
 }
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
-def test_a_list_that_conda_build_would_drop(meta_yaml: Path, tmp_path: Path, text: str) -> None:
-    file = tmp_path / "variant.yaml"
+@pytest.mark.parametrize("text", ASKED.values(), ids=ASKED)
+def test_a_row_that_was_not_asked_for_stops(meta_yaml: Path, tmp_path: Path, text: str) -> None:
+    """conda-build drops what it cannot use, and would build this row beside the right one."""
+    root_file, file = meta_yaml.parents[1] / "conda_build_config.yaml", tmp_path / "variant.yaml"
     file.write_bytes(text.encode())
-    with pytest.raises(jinja2.TemplateNotFound) as raised:
-        Recipe(meta_yaml, ROW, {}, config_files=[str(file)]).render()
-    said = str(raised.value)
-    assert "conda-build drops a list in square brackets" in said
-    assert str(file) in said
-    [line] = [line for line in text.splitlines() if "[" in line]
-    assert line.strip() in said
+    files = [str(root_file), str(file)]
+    assert Recipe(meta_yaml, ROW, {}, config_files=files).render()
+    for pins in OTHER.values():
+        with pytest.raises(jinja2.TemplateNotFound) as raised:
+            Recipe(meta_yaml, pins, {}, config_files=files).render()
+        said = str(raised.value)
+        assert f"{file} asks for " in said
+        assert "python scripts/matrix.py conda-args" in said
 
 
-@pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN)
-def test_what_conda_build_reads_as_it_stands(meta_yaml: Path, tmp_path: Path, text: str) -> None:
+def test_a_torch_is_one_whether_quoted_or_not(meta_yaml: Path, tmp_path: Path) -> None:
+    """2.10 without quotes is 2.1 to YAML, and 2.10 to conda-build."""
+    [spec] = variants.select(variants.load(), ["cu130_torch210"])
     file = tmp_path / "variant.yaml"
-    file.write_text(text)
-    assert Recipe(meta_yaml, ROW, {}, config_files=[str(file)]).render()
+    file.write_text("pytorch:\n  - 2.10\ncuda_nvcc:\n  - 13.0\n")
+    assert Recipe(meta_yaml, spec.as_mapping(), {}, config_files=[str(file)]).render()
 
 
-def test_a_file_is_looked_for_where_the_command_was_given(meta_yaml: Path, tmp_path: Path) -> None:
-    (tmp_path / "variant.yaml").write_text('pytorch: ["2.13"]\n')
-    files = ["variant.yaml"]
-    with pytest.raises(jinja2.TemplateNotFound, match=r"in variant\.yaml"):
-        Recipe(meta_yaml, ROW, {"PWD": str(tmp_path)}, config_files=files).render()
-    # A program may start conda-build in another folder than its own, and leave PWD as it is.
-    for elsewhere in ({"PWD": str(tmp_path.parent)}, {}):
-        assert Recipe(meta_yaml, ROW, elsewhere, config_files=files).render()
+@pytest.mark.parametrize("arguments", [["--variants", "{}"], ["--variants={}"]])
+@pytest.mark.parametrize(
+    "asked", ['{"pytorch": "2.13", "cuda_nvcc": "12.4"}', "{pytorch: [2.4], cuda_nvcc: ['13.0']}"]
+)
+def test_pins_on_the_command_line_that_are_no_row(
+    meta_yaml: Path, arguments: list[str], asked: str
+) -> None:
+    """conda-build takes the first pin, drops the other, and builds every row with the first."""
+    words = [word.replace("{}", asked) for word in arguments]
+    for pins in (ROW, *OTHER.values()):
+        with pytest.raises(jinja2.TemplateNotFound, match="--variants asks for "):
+            Recipe(meta_yaml, pins, {}, arguments=words).render()
 
 
-def test_the_second_file_is_looked_at_too(meta_yaml: Path, tmp_path: Path) -> None:
+def test_the_command_line_comes_after_the_files(meta_yaml: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    first.write_text('pytorch:\n  - "2.13"\n')
-    second.write_text('cuda_nvcc: ["13.0"]\n')
-    with pytest.raises(jinja2.TemplateNotFound, match=r"second\.yaml"):
-        Recipe(meta_yaml, ROW, {}, config_files=[str(first), str(second)]).render()
+    first.write_text('pytorch:\n  - "2.12"\n')
+    second.write_text('cuda_nvcc:\n  - "13.0"\npytorch:\n  - "2.11"\n')
+    files = [str(first), str(second)]
+    words = ["recipe/", "--variants", '{"pytorch": ["2.13"]}']
+    assert Recipe(meta_yaml, ROW, {}, config_files=files, arguments=words).render()
+    with pytest.raises(jinja2.TemplateNotFound, match=r"second\.yaml asks for pytorch 2\.11"):
+        Recipe(meta_yaml, ROW, {}, config_files=files).render()
+
+
+@pytest.mark.parametrize("number", ["1000", "-1", "007", "abc", "1.5", "99999999999999999999"])
+def test_a_build_number_that_is_none(
+    meta_yaml: Path, root: Path, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "FLASHINFER_BUILD_NUMBER"
+    with pytest.raises(jinja2.TemplateNotFound, match="is not a build number"):
+        Recipe(meta_yaml, ROW, {name: number}).render()
+    monkeypatch.setenv(name, number)
+    platform = PlatformConfig(target_platform="linux-64", experimental=True)
+    config = VariantConfig({key: [value] for key, value in ROW.items()})
+    # Of what is no number at all rattler-build says so itself.
+    with pytest.raises(RattlerBuildError, match=r"is not a build number|cannot convert|invalid"):
+        Stage0Recipe.from_file(root / "recipe/recipe.yaml").render(
+            config, RenderConfig(platform=platform)
+        )

@@ -49,7 +49,10 @@ _EXTENSION = "flashinfer/_C.abi3.so"
 
 # What the project's recipe has for nightlies, for the files of a checkout, and to stop where it is
 # built without one of the project's variants.
-_DROPPED_CONTEXT = ("public_version", "commit", "no_variant", "given", "row_error")
+_DROPPED_CONTEXT = (
+    *("public_version", "commit", "no_variant", "given", "row_error"),
+    *("number_error", "counted"),
+)
 _DROPPED_VARIABLE = "FLASHINFER_BUILD_COMMIT"
 _DROPPED_VARIANT_KEY = "flashinfer_variant"
 
