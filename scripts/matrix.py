@@ -163,11 +163,14 @@ def _conda_args(args: argparse.Namespace) -> int:
     chosen = (
         specs if args.all else conda_commands.choose(specs, args.names, anywhere=bool(args.channel))
     )
-    name = "-".join(args.names) or ("all" if args.all else "conda-forge")
-    file = args.output or Path("build", "variants", f"{name}.yaml")
+    names = args.names or (["all"] if args.all else ["conda-forge"])
+    file = conda_commands.default_file(names)
+    if args.output:
+        given = args.output.resolve()
+        file = given.relative_to(root) if given.is_relative_to(root) else given
     made = conda_commands.commands(specs, chosen, file=file, channels=args.channel)
     if not args.dry_run:
-        made.write()
+        made.write(root)
     if args.json:
         print(json.dumps(made.as_dict(), indent=2))
         return 0
@@ -175,6 +178,8 @@ def _conda_args(args: argparse.Namespace) -> int:
         print(f"{'would write' if args.dry_run else 'wrote'} {made.file}")
     for line in made.lacking:
         print(line)
+    if Path.cwd() != root:
+        print(f"in {root}:")
     for command in made.commands.values():
         print(command)
     return 0

@@ -156,3 +156,50 @@ def test_the_program_refuses_what_is_no_variant(root: Path) -> None:
     assert "cu124_torch2" in done.stderr  # near it
     done = program(root, "cpu", "--all")
     assert done.returncode == 2
+
+
+def test_the_files_name_is_short_and_each_choices_own(root: Path) -> None:
+    every = [spec.id for spec in SPECS]
+    name = conda_commands.default_file(every).name
+    assert len(name) < 100
+    assert name != conda_commands.default_file(every[:-1]).name
+    assert conda_commands.default_file(["cpu"] * 30).name == "cpu.yaml"
+    assert program(root, *every, "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("output", ["{}", "{}/file/rows.yaml", "/proc/nowhere/rows.yaml"])
+def test_a_file_that_cannot_be_written(root: Path, tmp_path: Path, output: str) -> None:
+    (tmp_path / "file").touch()
+    path = output.format(tmp_path)
+    done = program(root, "cu118_torch24", "-o", path)
+    assert done.returncode == 2
+    assert path in done.stderr or str(Path(path).parent) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["file"]
+    done = program(root, "cu118_torch24", "-o", path, "--json")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert json.loads(done.stdout)
+
+
+def test_a_file_of_somebody_else_is_kept(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "conda_build_config.yaml"
+    path.write_text("pytorch:\n  - mine\n")
+    done = program(root, "cu118_torch24", "-o", str(path))
+    assert done.returncode == 2
+    assert "was not written by conda-args" in done.stderr
+    assert path.read_text() == "pytorch:\n  - mine\n"
+    path.unlink()
+    for names in (["cu118_torch24"], ["cu124"]):  # its own may be written again
+        assert program(root, *names, "-o", str(path)).returncode == 0
+    assert "cu124_torch24" in rows(path)
+
+
+def test_from_another_folder_the_commands_say_where_they_are_for(
+    root: Path, tmp_path: Path
+) -> None:
+    done = program(root, "cu124_torch24", "-o", "rows.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "rows.yaml"
+    assert rows(file) == ["cu124_torch24"]
+    assert f"in {root}:" in done.stdout.splitlines()
+    assert f"-m {file} " in done.stdout

@@ -7,6 +7,7 @@ conda-build where they are rows of both variant files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -14,16 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conda_bridge.errors import ConfigError
+from conda_bridge.errors import ConfigError, StorageError
 from conda_bridge.system import atomic
 
 from ..variants import CONFIG_FILE, OTHER_CHANNELS, VariantSpec, as_config, select
 
-__all__ = ["CondaCommands", "choose", "commands"]
+__all__ = ["CondaCommands", "choose", "commands", "default_file"]
 
 _FORGE = "conda-forge"
 # Where the compiler of a CUDA is that conda-forge does not have.
 _CUDA_CHANNELS = {"11.8": "nvidia/label/cuda-11.8.0"}
+_COMMENT = "Written by `python scripts/matrix.py conda-args`."
+_IN_A_NAME = 4  # variants that a file is named after
 _ACCELERATOR = re.compile(r"cpu|cu\d+")
 
 
@@ -55,14 +58,47 @@ class CondaCommands:
             "lacking": list(self.lacking),
         }
 
-    def write(self) -> None:
+    def write(self, root: Path) -> None:
         """Writes the variant file, if there is one.
 
+        Args:
+            root: the project's folder, to which the file's name is relative.
+
         Raises:
-            OSError: it cannot be written.
+            ConfigError: another file has the name.
+            StorageError: it cannot be written.
         """
-        if self.file:
-            atomic.write_text(self.file, self.text)
+        if not self.file:
+            return
+        path = root / self.file
+        try:
+            if path.exists() and not path.read_text(encoding="utf-8").startswith(f"# {_COMMENT}"):
+                raise ConfigError(
+                    "is there, and was not written by conda-args",
+                    where=str(path),
+                    fix="give another name with --output, or delete it",
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_text(path, self.text)
+        except UnicodeDecodeError:
+            raise ConfigError("is there, and is no variant file", where=str(path)) from None
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise StorageError(error) from None
+
+
+def default_file(names: Sequence[str]) -> Path:
+    """Where the variant file of `names` goes, below the project's root.
+
+    >>> default_file(["cu124_torch24", "cpu", "cpu"])
+    PosixPath('build/variants/cu124_torch24-cpu.yaml')
+    """
+    distinct = list(dict.fromkeys(names))
+    shown = "-".join(distinct[:_IN_A_NAME])
+    if len(distinct) > _IN_A_NAME:
+        rest = "\n".join(distinct[_IN_A_NAME:])
+        shown += f"-and-{hashlib.sha256(rest.encode()).hexdigest()[:10]}"
+    return Path("build", "variants", f"{shown}.yaml")
 
 
 def choose(
@@ -143,7 +179,7 @@ def commands(
     return CondaCommands(
         variants=tuple(ids),
         file=file if own_file == rattler else None,
-        text=as_config(chosen, "Written by `python scripts/matrix.py conda-args`."),
+        text=as_config(chosen, _COMMENT),
         commands={name: driver + shlex.join(words) for name, words in lines.items()},
         lacking=() if channels else tuple(_lacking(chosen)),
     )
