@@ -28,6 +28,12 @@ _COMPILERS = {"cxx": ("cxx_compiler", "gxx")}
 _STDLIBS = {"c": ("c_stdlib", "sysroot")}
 
 
+def _load_file_data(file: str, _kind: str, *, permit_undefined_jinja: bool) -> Any:
+    if permit_undefined_jinja and not Path(file).is_file():
+        return {}
+    return yaml.safe_load(Path(file).read_text())
+
+
 def _config(files: Sequence[str], arguments: Sequence[str]) -> object:
     """conda-build's config, as far as the recipe looks: it leads to what found the files."""
     found: dict[str, Any] = {
@@ -89,7 +95,7 @@ class Recipe:
             stdlib=functools.partial(self._target, _STDLIBS),
             pin_subpackage=self._pin_subpackage,
             pin_compatible=functools.partial(_pin_compatible, self._metadata, **permissive),
-            load_file_data=lambda file, kind: yaml.safe_load(Path(file).read_text()),
+            load_file_data=functools.partial(_load_file_data, **permissive),
             load_str_data=lambda text, kind: yaml.safe_load(text),
             load_file_regex=functools.partial(self._load_file_regex, **permissive),
         )

@@ -134,6 +134,12 @@ def test_a_row_that_was_not_asked_for_stops(meta_yaml: Path, tmp_path: Path, tex
         assert "python scripts/matrix.py conda-args" in said
 
 
+def test_a_file_that_is_not_found_any_more(meta_yaml: Path, tmp_path: Path) -> None:
+    """conda-build renders again while it packages, in another folder: -m may be relative."""
+    file = tmp_path / "gone.yaml"
+    assert Recipe(meta_yaml, ROW, {}, config_files=[str(file)]).render()
+
+
 def test_a_torch_is_one_whether_quoted_or_not(meta_yaml: Path, tmp_path: Path) -> None:
     """2.10 without quotes is 2.1 to YAML, and 2.10 to conda-build."""
     [spec] = variants.select(variants.load(), ["cu130_torch210"])
