@@ -72,16 +72,13 @@ class CondaCommands:
             return
         path = root / self.file
         try:
-            if path.exists() and not path.read_text(encoding="utf-8").startswith(f"# {_COMMENT}"):
+            if path.exists() and not path.read_bytes().startswith(f"# {_COMMENT}".encode()):
                 raise ConfigError(
                     "is there, and was not written by conda-args",
                     where=str(path),
                     fix="give another name with --output, or delete it",
                 )
-            path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_text(path, self.text)
-        except UnicodeDecodeError:
-            raise ConfigError("is there, and is no variant file", where=str(path)) from None
         except OSError as error:
             error.filename = error.filename or str(path)
             raise StorageError(error) from None
