@@ -1,0 +1,76 @@
+"""What a project checks that no table can say: a module of its own, named in its configuration.
+
+A hook comes from the user's own configuration file and never from a package that is read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .bridge.dependencies import MatchSpec
+    from .formats.conda_package import CondaPackage
+    from .scheme import Label
+    from .verify.artifact import Artifact
+    from .verify.findings import ArtifactReport
+
+__all__ = ["Hooks", "load"]
+
+
+class Hooks:
+    """The hooks of a project without any; a project's own derive from it."""
+
+    def looks_into(self) -> Sequence[str]:
+        """Payload files (paths in the wheel) whose content the checks below want to see."""
+        return ()
+
+    def check_package(
+        self, package: CondaPackage, label: Label, contents: Mapping[str, bytes]
+    ) -> None:
+        """Refuses a conda package that must not become a wheel.
+
+        Args:
+            package: the main package.
+            label: what its name says.
+            contents: by path in the wheel, the files of :meth:`looks_into` that it has.
+
+        Raises:
+            BridgeError: what is wrong with it.
+        """
+
+    def requirement(self, spec: MatchSpec) -> str | None:
+        """The requirement of a conda dependency; None to leave it to tables and defaults."""
+
+    def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
+        """Adds a project's own checks of a wheel or conda package to its report."""
+
+    def index_page(self, folders: Mapping[str, Sequence[Label]]) -> str | None:
+        """The overview page of the wheel index, as HTML; None for the plain list."""
+
+
+def load(module: str, where: str) -> Hooks:
+    """The hooks in a module's ``HOOKS``.
+
+    Raises:
+        ConfigError: there is no such module, it cannot be imported, or it has no hooks.
+    """
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever a module of somebody else's does when it is imported
+        raise ConfigError(
+            f"the module {module!r} cannot be imported: {type(error).__name__}: {error}",
+            where=where,
+            expected="a module on sys.path with an object HOOKS",
+        ) from error
+    hooks = getattr(found, "HOOKS", None)
+    if not isinstance(hooks, Hooks):
+        raise ConfigError(
+            f"HOOKS of {module} is {type(hooks).__name__}",
+            where=where,
+            expected="an instance of conda_bridge.hooks.Hooks",
+        )
+    return hooks

@@ -1,0 +1,89 @@
+"""A project as the tools see it: its configuration, the scheme of its labels, its hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from . import config as configuration
+from .config import Config
+from .errors import LabelError
+from .hooks import Hooks
+from .hooks import load as load_hooks
+from .scheme import Scheme
+from .template import Template
+
+__all__ = ["Project"]
+
+
+@dataclass(frozen=True)
+class Project:
+    """What is known of a project beside its artifacts.
+
+    Attributes:
+        config: its table.
+        scheme: how its labels are spelled.
+        folds: template of the build string of each package to be folded in, by name; None for any.
+        layout: template of the index's folders; None for one flat index.
+        hooks: its own checks.
+        source: the file that has the table; empty for a project without one.
+    """
+
+    config: Config = field(default_factory=Config)
+    scheme: Scheme = field(default_factory=lambda: Scheme({}))
+    folds: dict[str, Template | None] = field(default_factory=dict)
+    layout: Template | None = None
+    hooks: Hooks = field(default_factory=Hooks)
+    source: str = ""
+
+    @classmethod
+    def load(cls, path: Path | None) -> Project:
+        """The project of a configuration file; without one, a project with the defaults.
+
+        Raises:
+            ConfigError: the table, a template in it or its hooks cannot be used.
+        """
+        return cls.of(configuration.read(path), str(path)) if path else cls()
+
+    @classmethod
+    def of(cls, config: Config, source: str = "") -> Project:
+        """The project of a table that was read already.
+
+        Raises:
+            ConfigError: a template in it or its hooks cannot be used.
+        """
+        where = f"{source}: {configuration.TABLE}" if source else configuration.TABLE
+        table = msgspec.to_builtins(config.label) if config.label else {}
+        scheme = Scheme(table, f"{where}.label")
+        folds = {
+            item.package: (
+                scheme.build_template(item.build, f"{where}.fold.{item.package}.build")
+                if item.build
+                else None
+            )
+            for item in config.fold
+        }
+        layout = (
+            Template(config.index_layout, scheme.fields, f"{where}.index-layout")
+            if config.index_layout
+            else None
+        )
+        hooks = load_hooks(config.hooks, f"{where}.hooks") if config.hooks else Hooks()
+        return cls(config, scheme, folds, layout, hooks, source)
+
+    def check_name(self, name: str, where: str) -> None:
+        """Refuses a package that the configuration is not about.
+
+        Raises:
+            LabelError: it is about another one.
+        """
+        config = self.config
+        if config.package and name not in (config.package, *self.folds):
+            raise LabelError(
+                f"{name!r} is not a package of this project",
+                where=where,
+                expected=" or ".join([config.package, *self.folds]),
+                fix=f"leave out the configuration ({self.source}) with --no-config",
+            )
