@@ -48,6 +48,14 @@ class Hooks:
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Adds a project's own checks of a wheel or conda package to its report."""
 
+    def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
+        """Adds what only a package and those that are folded in with it can say together.
+
+        Args:
+            main: takes the checks; its artifact is the main package.
+            folds: of the packages of the same label.
+        """
+
     def index_page(self, folders: Mapping[str, Sequence[Label]]) -> str | None:
         """The overview page of the wheel index, as HTML; None for the plain list."""
 
