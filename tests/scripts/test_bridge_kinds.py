@@ -1,4 +1,4 @@
-"""Every kind of conda package as a wheel: tags, places, metadata, and that it runs once installed."""
+"""Every kind of conda package as a wheel: tags, places, metadata, and that it runs installed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from conda_bridge.formats import elf
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 OWN = f"lib/python{HERE}/site-packages/"
+LINK = b'{"noarch": {"type": "python", "entry_points": ["demo = demo:main"]}}'
 PURE = {"demo/__init__.py": "def main():\n    print('the demo says 42')\n"}
 
 
@@ -83,7 +84,7 @@ def test_a_pure_package_with_programs(tmp_path: Path, ending: str) -> None:
         },
         prefixes={"python-scripts/demo-script": "text"},
         info={
-            "info/link.json": b'{"noarch": {"type": "python", "entry_points": ["demo = demo:main"]}}',
+            "info/link.json": LINK,
             "info/licenses/LICENSE": LICENSE,
         },
     )
@@ -143,9 +144,7 @@ def test_metadata_of_the_build_is_kept(tmp_path: Path) -> None:
             f"{own}INSTALLER": "conda",
             f"{own}direct_url.json": "{}",
         },
-        info={
-            "info/link.json": b'{"noarch": {"type": "python", "entry_points": ["demo = demo:main"]}}'
-        },
+        info={"info/link.json": LINK},
     )
     table = {"dependencies": {"foo-tool": {"drop": "a program that this demo does not run"}}}
     result, files = made(path, tmp_path, project=project(**table))
