@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import re
@@ -15,6 +14,8 @@ from typing import Any
 
 from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
 from conda_bridge.formats import wheel_reader
+
+from ..checks import build_info
 
 __all__ = ["Build", "Machine", "choose", "find_machine", "machine_of", "need", "read_build"]
 
@@ -158,22 +159,15 @@ def read_build(path: Path) -> Build:
     """
     text = None
     for member, stream in wheel_reader.read(path).stream():
-        if member.path == "flashinfer/_build_info.py":
+        if member.path == build_info.PATH:
             text = stream.read(1 << 16)
             break
-    where = f"{path.name}: flashinfer/_build_info.py"
+    where = f"{path.name}: {build_info.PATH}"
     if text is None:
         raise ArtifactError(
             "the member is missing", where=where, expected="a wheel of scripts/build.py"
         )
-    facts: dict[str, Any] = {}
-    try:
-        # Read, not run: only names with literal values are looked at.
-        for statement in ast.parse(text).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                facts[statement.targets[0].id] = ast.literal_eval(statement.value)
-    except (SyntaxError, ValueError) as error:
-        raise ArtifactError(f"cannot be read: {error}", where=where) from None
+    facts = build_info.read(text, where)
     kinds = {
         "VERSION": str, "PUBLIC_VERSION": str, "VARIANT": str, "TORCH": str, "CUDA": str,
         "CXX11_ABI": bool, "ARCH_LIST": str,

@@ -1,0 +1,1 @@
+"""What flashinfer's own packages and wheels have to be, beyond what holds for anybody's."""
