@@ -58,11 +58,11 @@ def wheel(
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
         rows[path] = (f"sha256={digest}", str(len(data)))
     rows[f"{info}/RECORD"] = ("", "")
-    for path, row in (record or {}).items():
-        path = path.format(data=f"{stem}.data", info=info)
-        rows.pop(path, None)
+    for short, row in (record or {}).items():
+        changed = short.format(data=f"{stem}.data", info=info)
+        rows.pop(changed, None)
         if row:
-            rows[path] = row
+            rows[changed] = row
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows([path, *row] for path, row in rows.items())
     members[f"{info}/RECORD"] = lines.getvalue().encode()
