@@ -25,6 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conda_bridge.errors import BridgeError
+from conda_bridge.project import Project
 from conda_bridge.verify.findings import ArtifactReport, Report
 from conda_bridge.verify.gate import verify
 
@@ -98,7 +99,8 @@ def _show(report: Report) -> None:
 def main() -> int:
     args = _parser().parse_args()
     try:
-        report = verify(args.artifacts, arch_list=args.arch)
+        project = Project.load(bootstrap.project_root() / "pyproject.toml")
+        report = verify(args.artifacts, project=project, arch_list=args.arch)
     except BridgeError as error:
         if args.json:
             print(json.dumps(error.as_dict(), indent=2))

@@ -101,6 +101,8 @@ class Config(_Table, frozen=True):
         platform_tag: ``auto``, ``linux_x86_64`` or one manylinux policy.
         license: the SPDX expression that every artifact has to have; empty for any.
         rebuild: said where a package has to be built again, e.g. a command.
+        info_section: of a compiled library, where its build wrote ``key=value`` lines; empty for
+            none.
         hooks: a module with a ``HOOKS`` object (:class:`~conda_bridge.hooks.Hooks`).
         index_layout: template of the folder of the wheel index; empty for one flat index.
         label: how builds are named.
@@ -116,6 +118,7 @@ class Config(_Table, frozen=True):
     platform_tag: str = "auto"
     license: str = ""
     rebuild: str = ""
+    info_section: str = ""
     hooks: str = ""
     index_layout: str = ""
     label: LabelTable | None = None

@@ -14,6 +14,7 @@ import toy_artifacts
 from foreign_wheels import wheel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from conda_bridge.bridge.convert import bridge
 from conda_bridge.bridge.to_conda import to_conda
@@ -130,9 +131,11 @@ def _of_conda(path: Path) -> dict[str, bytes]:
 
 def _headers(path: Path) -> dict[str, list[str]]:
     metadata = wheel_reader.read(path).metadata
+    requires = [str(Requirement(text)) for text in metadata.get_all("Requires-Dist", [])]
+    keys = ("Version", "Summary", "License-Expression", "Project-URL", "Keywords")
     return {
-        key: sorted(str(value).replace('"', "'") for value in metadata.get_all(key, []))
-        for key in ("Version", "Summary", "Requires-Dist", "License-Expression", "Project-URL")
+        "Requires-Dist": sorted(requires),
+        **{key: sorted(map(str, metadata.get_all(key, []))) for key in keys},
     }
 
 

@@ -67,7 +67,7 @@ def rewritten(path: str, shared: SharedObject, libraries: Mapping[str, str]) -> 
     # What leads out of the environment has no meaning in one that conda did not make.
     kept = [
         entry
-        for entry, folder in zip(entries, folders)
+        for entry, folder in zip(entries, folders, strict=True)
         if folder is not None and not folder.startswith("..")
     ]
     return ":".join(dict.fromkeys([*added, *kept]))

@@ -6,6 +6,7 @@ A stage reads the artifact of the stage before it and nothing else. What it make
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -108,6 +109,11 @@ class Job:
         self.spec = replace(spec, cuda_arch_list=arch_list) if arch_list else spec
         self._request = request(spec, settings, torch=torch)
         self._toolchain: toolchain.Toolchain | None = None
+
+    @functools.cached_property
+    def project(self) -> Project:
+        """What ``[tool.conda-bridge]`` says of flashinfer."""
+        return Project.load(self.settings.root / "pyproject.toml")
 
     def stages(self) -> list[Stage]:
         """The steps, in order."""
@@ -227,11 +233,11 @@ class Job:
         return digest({"code": self.code(*modules), "files": files})
 
     def _key_verify(self) -> str | None:
-        return self.key_of_artifacts("conda_bridge.verify.gate")
+        return self.key_of_artifacts("conda_bridge.verify.gate", "flashinfer_build.checks.hooks")
 
     def _run_verify(self, log: Log) -> Made:
         arch_list = self.spec.cuda_arch_list if self.label.variant.cuda else None
-        report = gate.verify(self.artifacts(), arch_list=arch_list)
+        report = gate.verify(self.artifacts(), project=self.project, arch_list=arch_list)
         for line in gate.as_lines(report):
             log.line(line)
         wrong = [*report.errors, *report.findings]
