@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
@@ -113,6 +113,7 @@ def check_libraries(
     libraries: Sequence[SharedObject],
     platforms: Iterable[str],
     arch_list: str | None,
+    prefixes: Mapping[str, str] | None = None,
 ) -> None:
     """What holds for every library: its processor, no search path of one machine, its GPU code.
 
@@ -121,6 +122,7 @@ def check_libraries(
         libraries: all that were read.
         platforms: platform tags, or the subdir.
         arch_list: the architectures that were asked for.
+        prefixes: by path, the build prefix that installers replace in a file.
     """
     machines = {machine for name in platforms if (machine := machine_of(name))}
     for library in libraries:
@@ -131,8 +133,11 @@ def check_libraries(
                 "machine", library.machine, member=member, expected=" and ".join(sorted(machines))
             )
         report.ran("runpath")
+        replaced = (prefixes or {}).get(member, "")
         for kind, entries in (("DT_RPATH", library.rpath), ("RUNPATH", library.runpath)):
             for entry in entries:
+                if replaced and entry.startswith(replaced):
+                    continue
                 if not entry.startswith(("$ORIGIN", "${ORIGIN}")):
                     report.add(
                         "runpath",

@@ -97,7 +97,8 @@ def check_conda(
     depends = specs(report, package, "depends")
     _check_dependencies(report, package, project, label, depends)
     _check_pythons(report, package, depends, libraries)
-    check_libraries(report, found, [subdir], arch_list)
+    prefixes = {item: entry.prefix_placeholder for item, entry in package.paths.items()}
+    check_libraries(report, found, [subdir], arch_list, prefixes)
     _check_needed(report, package, project, depends, found)
     _check_floor(report, depends, found)
     report.facts["size"] = path.stat().st_size
@@ -303,7 +304,8 @@ def _check_pythons(
             break
     for path, library in libraries.items():
         if module_abi(path) == "abi3":
-            check_abi3(report, library, min(accepted, default=None) if python else None)
+            newer = [item for item in accepted if item >= (3, 2)]  # the first with a stable ABI
+            check_abi3(report, library, min(newer, default=None) if python else None)
 
 
 def _libraries(

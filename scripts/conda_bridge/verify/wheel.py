@@ -186,11 +186,13 @@ def _check_tags(report: ArtifactReport, wheel: Wheel, libraries: dict[str, Share
         report.add("name", f"Root-Is-Purelib: {pure or 'not there'}", member=member)
     outside = [path for path in binaries if ".data/" not in path]
     if pure == "true" and outside:
+        modules = [path for path in outside if module_abi(path)]
         report.add(
             "name",
-            f"Root-Is-Purelib is not false, and {outside[0]} is a library",
+            f"Root-Is-Purelib is not false, and {[*modules, *outside][0]} is for one machine",
             member=member,
             expected="false",
+            warning=not modules,  # a library that is data is found in either folder
         )
     pythons_, abis, platforms = (part.split(".") for part in wheel.tags)
     if "any" in platforms and binaries:
