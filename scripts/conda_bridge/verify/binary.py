@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
 
 from ..bridge import manylinux
 from ..errors import ArtifactError
-from ..formats import elf, fatbin
+from ..formats import abi3, elf, fatbin
 from ..formats.elf import SharedObject
 from .findings import ArtifactReport
-
-if TYPE_CHECKING:
-    from abi3info.models import PyVersion, Symbol
 
 __all__ = [
     "FOREIGN_LIBRARY",
@@ -27,10 +23,10 @@ __all__ = [
     "check_needed",
     "content_of",
     "exports_module",
-    "is_system",
     "machine_of",
     "measure_floors",
     "member_of",
+    "provided",
     "read_library",
 ]
 
@@ -48,7 +44,6 @@ SYSTEM = frozenset(
         *("libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"),
     }
 )
-_LOADER = re.compile(r"ld(64|-linux[\w-]*)\.so\.\d", re.ASCII)
 _MUSL = re.compile(r"libc\.musl-\w+\.so\.1|libc\.so|ld-musl-\w+\.so\.1|libz\.so\.1", re.ASCII)
 # The last part of a platform tag or subdir, in the words of ELF; of those that can be read here.
 _MACHINES = {
@@ -187,31 +182,38 @@ def check_archs(report: ArtifactReport, library: SharedObject, arch_list: str) -
         )
 
 
+def provided(
+    files: Iterable[str], libraries: Iterable[SharedObject], promised: Iterable[str]
+) -> frozenset[str]:
+    """The libraries that a loader finds without the system: those inside, and those promised.
+
+    Args:
+        files: the paths of all files.
+        libraries: those among them that were read.
+        promised: names and patterns of the libraries that requirements bring.
+    """
+    inside = {PurePosixPath(path).name for path in files if LIBRARY.search(path)}
+    return frozenset({*inside, *(item.soname for item in libraries if item.soname), *promised})
+
+
 def check_needed(
-    report: ArtifactReport,
-    libraries: Sequence[SharedObject],
-    files: Collection[str],
-    promised: Iterable[str],
+    report: ArtifactReport, libraries: Sequence[SharedObject], found: Collection[str]
 ) -> None:
     """What the loader has to find is in the artifact, promised by a requirement, or the system's.
 
     Args:
         report: takes the check and its findings.
         libraries: all that were read.
-        files: the paths of all files.
-        promised: patterns of the libraries that the requirements bring.
+        found: names and patterns of :func:`provided`.
     """
     if not libraries:
         return
     report.ran("needed")
-    inside = {PurePosixPath(path).name for path in files}
-    inside.update(library.soname for library in libraries)
-    patterns = list(promised)
+    known = manylinux.policies(manylinux.architecture(libraries))
+    newest = known[-1] if known else None
     for library in libraries:
-        for name in library.needed:
-            if name in inside or is_system(name):
-                continue
-            if not any(fnmatchcase(name, pattern) for pattern in patterns):
+        for name in manylinux.strangers(newest, library, found):
+            if name not in SYSTEM and not _MUSL.fullmatch(name):
                 report.add(
                     "needed",
                     f"needs {name}",
@@ -221,19 +223,15 @@ def check_needed(
                 )
 
 
-def is_system(name: str) -> bool:
-    """Whether every Linux of glibc or of musl has this library."""
-    newest = manylinux.policies()[-1]
-    return (
-        name in SYSTEM
-        or name in newest.libraries
-        or _LOADER.fullmatch(name) is not None
-        or _MUSL.fullmatch(name) is not None
-    )
-
-
-def measure_floors(report: ArtifactReport, libraries: Sequence[SharedObject]) -> dict[str, str]:
+def measure_floors(
+    report: ArtifactReport, libraries: Sequence[SharedObject], found: Collection[str]
+) -> dict[str, str]:
     """Notes the oldest systems that `libraries` run on, each by itself and all together.
+
+    Args:
+        report: takes the facts.
+        libraries: all that were read.
+        found: names and patterns of :func:`provided`.
 
     Returns:
         The newest version asked of each runtime, as :func:`elf.floors` has it.
@@ -245,35 +243,15 @@ def measure_floors(report: ArtifactReport, libraries: Sequence[SharedObject]) ->
         report.facts[family.lower()] = together.get(family, "")
     report.facts["gcc"] = together.get("GCC", "")
     report.facts["floors"] = {
-        member_of(item): {**item.floors, "manylinux": _reached([item])} for item in libraries
+        member_of(item): {**item.floors, "manylinux": _reached([item], found)} for item in libraries
     }
-    report.facts["manylinux"] = _reached(libraries) if libraries else ""
+    report.facts["manylinux"] = _reached(libraries, found) if libraries else ""
     return together
 
 
-def _reached(libraries: Sequence[SharedObject]) -> str:
-    policy = manylinux.lowest(libraries)
+def _reached(libraries: Sequence[SharedObject], found: Collection[str]) -> str:
+    policy = manylinux.lowest(libraries, found)
     return policy.tag if policy else ""
-
-
-class _DynamicSymbols:
-    """A shared object as abi3audit wants to see it: its dynamic symbols, our tag."""
-
-    def __init__(self, library: SharedObject, lowest: PyVersion) -> None:
-        self._library = library
-        self._lowest = lowest
-
-    def abi3_version(self, assume_lowest: PyVersion) -> PyVersion:
-        return self._lowest
-
-    def __iter__(self) -> Iterator[Symbol]:
-        from abi3info.models import Symbol
-
-        for symbol in (*self._library.undefined, *self._library.exported):
-            yield Symbol(symbol.name, visibility="weak" if symbol.weak else "global")
-
-    def __str__(self) -> str:
-        return self._library.name
 
 
 def check_abi3(
@@ -286,33 +264,22 @@ def check_abi3(
         module: the file.
         python: the oldest Python that the artifact promises to work with; None for none.
     """
-    from abi3audit._audit import audit
-    from abi3info.models import PyVersion
-
     member = member_of(module)
     report.ran("abi3")
-    lowest = PyVersion(3, 2)
-    # Its shared object reads a file by path; this one is read already, within bounds.
-    result = audit(cast("Any", _DynamicSymbols(module, lowest)), assume_minimum_abi3=lowest)
-    before = report.facts.get("abi3", "")
-    report.facts["abi3"] = max(before, str(result.computed), key=_numbers)
-    for symbol in sorted(result.non_abi3_symbols, key=lambda symbol: symbol.name):
-        report.add("abi3", f"{symbol.name} is not in the stable ABI", member=member)
-    if python is not None and result.computed > PyVersion(*python):
-        newer = sorted(
-            item.symbol.name
-            for item in result.future_abi3_objects
-            if item.added > PyVersion(*python)
-        )
+    found = abi3.audit(module)
+    computed = "{}.{}".format(*found.python)
+    report.facts["abi3"] = max(report.facts.get("abi3", ""), computed, key=_numbers)
+    for name in found.strangers:
+        report.add("abi3", f"{name} is not in the stable ABI", member=member)
+    if python is not None and found.python > python:
         report.add(
             "abi3",
-            f"needs Python {result.computed} ({', '.join(newer)})",
+            f"needs Python {computed} ({', '.join(found.since(python))})",
             member=member,
             expected="{}.{} at most, as it promises".format(*python),
         )
-    for name in module.needed:
-        if name.startswith("libpython"):
-            report.add("abi3", f"needs {name}", member=member, expected="no library of one Python")
+    for name in found.libpython:
+        report.add("abi3", f"needs {name}", member=member, expected="no library of one Python")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -325,9 +292,10 @@ def content_of(path: str, chunks: Iterable[bytes], looked_into: Collection[str])
     Args:
         path: in the artifact.
         chunks: the content; all of it is read.
-        looked_into: paths of further files whose content is wanted.
+        looked_into: paths and patterns of further files whose content is wanted.
     """
-    kept: list[bytes] | None = [] if path in looked_into or LIBRARY.search(path) else None
+    wanted = any(fnmatchcase(path, pattern) for pattern in looked_into)
+    kept: list[bytes] | None = [] if wanted or LIBRARY.search(path) else None
     for number, chunk in enumerate(chunks):
         if number == 0 and kept is None and chunk.startswith(_ELF):
             kept = []
