@@ -458,9 +458,7 @@ def _look(
     """Fills the surveys, with no more than is needed to say what the wheel is."""
     places = [{path: part.layout.place(path) for path in part.package.paths} for part in parts]
     every = not manylinux.is_plain(wanted) or any(
-        place.kind == "library" and not place.chosen
-        for found in places
-        for place in found.values()
+        place.kind == "library" and not place.chosen for found in places for place in found.values()
     )
     every = every or any(
         may_be_library(spec, project, mapping)

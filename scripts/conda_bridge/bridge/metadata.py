@@ -19,13 +19,13 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import ArtifactError, LabelError
+from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
 from ..project import Project
 from ..scheme import public_version
 from .agreement import depends_of
-from .dependencies import MatchSpec, pip_specifier, translate
+from .dependencies import pip_specifier, translate
 from .tags import parse_built_as
 
 __all__ = ["DistInfo", "Needs", "compose", "needs_of", "version_of"]

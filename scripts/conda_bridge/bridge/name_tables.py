@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["DIFFERENT", "NOT_PYTHON", "NO_PYTHON_PATTERNS", "SAME", "TO_CONDA"]
+__all__ = [
+    "DIFFERENT",
+    "LIBRARIES",
+    "LINUX_LIBRARIES",
+    "NOT_PYTHON",
+    "NO_PYTHON_PATTERNS",
+    "SAME",
+    "TO_CONDA",
+]
 
 
 def _words(text: str) -> list[str]:
@@ -150,3 +158,32 @@ TO_CONDA = {
     "tensorflow-cpu": "tensorflow",
     "zstd": "python-zstd",
 }
+
+# Shared libraries that a wheel may take for granted on a Linux, and that conda has packages of.
+LIBRARIES = {
+    "libstdc++.so.6": "libstdcxx",
+    "libgcc_s.so.1": "libgcc",
+    "libgomp.so.1": "libgomp",
+    "libatomic.so.1": "libgcc",
+    "libgfortran.so.5": "libgfortran5",
+    "libz.so.1": "libzlib",
+    "libexpat.so.1": "libexpat",
+    "libglib-2.0.so.0": "libglib",
+    "libgobject-2.0.so.0": "libglib",
+    "libgthread-2.0.so.0": "libglib",
+    "libGL.so.1": "libgl",
+    "libX11.so.6": "xorg-libx11",
+    "libXext.so.6": "xorg-libxext",
+    "libXrender.so.1": "xorg-libxrender",
+    "libICE.so.6": "xorg-libice",
+    "libSM.so.6": "xorg-libsm",
+}
+# Those that conda has of the system as well: glibc's, and the driver's.
+LINUX_LIBRARIES = frozenset(
+    f"{name}.so.{number}"
+    for name, number in {
+        **{"libc": 6, "libm": 6, "libdl": 2, "librt": 1, "libpthread": 0, "libutil": 1},
+        **{"libresolv": 2, "libnsl": 1, "libanl": 1, "libcrypt": 1, "libcuda": 1},
+        **{"libnvidia-ml": 1, "libmvec": 1, "libthread_db": 1},
+    }.items()
+) | {"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "ld64.so.2"}

@@ -56,7 +56,9 @@ def rewritten(path: str, shared: SharedObject, libraries: Mapping[str, str]) -> 
     entries = [entry for entry in (*shared.rpath, *shared.runpath) if entry]
     folders = [_resolved(entry, here) for entry in entries]
     needed = [
-        posixpath.dirname(_installed(libraries[name])) for name in shared.needed if name in libraries
+        posixpath.dirname(_installed(libraries[name]))
+        for name in shared.needed
+        if name in libraries
     ]
     missing = [folder for folder in dict.fromkeys(needed) if folder not in folders]
     if not missing:

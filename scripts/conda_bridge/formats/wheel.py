@@ -208,7 +208,7 @@ class Metadata:
         body = message.get_payload()
         described = body if isinstance(body, str) else ""
         # In metadata before 2.1 the long text is a header, with eight spaces or a bar for a margin.
-        described = described.strip() and described or _unfolded(one("Description"))
+        described = (described.strip() and described) or _unfolded(one("Description"))
         return cls(
             name=one("Name"),
             version=one("Version"),
