@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError
+from conda_bridge.project import Project
 from conda_bridge.publish import index
 
 
@@ -63,17 +64,18 @@ def _show(result: index.Result, *, dry_run: bool) -> None:
 def main() -> int:
     args = _parser().parse_args()
     try:
+        project = Project.load(bootstrap.project_root() / "pyproject.toml")
         added = []
         if args.add:
             note = (lambda _line: None) if args.json else print
             added = index.publish(
-                args.add, args.folder, replace=args.replace, dry_run=args.dry_run, report=note
+                args.add, args.folder, project=project, replace=args.replace, dry_run=args.dry_run, report=note
             )
-        if added and args.dry_run and not args.folder.exists():
+        if added and args.dry_run and index.is_empty(args.folder):
             result = index.Result()  # there is nothing yet to look at
         else:
             result = index.update(
-                args.folder, replace=args.replace, prune=args.prune, dry_run=args.dry_run
+                args.folder, project=project, replace=args.replace, prune=args.prune, dry_run=args.dry_run
             )
     except BridgeError as error:
         if args.json:

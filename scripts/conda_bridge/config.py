@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from .errors import ConfigError
 

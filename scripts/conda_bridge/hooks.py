@@ -14,7 +14,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .bridge.dependencies import MatchSpec
     from .formats.conda_package import CondaPackage
-    from .scheme import Label
+    from .scheme import Label, Scheme
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
 
@@ -48,8 +48,13 @@ class Hooks:
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Adds a project's own checks of a wheel or conda package to its report."""
 
-    def index_page(self, folders: Mapping[str, Sequence[Label]]) -> str | None:
-        """The overview page of the wheel index, as HTML; None for the plain list."""
+    def index_page(self, folders: Mapping[str, Sequence[Label]], scheme: Scheme) -> str | None:
+        """The overview page of the wheel index, as HTML; None for the plain list.
+
+        Args:
+            folders: of the index, each with the labels of its wheels, the newest last.
+            scheme: how the labels are spelled.
+        """
 
 
 def load(module: str, where: str) -> Hooks:

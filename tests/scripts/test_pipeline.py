@@ -275,7 +275,7 @@ class Packages:
     """cu124_torch24 as built against a torch of the new C++ ABI: toy packages, staged."""
 
     def __init__(self, root: Path, folder: Path, *, wheel: bool) -> None:
-        for name in ("csrc", "scripts", "conda_build_config.yaml"):
+        for name in ("csrc", "scripts", "conda_build_config.yaml", "pyproject.toml"):
             if not (folder / name).exists():
                 (folder / name).symlink_to(root / name)
         version = {"FLASHINFER_BUILD_VERSION": "0.1.6"}

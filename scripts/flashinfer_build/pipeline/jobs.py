@@ -6,6 +6,7 @@ A stage reads the artifact of the stage before it and nothing else. What it make
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from conda_bridge.bridge import convert
 from conda_bridge.errors import ArtifactError, TestsFailed, ToolchainError
 from conda_bridge.label import Label
+from conda_bridge.project import Project
 from conda_bridge.publish import index
 from conda_bridge.system import atomic
 from conda_bridge.verify import gate
@@ -107,6 +109,11 @@ class Job:
         self.spec = replace(spec, cuda_arch_list=arch_list) if arch_list else spec
         self._request = request(spec, settings, torch=torch)
         self._toolchain: toolchain.Toolchain | None = None
+
+    @functools.cached_property
+    def project(self) -> Project:
+        """What ``[tool.conda-bridge]`` says of flashinfer."""
+        return Project.load(self.settings.root / "pyproject.toml")
 
     def stages(self) -> list[Stage]:
         """The steps, in order."""
@@ -250,7 +257,13 @@ class Job:
 
     def _run_publish(self, log: Log) -> Made:
         output = self.settings.output_dir
-        index.publish(self.artifacts(), output, replace=self.settings.replace, report=log.line)
+        index.publish(
+            self.artifacts(),
+            output,
+            project=self.project,
+            replace=self.settings.replace,
+            report=log.line,
+        )
         return self._recorded(), {"summary": os.path.relpath(output, self.settings.root)}
 
     def _recorded(self) -> list[Path]:
@@ -259,7 +272,7 @@ class Job:
 
     def _sound(self) -> bool:
         """Whether repodata, pages and overview, which are every job's, agree with each other."""
-        return index.consistent(self.settings.output_dir)
+        return index.consistent(self.settings.output_dir, self.project)
 
 
 class LibraryJob(Job):
@@ -546,7 +559,9 @@ class VariantJob(Job):
         atomic.remove(self.staging)
         made = self.build(log, "flashinfer", self.staging / "channel", [self.kernels.channel])
         atomic.copy(self.kernels.library, self.staged_library)
-        index.update_channel(self.staging / "channel", replace=True, prune=True)
+        index.update_channel(
+            self.staging / "channel", project=self.project, replace=True, prune=True
+        )
         files = [made, self.staged_library, *_repodata(self.staging / "channel")]
         return files, {"summary": _size(made)}
 
@@ -575,7 +590,7 @@ class VariantJob(Job):
             raise ArtifactError(
                 f"{made.path.name} is not there", where=str(folder), expected="one wheel"
             )
-        index.update_wheel_index(self.staging, replace=True, prune=True)
+        index.update_wheel_index(self.staging, project=self.project, replace=True, prune=True)
         pages = [path for path in (self.staging / "index").rglob("*") if path.is_file()]
         files = [made.path, _metadata(made.path), *sorted(pages)]
         return files, {"summary": _size(made.path)}
