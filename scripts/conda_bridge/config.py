@@ -107,6 +107,8 @@ class Config(_Table, frozen=True):
         license: the SPDX expression that every artifact has to have; empty for any.
         rebuild: said where a package has to be built again, e.g. a command.
         hooks: a module with a ``HOOKS`` object (:class:`~conda_bridge.hooks.Hooks`).
+        hooks_path: the folder that has it, relative to this file; of several modules of the name,
+            an installed one is taken.
         index_layout: template of the folder of the wheel index; empty for one flat index.
         label: how builds are named.
         fold: packages whose files go into the wheel.
@@ -122,6 +124,7 @@ class Config(_Table, frozen=True):
     license: str = ""
     rebuild: str = ""
     hooks: str = ""
+    hooks_path: str = "."
     index_layout: str = ""
     label: LabelTable | None = None
     fold: tuple[FoldTable, ...] = ()

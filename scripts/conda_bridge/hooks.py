@@ -6,7 +6,9 @@ A hook comes from the user's own configuration file and never from a package tha
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
@@ -57,19 +59,26 @@ class Hooks:
         """
 
 
-def load(module: str, where: str) -> Hooks:
+def load(module: str, where: str, folder: Path | None = None) -> Hooks:
     """The hooks in a module's ``HOOKS``.
+
+    Args:
+        module: its whole name.
+        where: the key that names it, for messages.
+        folder: looked through last; None for what Python finds by itself.
 
     Raises:
         ConfigError: there is no such module, it cannot be imported, or it has no hooks.
     """
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever a module of somebody else's does when it is imported
         raise ConfigError(
             f"the module {module!r} cannot be imported: {type(error).__name__}: {error}",
             where=where,
-            expected="a module on sys.path with an object HOOKS",
+            expected="a module on sys.path, or below hooks-path, with an object HOOKS",
         ) from error
     hooks = getattr(found, "HOOKS", None)
     if not isinstance(hooks, Hooks):

@@ -20,7 +20,7 @@ from ..formats import conda_package, wheel_reader
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel_reader import Wheel
 from ..project import Project
-from ..scheme import CONDA_ENDINGS, Label, split_conda_file
+from ..scheme import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..template import Template
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "check_package",
     "check_wheel",
     "is_artifact",
+    "package_label",
     "packages_in",
     "read_package",
     "read_wheel",
@@ -48,6 +49,7 @@ _ENDINGS = (*CONDA_ENDINGS, ".whl")
 _OF_INDEXES = re.compile(r".+\.(?:json|html|xml|jlap)(?:\.(?:bz2|gz|zst))?|.+\.msgpack\.zst")
 _OF_ARTIFACTS = re.compile(r".+\.(?:whl|conda|tar\.bz2)\.[^.]+")
 _TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _CHUNK = 1 << 20
 
 
@@ -168,22 +170,44 @@ def check_package(package: CondaPackage) -> None:
 
 
 def _check_package_name(file: str, project: Project) -> None:
-    parts = split_conda_file(file)[0].rsplit("-", 2)
-    if len(parts) != 3:
+    name, version, _build = _package_parts(file)
+    if not name:
         return  # conda_package says what is wrong with it
-    name, version, build = parts
     project.check_name(name, file)
-    scheme, template = project.scheme, project.folds.get(name)
-    if name in project.folds:
-        if template is None:
-            return
-        label = scheme.parse_fold(template, build, version, file)
-    elif scheme.build is not None:
-        label = scheme.parse_build(build, version, file)
-    else:
+    if project.scheme.build is None or (name in project.folds and not project.folds[name]):
         return
+    _, label = package_label(file, project)
     if label.conda_version != version:
         raise LabelError(f"{version!r} is not spelled so", where=file, expected=label.conda_version)
+
+
+def package_label(file: str, project: Project) -> tuple[str, Label]:
+    """The name and the label in a conda package's file name.
+
+    Raises:
+        LabelError: it is not a package's, or none that the project gives.
+    """
+    name, version, build = _package_parts(file)
+    if not name:
+        raise LabelError(
+            "not a conda package's name", where=file, expected="<name>-<version>-<build>.conda"
+        )
+    project.check_name(name, file)
+    scheme, template = project.scheme, project.folds.get(name)
+    if template is not None:
+        return name, scheme.parse_fold(template, build, version, file)
+    if scheme.build is not None and name not in project.folds:
+        return name, scheme.parse_build(build, version, file)
+    number = build.rpartition("_")[2]
+    return name, Label(
+        public_version(version, file), (), int(number) if _NUMBER.fullmatch(number) else 0
+    )
+
+
+def _package_parts(file: str) -> tuple[str, str, str]:
+    """Name, version and build; empty where the file name has not all of them."""
+    parts = split_conda_file(file)[0].rsplit("-", 2)
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else ("", "", "")
 
 
 # ---------------------------------------------------------------- wheels
