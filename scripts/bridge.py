@@ -22,6 +22,7 @@ bootstrap.ensure(__file__)
 
 from conda_bridge.bridge.convert import Bridged, bridge
 from conda_bridge.errors import BridgeError, StorageError
+from conda_bridge.project import Project
 
 SCHEMA = 1
 
@@ -42,10 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--platform-tag",
-        default="linux_x86_64",
         metavar="TAG",
         help="auto for the lowest manylinux policy that is true, or one such as"
-        " manylinux_2_28_x86_64, which then has to be; default: %(default)s",
+        " manylinux_2_28_x86_64, which then has to be; default: linux_x86_64, by pyproject.toml",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a wheel that has other bytes"
@@ -58,12 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     made: list[Bridged] = []
     errors: list[BridgeError] = []
+    project = Project.load(bootstrap.project_root() / "pyproject.toml")
     for package in args.packages:
         try:
             with _display(package, quiet=args.json) as report:
                 result = bridge(
                     package,
                     args.output,
+                    project=project,
                     platform_tag=args.platform_tag,
                     overwrite=args.overwrite,
                     dry_run=args.dry_run,

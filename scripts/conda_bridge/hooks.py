@@ -16,6 +16,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .bridge.dependencies import MatchSpec
     from .formats.conda_package import CondaPackage
+    from .formats.wheel_reader import Wheel
     from .scheme import Label, Scheme
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
@@ -43,6 +44,25 @@ class Hooks:
         Raises:
             BridgeError: what is wrong with it.
         """
+
+    def check_wheel(self, wheel: Wheel, label: Label, contents: Mapping[str, bytes]) -> None:
+        """Refuses a wheel that must not become a conda package.
+
+        Args:
+            wheel: as it was read.
+            label: what its name says.
+            contents: by path in the wheel, the files of :meth:`looks_into` that it has.
+
+        Raises:
+            BridgeError: what is wrong with it.
+        """
+
+    def conda_depends(self, label: Label) -> Sequence[str]:
+        """Dependencies that a conda package of this label has beside those of its requirements.
+
+        One that names a package takes the place of what the requirements say of that package.
+        """
+        return ()
 
     def requirement(self, spec: MatchSpec) -> str | None:
         """The requirement of a conda dependency; None to leave it to tables and defaults."""

@@ -1,9 +1,7 @@
 """Makes the wheel of a conda package: the same payload bytes, pip's names around them.
 
-Reads a ``flashinfer`` package (``.conda`` or ``.tar.bz2``) and the ``libflashinfer`` that it pins
-exactly, from the same folder, and compiles nothing. Everything that names the build has to agree
-before a byte is written: file name, ``index.json``, dependencies, ``_build_info.py`` and the
-metadata of the build.
+Reads a package (``.conda`` or ``.tar.bz2``) and those that the project folds into it, from the same
+folder, and compiles nothing. Everything that names the build has to agree before a byte is written.
 
 The wheel is made of what is installed and of what the recipe says, in an order of its own. Which
 builder wrote the packages, in what order, with which permissions and with what remarks of its own,
@@ -13,50 +11,47 @@ is not seen in its bytes.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import os
+import re
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit, urlunsplit
+
+from packaging.utils import canonicalize_name
 
 from ..errors import ArtifactError, ConflictError, LabelError
-from ..formats import conda_package, elf
+from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
 from ..formats.deflate_zip import PIECE
+from ..formats.elf import SharedObject
 from ..formats.in_order import in_order
 from ..formats.member_names import Names
 from ..formats.tar_stream import TarMember
-from ..formats.wheel import Metadata, Tag, WheelWriter, abi3_tag
-from ..label import Label
+from ..formats.wheel import Metadata, Tag, WheelWriter
+from ..project import Project
+from ..scheme import Label, public_version
 from ..system import atomic
-from . import manylinux
-from .agreement import (
-    REBUILD,
-    check_build_info,
-    check_kind,
-    check_self_contained,
-    check_source_metadata,
-    library_of,
-    requirements,
-)
+from . import agreement, folding, layout, manylinux, runpath, tags
+from .dependencies import PROVIDED_BY, may_be_library
+from .layout import Place, is_library, wheel_layout
+from .metadata import DistInfo, Needs, compose, entry_points, needs_of, version_of
+from .plan import Part, Target, libraries_of, place_files
+from .survey import Survey, survey
 
 __all__ = ["Bridged", "bridge", "wheel_path"]
 
-_SITE = "site-packages/"
-_PACKAGE = "flashinfer/"
-_TESTS = "etc/conda/test-files/"  # rattler-build puts the files of a recipe's tests there
-_LIBRARY = "lib/libflashinfer.so"
-_BUILD_INFO = "flashinfer/_build_info.py"
-_METADATA_LIMIT = 4 << 20
-_LIBRARY_LIMIT = 4 << 30  # of a shared object that is read whole, to look into it
+_STRANGER = Project()
 _MAX_MEMBERS = 200_000
-# What both recipes state and every builder writes. Other addresses are for [project.urls] of
-# pyproject.toml, which reaches the wheel by the source's metadata.
-_URL_LABELS = {"home": "Homepage", "dev_url": "Repository"}
+# Of a .dist-info these are written anew, or are about the folder it was installed into.
+_NOT_READ = re.compile(
+    r"/(RECORD|INSTALLER|REQUESTED|direct_url\.json|top_level\.txt|SOURCES\.txt|zip-safe)$"
+)
 
 Report = Callable[[int, int], None]
 
@@ -66,18 +61,19 @@ class Bridged:
     """What became of one package.
 
     Attributes:
-        package: the flashinfer package that was read.
-        library: its libflashinfer.
+        package: that was read.
+        folded: the packages that were folded in.
         path: the wheel.
         outcome: ``written``, ``unchanged`` or ``checked`` (a dry run).
         sha256, size: of the wheel; empty and 0 for a dry run.
         payload: the payload's paths in the wheel.
         payload_size: its bytes, uncompressed.
         seconds: that it took.
+        notes: what is not in the wheel, or is otherwise than in the package, in words.
     """
 
     package: Path
-    library: Path
+    folded: tuple[Path, ...]
     path: Path
     outcome: str
     sha256: str
@@ -85,58 +81,52 @@ class Bridged:
     payload: tuple[str, ...]
     payload_size: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """For ``--json``."""
         return {
             "package": str(self.package),
-            "library": str(self.library),
+            "library": str(self.folded[0]) if self.folded else None,
+            "folded": [str(path) for path in self.folded],
             "file": str(self.path),
             "outcome": self.outcome,
             "sha256": self.sha256,
             "size": self.size,
             "payload_size": self.payload_size,
             "payload_files": list(self.payload),
+            "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
         }
 
 
-def wheel_path(package: str, path: str) -> str | None:
-    """Where a file of a conda package is in the wheel.
+def wheel_path(package: CondaPackage, path: str, project: Project = _STRANGER) -> str | None:
+    """Where a file of a conda package is in the wheel, as its name alone says.
 
     Args:
-        package: ``flashinfer`` or ``libflashinfer``.
-        path: in the conda package.
+        package: the main package or one to be folded in, read.
+        path: in the package.
+        project: whose configuration has places of its own.
 
     Returns:
         The path in the wheel, or None for what stays behind: a ``.dist-info`` file, which is
-        written anew, the recipe's own tests, and byte code, which installers write themselves.
+        written anew, what the configuration drops, and byte code, which installers write. A shared
+        library of ``lib`` may be called by its SONAME there.
 
     Raises:
         ArtifactError: a file that cannot go into a wheel.
     """
-    if path.startswith(f"{_TESTS}{package}/") or "__pycache__" in path.split("/")[:-1]:
-        return None
-    if package == "libflashinfer":
-        if path.startswith(("lib/", "include/flashinfer/")):
-            return _PACKAGE + path
-        expected = "files below lib/ and include/flashinfer/"
-    else:
-        inner = path.removeprefix(_SITE)
-        if inner != path and inner.startswith(_PACKAGE):
-            return inner
-        folder = inner.partition("/")[0]
-        if inner != path and folder.startswith("flashinfer-") and folder.endswith(".dist-info"):
-            return None
-        expected = f"files below {_SITE}flashinfer/"
-    raise ArtifactError("cannot go into a wheel", where=f"{package}: {path}", expected=expected)
+    place = wheel_layout(package, project).place(path)
+    return None if place.kind in (layout.DROP, "info") else place.path
 
 
 def bridge(
     package: Path,
     output: Path,
     *,
-    platform_tag: str = manylinux.LINUX,
+    project: Project = _STRANGER,
+    mapping: Mapping[str, str | None] | None = None,
+    platform_tag: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     threads: int = 0,
@@ -145,29 +135,32 @@ def bridge(
     """Writes the wheel of the conda package `package` into the folder `output`.
 
     Args:
-        package: a ``flashinfer`` package; its ``libflashinfer`` is beside it.
+        package: a conda package; those to be folded into it are beside it.
         output: where the wheel goes.
-        platform_tag: ``linux_x86_64``; ``auto``, the lowest manylinux policy that the libraries
-            reach; or one policy, e.g. ``manylinux_2_28_x86_64``, which has to be true.
+        project: what its authors say of it; nothing has to be said.
+        mapping: conda name -> PyPI name, or None for what needs no requirement; before all others.
+        platform_tag: ``auto``, the lowest manylinux policy that the libraries reach; one policy,
+            e.g. ``manylinux_2_28_x86_64``, which has to be true; or ``linux_x86_64``, which
+            promises nothing. None for the configuration's.
         overwrite: replace a wheel that has the name and other bytes.
         dry_run: check everything and write nothing.
         threads: that deflate; 0 chooses by the cores. Not seen in the bytes.
         report: called with the payload bytes that are done and their total.
 
     Raises:
-        LabelError: `package` has a name that this project does not give.
+        LabelError: `package` has a name that this project does not give, or a version that pip has
+            no form for.
         ArtifactError: an input that is damaged, hostile, renamed, incomplete or in disagreement
-            with itself.
-        LabelMismatch: PyPI's torch of that minor has the other C++ ABI, or the libraries do not
-            reach the policy of `platform_tag`.
+            with itself, or one that no wheel can hold.
+        LabelMismatch: a promise of the wheel's name would not be true: its platform tag, its ABI,
+            or what the project's hooks look at.
         ConfigError: `platform_tag` is no policy.
-        ConflictError: the wheel is there with other bytes, or the ``libflashinfer`` in two forms
-            with other files.
+        ConflictError: the wheel is there with other bytes, or a package to be folded in is there in
+            two forms with other files.
     """
     started = time.monotonic()
-    plan = _Plan.make(package, platform_tag)
-    total = plan.binding.payload_size + plan.library.payload_size
-    progress = _Progress(report, total)
+    plan = _Plan.make(package, output, project, mapping, platform_tag)
+    progress = _Progress(report, sum(part.package.payload_size for part in plan.parts))
     target = output / plan.file_name
     if dry_run:
         plan.check(progress)
@@ -176,7 +169,7 @@ def bridge(
         outcome, digest, size = _write(plan, target, overwrite, threads, progress)
     return Bridged(
         package=package,
-        library=plan.library.path,
+        folded=tuple(part.package.path for part in plan.parts[1:]),
         path=target,
         outcome=outcome,
         sha256=digest,
@@ -184,6 +177,7 @@ def bridge(
         payload=tuple(sorted(plan.payload)),
         payload_size=plan.payload_bytes,
         seconds=time.monotonic() - started,
+        notes=tuple(plan.notes),
     )
 
 
@@ -248,226 +242,432 @@ class _Progress:
                 self._report(self._done, self._total)
 
 
+# ---------------------------------------------------------------- what is to be made
+
+
 @dataclass
 class _Plan:
-    """What is known of a wheel before its payload is read."""
+    """What is known of a wheel before its payload is written."""
 
-    label: Label
-    binding: CondaPackage
-    library: CondaPackage
-    requires_python: str
-    requires_dist: list[str]
+    project: Project
+    parts: list[Part]
+    metadata: Metadata
     tag: Tag
+    number: int
+    licenses: dict[str, bytes]
+    more: dict[str, bytes]
+    notes: list[str]
     names: Names
     payload: list[str] = field(default_factory=list)
     payload_bytes: int = 0
-    build_info: bytes | None = None
-    source_metadata: Metadata | None = None
-
-    @property
-    def file_name(self) -> str:
-        return self.label.wheel_file_for(self.tag.python, self.tag.abi, self.tag.platform)
 
     @property
     def stem(self) -> str:
-        return f"flashinfer-{self.label.wheel_version}"
+        return _stem(self.metadata.name, self.metadata.version)
+
+    @property
+    def file_name(self) -> str:
+        build = f"-{self.number}" if self.number else ""
+        return f"{self.stem}{build}-{self.tag}.whl"
 
     @classmethod
-    def make(cls, package: Path, platform_tag: str) -> _Plan:
-        if not package.is_file():
-            raise ArtifactError(
-                "is a folder" if package.is_dir() else "there is no such file",
-                where=str(package),
-                expected="a flashinfer package (.conda, .tar.bz2), its libflashinfer beside it",
-            )
-        if package.name.startswith("libflashinfer-"):
-            raise LabelError(
-                "this package is a part of the wheel of flashinfer",
-                where=package.name,
-                fix="give the flashinfer package; its libflashinfer is found beside it",
-            )
-        label = Label.parse_conda_file(package.name)
-        binding = conda_package.read(package)
-        check_kind(binding)
-        check_self_contained(binding)
-        requires_python, requires_dist = requirements(binding, label)
-        library = library_of(binding, label)
-        check_self_contained(library)
-        if _LIBRARY not in library.paths:
-            raise ArtifactError("the file is missing", where=f"{library.path.name}: {_LIBRARY}")
-        modules = [path for path in binding.paths if _is_library(path)]
-        platform = _platform(platform_tag, (binding, library))
-        tag = abi3_tag(requires_python, modules, platform, package.name)
-        return cls(
-            label,
-            binding,
-            library,
-            requires_python,
-            requires_dist,
-            tag,
-            Names(package.name, _MAX_MEMBERS),
+    def make(
+        cls,
+        path: Path,
+        output: Path,
+        project: Project,
+        mapping: Mapping[str, str | None] | None,
+        platform_tag: str | None,
+    ) -> _Plan:
+        label, main = _read(path, project)
+        where = main.path.name
+        wanted = platform_tag or project.config.platform_tag
+        arch = tags.architecture_of(main.index.get("subdir"), f"{where}: info/index.json")
+        if wanted != "auto" and not manylinux.is_plain(wanted):
+            manylinux.policy_of(wanted, arch or "x86_64")  # before anything is decompressed
+        specs = agreement.depends_of(main)
+        agreement.check_label_dependencies(main, specs, label, project)
+        packages = [main, *folding.find(main, specs, project, label)]
+        parts = [Part(item, wheel_layout(item, project), Survey()) for item in packages]
+        notes: list[str] = []
+        _look(parts, project, mapping, wanted, output)
+        own = _dist_info(parts[0], project, label)
+        name = project.config.wheel_name or (own.metadata.name if own.metadata else main.name)
+        version = _version(main, own, project, label)
+        needs = needs_of(packages, project, mapping, own.metadata)
+        notes += needs.notes
+        scripts = {**own.scripts(), **_linked(main)}
+        _place(parts, project, _stem(name, version), scripts, notes)
+        _check_python(parts[0], project)
+        tag = _tag(parts, needs, own, project, wanted, arch, notes)
+        licenses = {**own.licenses, **main.licenses}
+        agreement.check_license(main, project, list(licenses))
+        metadata = compose(
+            name,
+            version,
+            _requires_python(parts[0], needs, own),
+            needs.dist,
+            main,
+            own.metadata,
+            licenses,
         )
+        metadata.render()  # what is wrong with it is said before anything is written
+        points = entry_points(own, main.entry_points, f"{where}: info/link.json")
+        more = {**own.sboms, **({"entry_points.txt": points.encode()} if points else {})}
+        contents = _contents(parts[0], project, own, _stem(name, version))
+        project.hooks.check_package(main, label, contents)
+        number = label.number
+        names = Names(where, _MAX_MEMBERS)
+        return cls(project, parts, metadata, tag, number, licenses, more, notes, names)
 
     def check(self, progress: _Progress) -> None:
-        """Reads and checks both payloads, and writes nothing."""
-        for package in (self.binding, self.library):
-            self._run(package, package.payload(), None, progress)
-        self._metadata().render()
+        """Reads and checks all payloads, and writes nothing."""
+        for part in self.parts:
+            self._run(part, part.package.payload(), None, progress, None)
 
     def write(self, wheel: WheelWriter, folder: Path, progress: _Progress) -> None:
-        """Reads and checks both payloads, and writes them to `wheel`.
+        """Reads and checks all payloads, and writes them to `wheel`.
 
         Args:
-            wheel: takes the members in one order, by the bytes of their paths, the binding's first.
+            wheel: takes the members in one order, by the bytes of their paths, the main package's
+                first.
             folder: where members wait that a package has before their turn.
             progress: is told of every piece.
         """
-        for package in (self.binding, self.library):
-            order = sorted(package.paths, key=str.encode)
-            with contextlib.closing(in_order(package.payload(), order, folder)) as members:
-                self._run(package, members, wheel, progress)
-        metadata = self._metadata()
-        build_number = self.label.build_number
-        wheel.finish(metadata, self.tag, self.binding.licenses, build_number=build_number)
+        for part in self.parts:
+            order = sorted(part.package.paths, key=str.encode)
+            with contextlib.closing(in_order(part.package.payload(), order, folder)) as members:
+                self._run(part, members, wheel, progress, folder)
+        wheel.finish(
+            self.metadata,
+            self.tag,
+            self.licenses,
+            build_number=self.number,
+            generator=self.project.config.generator,
+            more=self.more,
+        )
 
     def _run(
         self,
-        package: CondaPackage,
+        part: Part,
         members: Iterable[TarMember],
         wheel: WheelWriter | None,
         progress: _Progress,
+        folder: Path | None,
     ) -> None:
         for member in members:
-            self._take(package, member, wheel, progress)
-        if package is self.binding:
-            self._check_content()
+            target = part.targets.get(member.path)
+            if member.link_target is not None or target is None:
+                continue
+            for path in (target.path, *target.copies):
+                if path:
+                    self.names.add(path)
+                    self.payload.append(path)
+                    self.payload_bytes += member.size
+            if wheel is None:
+                for _ in progress.chunks(member):
+                    pass
+            elif target.changed or target.copies:
+                self._add_changed(part, member, target, wheel, progress, folder)
+            else:
+                wheel.add_member(
+                    target.path, member, progress.chunks(member), executable=target.executable
+                )
 
-    def _take(
-        self,
-        package: CondaPackage,
+    @staticmethod
+    def _add_changed(
+        part: Part,
         member: TarMember,
-        wheel: WheelWriter | None,
+        target: Target,
+        wheel: WheelWriter,
         progress: _Progress,
+        folder: Path | None,
     ) -> None:
-        path = wheel_path(package.name, member.path)
-        where = f"{package.path.name}: {member.path}"
-        if member.link_target is not None:
-            raise ArtifactError("a link; a wheel has files only", where=where, fix=REBUILD)
-        if path is None:
-            if member.path.startswith(_SITE):
-                self._take_dist_info(member, where)
-            return
-        self.names.add(path)
-        self.payload.append(path)
-        self.payload_bytes += member.size
-        # Not what the archive says: that is the umask or the copying of whoever packed it.
-        executable = _is_library(path)
-        if path == _BUILD_INFO:
-            self.build_info = _small(member, where)
-            if wheel is not None:
-                wheel.add(path, self.build_info, executable=executable)
-        elif wheel is not None:
-            wheel.add_member(path, member, progress.chunks(member), executable=executable)
-        else:
-            for _ in progress.chunks(member):
-                pass
+        """A file whose bytes are not the package's, or that is there more than once."""
+        with tempfile.TemporaryDirectory(prefix=atomic.PREFIX, dir=folder) as work:
+            file = Path(work) / "file"
+            with file.open("wb") as room:
+                for data in progress.chunks(member):
+                    room.write(data)
+            if target.text is not None:
+                file.write_bytes(target.text)
+            if target.runpath is not None:
+                where = f"{part.package.path.name}: {member.path}"
+                shared = part.survey.objects[member.path]
+                runpath.patch(file, target.runpath, shared, where)
+            with file.open("rb") as content:
+                for path in (target.path, *target.copies):
+                    if path:
+                        wheel.add_file(path, content, executable=target.executable)
 
-    def _take_dist_info(self, member: TarMember, where: str) -> None:
-        """The build's own metadata: read, and written anew in :meth:`_metadata`."""
-        folder, _, name = member.path.removeprefix(_SITE).partition("/")
-        if not folder.endswith(".dist-info"):
-            return  # byte code
-        if folder != f"{self.stem}.dist-info":
-            raise ArtifactError(
-                "metadata of another version",
-                where=where,
-                expected=f"{_SITE}{self.stem}.dist-info",
-                fix=REBUILD,
-            )
-        if name == "METADATA":
-            self.source_metadata = Metadata.parse(_small(member, where), where)
 
-    def _check_content(self) -> None:
-        """What the binding's files say against the label."""
-        where = f"{self.binding.path.name}: {_SITE}{_BUILD_INFO}"
-        if self.build_info is None:
-            raise ArtifactError("the file is missing", where=where, fix=REBUILD)
-        check_build_info(self.build_info, self.label, where)
-        where = f"{self.binding.path.name}: .dist-info/METADATA"
-        if self.source_metadata is None:
-            raise ArtifactError("the file is missing", where=where, fix=REBUILD)
-        check_source_metadata(
-            self.source_metadata, self.label, self.requires_python, self.requires_dist, where
+def _stem(name: str, version: str) -> str:
+    return f"{canonicalize_name(name).replace('-', '_')}-{version.replace('-', '_')}"
+
+
+def _read(path: Path, project: Project) -> tuple[Label, CondaPackage]:
+    """The main package, and what its name says."""
+    kind = f"a {project.config.package} package" if project.config.package else "a conda package"
+    folds = list(project.folds)
+    if not path.is_file():
+        beside = f", its {' and '.join(folds)} beside it" if folds else ""
+        raise ArtifactError(
+            "is a folder" if path.is_dir() else "there is no such file",
+            where=str(path),
+            expected=f"{kind} (.conda, .tar.bz2){beside}",
         )
-
-    def _metadata(self) -> Metadata:
-        source = self.source_metadata
-        assert source is not None  # _check_content has been called
-        about = self.binding.about
-        urls = {
-            label: value
-            for key, label in _URL_LABELS.items()
-            if (value := _address(about.get(key)))
-        }
-        described = source.description.strip()
-        license_text = about.get("license") or self.binding.index.get("license")
-        if not self.binding.licenses:
-            raise ArtifactError(
-                "the package has no licence file",
-                where=f"{self.binding.path.name}: info/licenses",
-                fix="name it in the recipe (license_file)",
-            )
-        return Metadata(
-            name="flashinfer",
-            version=self.label.wheel_version,
-            requires_python=self.requires_python,
-            requires_dist=self.requires_dist,
-            license_expression=str(license_text or ""),
-            license_files=tuple(self.binding.licenses),
-            summary=source.summary or str(about.get("summary") or "").strip(),
-            description=described or str(about.get("description") or "").strip(),
-            description_type=source.description_type if described else "text/plain",
-            keywords=source.keywords,
-            classifiers=source.classifiers,
-            urls={**urls, **source.urls},
+    parts = folding.split_name(path.name)
+    if parts is None:
+        raise LabelError(
+            "the file name is not that of a conda package",
+            where=path.name,
+            expected="<name>-<version>-<build>.conda or .tar.bz2",
         )
-
-
-def _is_library(path: str) -> bool:
-    return path.endswith(".so") or ".so." in path
-
-
-def _platform(wanted: str, packages: Sequence[CondaPackage]) -> str:
-    """The platform tag, proved by every shared object in `packages` unless it promises nothing."""
-    if wanted == manylinux.LINUX:
-        return wanted
-    if wanted != "auto":
-        manylinux.policy_of(wanted)  # before anything is decompressed
-    libraries = []
-    for package in packages:
-        for member in package.payload():
-            if member.link_target is None and _is_library(member.path):
-                where = f"{package.path.name}: {member.path}"
-                libraries.append(elf.read(_small(member, where, _LIBRARY_LIMIT), where))
-    return manylinux.choose_tag(wanted, libraries)
-
-
-def _address(value: object) -> str:
-    """The address in ``about.json``, as rattler-build writes it; empty where there is none.
-
-    conda-build has it as a string or a list, and in the recipe's own spelling.
-    """
-    first = value[0] if isinstance(value, list) and value else value
-    if not isinstance(first, str):
-        return ""
+    name, version, build = parts
+    if name in folds:
+        main = project.config.package or "the main package"
+        raise LabelError(
+            f"this package is a part of the wheel of {main}",
+            where=path.name,
+            fix=f"give the {main} package; its {name} is found beside it",
+        )
+    project.check_name(name, path.name)
+    if project.scheme.build is not None:
+        label = project.scheme.parse_build(build, version, path.name)
+        return label, conda_package.read(path)
+    package = conda_package.read(path)
+    number = package.index.get("build_number", 0)
+    number = number if isinstance(number, int) and number >= 0 else 0
     try:
-        scheme, host, path, query, fragment = urlsplit(first.strip())
-    except ValueError as error:
-        raise ArtifactError(f"{first!r}: {error}", where="info/about.json") from error
-    return urlunsplit((scheme, host.lower(), path or "/" if host else path, query, fragment))
+        public = public_version(version, path.name)
+    except LabelError:
+        public = version  # its METADATA may know better
+    return Label(public, (), number), package
 
 
-def _small(member: TarMember, where: str, limit: int = _METADATA_LIMIT) -> bytes:
-    if member.size > limit:
-        raise ArtifactError(f"is larger than {limit} bytes", where=where)
-    return member.read()
+# ---------------------------------------------------------------- looking into the packages
+
+
+def _look(
+    parts: Sequence[Part],
+    project: Project,
+    mapping: Mapping[str, str | None] | None,
+    wanted: str,
+    output: Path,
+) -> None:
+    """Fills the surveys, with no more than is needed to say what the wheel is."""
+    places = [{path: part.layout.place(path) for path in part.package.paths} for part in parts]
+    every = not manylinux.is_plain(wanted) or any(
+        place.kind == "library" and not place.chosen
+        for found in places
+        for place in found.values()
+    )
+    every = every or any(
+        may_be_library(spec, project, mapping)
+        for part in parts
+        for spec in agreement.depends_of(part.package)
+    )
+    patterns = project.hooks.looks_into()
+    for number, (part, found) in enumerate(zip(parts, places)):
+        part.survey = survey(
+            part.package,
+            lambda path, found=found, part=part: _is_text(path, found[path], part, patterns),  # type: ignore[misc]
+            lambda path, found=found: _is_binary(path, found[path], every),  # type: ignore[misc]
+            whole=number == 0 and part.package.index.get("noarch") is None,
+            folder=output,
+        )
+
+
+def _is_text(path: str, place: Place, part: Part, patterns: Sequence[str]) -> bool:
+    if place.kind == "info":
+        return not _NOT_READ.search(path)
+    if place.kind == layout.DROP:
+        return False
+    entry = part.package.paths[path]
+    return (
+        place.kind == "script"
+        or bool(entry.prefix_placeholder and not entry.binary)
+        or any(fnmatch.fnmatchcase(place.path, pattern) for pattern in patterns)
+    )
+
+
+def _is_binary(path: str, place: Place, every: bool) -> bool:
+    if place.kind in (layout.DROP, "info", "script") or not is_library(path):
+        return False
+    return every or (place.kind == "site" and tags.needs_a_look(path))
+
+
+def _dist_info(part: Part, project: Project, label: Label) -> DistInfo:
+    """The package's own metadata, where it has some."""
+    found: dict[str, dict[str, bytes]] = {}
+    where = part.package.path.name
+    sites: dict[str, str] = {}
+    for path, content in part.survey.texts.items():
+        place = part.layout.place(path)
+        if place.kind == "info":
+            folder, _, name = place.path.partition("/")
+            found.setdefault(folder, {})[name] = content
+            sites[folder] = path.removesuffix(f"/{name}")
+    if project.scheme.local is not None:
+        name = project.config.wheel_name or part.package.name
+        stem = _stem(name, project.scheme.wheel_version(label))
+        for folder in found:
+            if folder != f"{stem}.dist-info":
+                raise ArtifactError(
+                    "metadata of another version",
+                    where=f"{where}: {sites[folder]}",
+                    expected=f"{stem}.dist-info",
+                    fix=project.config.rebuild,
+                )
+    if len(found) > 1:
+        own = [folder for folder in found if folder.endswith(".dist-info")]
+        if len(own) != 1:
+            raise ArtifactError(
+                f"has metadata of {len(found)} projects: {', '.join(sorted(found))}",
+                where=where,
+                expected="one, which a wheel is about",
+                fix='leave out the others in [tool.conda-bridge.files]: "<folder>/" = "drop"',
+            )
+        found = {own[0]: found[own[0]]}
+    for folder, files in found.items():
+        return DistInfo.read(folder, files, f"{where}: {sites[folder]}")
+    return DistInfo()
+
+
+def _linked(package: CondaPackage) -> dict[str, str]:
+    """The entry points of ``info/link.json``, by their names."""
+    return {item.partition("=")[0].strip(): item for item in package.entry_points}
+
+
+def _version(package: CondaPackage, own: DistInfo, project: Project, label: Label) -> str:
+    if project.scheme.local is None:
+        return version_of(package, own.metadata)
+    version = project.scheme.wheel_version(label)
+    if own.metadata is not None:
+        agreement.check_source_version(own.metadata, version, own.where, project)
+    return version
+
+
+def _place(
+    parts: Sequence[Part],
+    project: Project,
+    stem: str,
+    scripts: Mapping[str, str],
+    notes: list[str],
+) -> None:
+    in_lib = {
+        name
+        for part in parts
+        for path, shared in part.survey.objects.items()
+        if (place := part.layout.place(path)).kind == "library" and not place.chosen
+        for name in (shared.soname, path.rpartition("/")[2])
+    }
+    keeps_lib = any(
+        part.layout.place(path).kind == "script" and in_lib.intersection(shared.needed)
+        for part in parts
+        for path, shared in part.survey.objects.items()
+    )
+    for part in parts:
+        part.layout = wheel_layout(part.package, project, stem, keeps_lib=keeps_lib)
+    place_files(parts, scripts, notes)
+
+
+def _check_python(part: Part, project: Project) -> None:
+    """The package is a Python project, or the configuration says that it is to be one."""
+    if part.of_kind("site") or part.of_kind("info") or project.config.wheel_name:
+        return
+    if any(place.chosen for place in part.places.values()):
+        return
+    raise ArtifactError(
+        "has nothing in site-packages: it is no Python package",
+        where=part.package.path.name,
+        expected="a package with Python files or extension modules",
+        fix="fold it into the package that needs it ([[tool.conda-bridge.fold]]); or, if its "
+        "programs are to be a wheel, give that a name: [tool.conda-bridge] wheel-name",
+    )
+
+
+def _contents(part: Part, project: Project, own: DistInfo, stem: str) -> dict[str, bytes]:
+    """The files that the project's hooks look into, by their path in the wheel."""
+    found = {part.places[path].path: content for path, content in part.survey.texts.items()}
+    if own.text:
+        found[f"{stem}.dist-info/METADATA"] = own.text
+    patterns = project.hooks.looks_into()
+    return {
+        path: content
+        for path, content in found.items()
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+    }
+
+
+# ---------------------------------------------------------------- tags
+
+
+def _requires_python(main: Part, needs: Needs, own: DistInfo) -> str:
+    """What conda asks for; of a package for one Python, what the source asks for."""
+    source = own.metadata.requires_python if own.metadata else ""
+    if main.package.index.get("noarch") == "python":
+        return needs.python or source
+    return source or needs.python
+
+
+def _tag(
+    parts: Sequence[Part],
+    needs: Needs,
+    own: DistInfo,
+    project: Project,
+    wanted: str,
+    arch: str,
+    notes: list[str],
+) -> Tag:
+    where = parts[0].package.path.name
+    objects: dict[str, SharedObject] = {}
+    binaries = False
+    for part in parts:
+        objects.update(
+            {path: item for path, item in part.survey.objects.items() if path in part.targets}
+        )
+        binaries = binaries or any(map(is_library, part.targets))
+    arch = arch or manylinux.architecture(list(objects.values()))
+    platform = tags.ANY
+    if objects or binaries:
+        provided = [*libraries_of(parts), *_provided(needs, project)]
+        tags.check_needed(wanted, objects, provided, needs.left_out, arch, where)
+        platform = manylinux.choose_tag(wanted, list(objects.values()), provided, arch)
+        _compare_glibc(parts, platform, notes)
+    modules = [
+        module
+        for path in parts[0].targets
+        if parts[0].places[path].kind == "site" or parts[0].places[path].chosen
+        if is_library(path)
+        if (module := tags.module_of(path, objects.get(path)))
+    ]
+    return tags.tag_of(
+        modules,
+        platform=platform,
+        python=layout.python_of(parts[0].package),
+        requires_python=needs.python,
+        built_as=own.built_as,
+        objects=objects,
+        where=where,
+    )
+
+
+def _provided(needs: Needs, project: Project) -> Iterator[str]:
+    for text in needs.dist:
+        name = canonicalize_name(re.split(r"[^A-Za-z0-9._-]", text, maxsplit=1)[0])
+        for table in (project.config.provided_by, PROVIDED_BY):
+            for said, patterns in table.items():
+                if canonicalize_name(said) == name:
+                    yield from patterns
+
+
+def _compare_glibc(parts: Sequence[Part], platform: str, notes: list[str]) -> None:
+    """Says so where the package asks for a newer C library than its binaries do."""
+    found = re.match(r"manylinux_(\d+)_(\d+)_", platform)
+    for spec in agreement.depends_of(parts[0].package):
+        lower = re.search(r">=(\d+)\.(\d+)", spec.version) if spec.name == "__glibc" else None
+        if found and lower and tuple(map(int, lower.groups())) > tuple(map(int, found.groups())):
+            notes.append(
+                f"the package asks for {spec}, and its binaries for no more than {platform} has"
+            )

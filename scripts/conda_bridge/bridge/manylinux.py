@@ -2,41 +2,51 @@
 
 The policies are auditwheel's own: for each, the symbol versions and the libraries that every Linux
 of that age has. Its analysis is not used. It looks for each needed library on the disk it runs on,
-and torch's are not there; the wheel requires torch, and torch brings them.
+and those that another wheel brings are not there.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from ..artifact import LIBRARY_NAME
 from ..errors import ConfigError, LabelMismatch
 from ..formats.elf import SharedObject
 
 __all__ = [
+    "ARCHITECTURES",
     "LINUX",
-    "TORCH_LIBRARY",
     "Obstacle",
     "Policy",
+    "architecture",
     "choose_tag",
+    "is_plain",
     "lowest",
     "obstacles",
     "policies",
     "policy_of",
+    "strangers",
 ]
 
 LINUX = "linux_x86_64"
-# Loaded from the torch that the wheel requires, before or with the binding.
-TORCH_LIBRARY = re.compile(r"^lib(torch(_cpu|_cuda)?|c10(_cuda)?)\.so$")
-_LOADER = "ld-linux-x86-64.so.2"  # names the platform itself; auditwheel leaves it out as well
+# The machine that an ELF file names -> the processor's name in platform tags.
+ARCHITECTURES = {
+    "EM_X86_64": "x86_64",
+    "EM_AARCH64": "aarch64",
+    "EM_PPC64": "ppc64le",
+    "EM_S390": "s390x",
+    "EM_RISCV": "riscv64",
+}
+# Loaders name the platform itself; auditwheel leaves them out as well.
+_LOADER = re.compile(r"ld(-linux-[a-z0-9-]+|64)\.so\.[0-9]+")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A manylinux policy for x86-64.
+    """A manylinux policy.
 
     Attributes:
         tag: e.g. ``manylinux_2_28_x86_64``.
@@ -80,15 +90,27 @@ def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
+def architecture(libraries: Sequence[SharedObject]) -> str:
+    """The processor that `libraries` are for, as platform tags name it; x86_64 where none says."""
+    return next((ARCHITECTURES.get(item.machine, "") for item in libraries), "x86_64")
+
+
+def is_plain(tag: str) -> bool:
+    """Whether a platform tag promises nothing of the system but its processor."""
+    return tag.startswith("linux_")
+
+
 @cache
-def policies() -> tuple[Policy, ...]:
-    """All policies, the one for the oldest systems first."""
+def policies(arch: str = "x86_64") -> tuple[Policy, ...]:
+    """All policies for a processor, the one for the oldest systems first; none for a strange one."""
     # Only here: verify and the bridge start without it.
     from auditwheel.architecture import Architecture
     from auditwheel.libc import Libc
     from auditwheel.policy import WheelPolicies
 
-    found = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
+    if arch not in {item.value for item in Architecture}:
+        return ()
+    found = WheelPolicies(libc=Libc.GLIBC, arch=Architecture(arch))
     return tuple(
         Policy(
             tag=str(item.name),
@@ -98,35 +120,64 @@ def policies() -> tuple[Policy, ...]:
             withheld=dict(item.blacklist),
         )
         for item in sorted(found, key=lambda item: -item.priority)
-        if item.name != LINUX
+        if not is_plain(str(item.name))
     )
 
 
-def policy_of(tag: str) -> Policy:
+def policy_of(tag: str, arch: str = "x86_64") -> Policy:
     """The policy with this name or alias.
 
     Raises:
         ConfigError: there is none.
     """
-    for policy in policies():
+    for policy in policies(arch):
         if tag == policy.tag or tag in policy.aliases:
             return policy
     raise ConfigError(
         f"{tag!r} is no platform tag that can be proved",
         where="platform tag",
-        expected=", ".join(("auto", LINUX, *(policy.tag for policy in policies()))),
+        expected=", ".join(("auto", f"linux_{arch}", *(item.tag for item in policies(arch)))),
     )
 
 
-def obstacles(policy: Policy, libraries: Sequence[SharedObject]) -> tuple[Obstacle, ...]:
-    """What `libraries` need and `policy` does not have, file by file; nothing where they fit."""
+def strangers(
+    policy: Policy | None, library: SharedObject, provided: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The libraries that `library` needs and nobody promises.
+
+    Args:
+        policy: the libraries of it are there; None for no policy.
+        library: a shared object.
+        provided: names and patterns of libraries that are in the wheel or come with what it
+            requires.
+    """
+    return tuple(
+        name
+        for name in library.needed
+        if not _LOADER.fullmatch(name)
+        and (policy is None or name not in policy.libraries)
+        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in provided)
+    )
+
+
+def obstacles(
+    policy: Policy, libraries: Sequence[SharedObject], provided: Collection[str] = ()
+) -> tuple[Obstacle, ...]:
+    """What `libraries` need and `policy` does not have, file by file; nothing where they fit.
+
+    Args:
+        policy: that is asked for.
+        libraries: every shared object in the wheel.
+        provided: names and patterns of libraries that are in the wheel or come with what it
+            requires.
+    """
     found: list[Obstacle] = []
     for library in libraries:
         where = library.name.partition(": ")[2] or library.name
-        for name in library.needed:
-            provided = name in (LIBRARY_NAME, _LOADER) or TORCH_LIBRARY.match(name)
-            if not provided and name not in policy.libraries:
-                found.append(Obstacle(where, name, "only libraries that every such Linux has"))
+        found += [
+            Obstacle(where, name, "only libraries that every such Linux has")
+            for name in strangers(policy, library, provided)
+        ]
         for provider, versions in library.required_versions.items():
             for version in versions:
                 family, _, number = version.partition("_")
@@ -152,39 +203,53 @@ def _user(library: SharedObject, provider: str, version: str) -> str:
     return f"{names[0]}@{version}" if names else f"{version} of {provider}"
 
 
-def lowest(libraries: Sequence[SharedObject]) -> Policy | None:
+def lowest(libraries: Sequence[SharedObject], provided: Collection[str] = ()) -> Policy | None:
     """The policy for the oldest systems that `libraries` fit; None where they fit none."""
-    return next((policy for policy in policies() if not obstacles(policy, libraries)), None)
+    return next(
+        (
+            policy
+            for policy in policies(architecture(libraries))
+            if not obstacles(policy, libraries, provided)
+        ),
+        None,
+    )
 
 
-def choose_tag(wanted: str, libraries: Sequence[SharedObject]) -> str:
+def choose_tag(
+    wanted: str, libraries: Sequence[SharedObject], provided: Collection[str] = (), arch: str = ""
+) -> str:
     """The platform tag for a wheel of `libraries`.
 
     Args:
         wanted: ``linux_x86_64``, a policy's tag, or ``auto`` for the lowest policy that is true;
-            where none is, that is ``linux_x86_64``.
+            where none is, that is ``linux_x86_64`` (or another processor's).
         libraries: every shared object in the wheel.
+        provided: names and patterns of libraries that are in the wheel or come with what it
+            requires.
+        arch: the processor; empty for that of `libraries`.
 
     Raises:
         ConfigError: there is no such policy.
         LabelMismatch: the libraries do not reach it.
     """
-    if wanted == LINUX:
+    arch = arch or architecture(libraries)
+    plain = f"linux_{arch}"
+    if wanted == plain:
         return wanted
     if wanted == "auto":
-        reached = lowest(libraries)
-        return reached.tag if reached else LINUX
-    policy = policy_of(wanted)
-    in_the_way = obstacles(policy, libraries)
+        reached = lowest(libraries, provided)
+        return reached.tag if reached else plain
+    policy = policy_of(wanted, arch)
+    in_the_way = obstacles(policy, libraries, provided)
     if in_the_way:
         first = in_the_way[0]
         more = f", and {len(in_the_way) - 1} more" if len(in_the_way) > 1 else ""
-        reached = lowest(libraries)
+        reached = lowest(libraries, provided)
         raise LabelMismatch(
             f"needs {first.what}{more}, which {wanted} does not have",
             where=first.file,
             expected=first.expected,
-            fix=f"ask for {reached.tag if reached else LINUX}, which is true, "
+            fix=f"ask for {reached.tag if reached else plain}, which is true, "
             "or build with an older sysroot",
         )
     return policy.tag

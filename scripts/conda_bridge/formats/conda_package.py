@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
-from ..label import CONDA_ENDINGS, split_conda_file
+from ..scheme import CONDA_ENDINGS, split_conda_file
 from .conda_container import INFO, REFETCH, Container, Limits, open_container, parse_object
 from .member_names import check_name
 from .tar_stream import TarMember
@@ -35,6 +35,7 @@ class PathEntry:
         size: in bytes; of a link, that of the file it leads to, or 0.
         is_link: a symbolic link.
         prefix_placeholder: the build prefix that the file holds and an installer replaces.
+        binary: how it is replaced: in a text, or in a binary, where the length has to stay.
     """
 
     path: str
@@ -42,6 +43,7 @@ class PathEntry:
     size: int
     is_link: bool
     prefix_placeholder: str
+    binary: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,8 @@ def _path_entry(item: object, where: str) -> PathEntry:
         raise ArtifactError(
             f"an entry is {str(item)[:200]}", where=where, expected="_path, sha256, size_in_bytes"
         )
-    return PathEntry(name, sha256, size, is_link, placeholder)
+    binary = bool(placeholder) and item.get("file_mode") == "binary"
+    return PathEntry(name, sha256, size, is_link, placeholder, binary)
 
 
 # ---------------------------------------------------------------- payload against paths.json

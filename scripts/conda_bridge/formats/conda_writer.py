@@ -27,7 +27,14 @@ from . import conda_package
 from .member_names import Names, check_link
 from .zstd import zstd
 
-__all__ = ["DEFAULT_TIMESTAMP", "PackageFile", "default_timestamp", "normalise", "write"]
+__all__ = [
+    "DEFAULT_TIMESTAMP",
+    "PackageFile",
+    "default_timestamp",
+    "json_bytes",
+    "normalise",
+    "write",
+]
 
 DEFAULT_TIMESTAMP = 315532800  # 1980-01-01, the first day a zip can hold
 _CHUNK = 1 << 20
@@ -51,12 +58,14 @@ class PackageFile:
         source: a file to read or the content itself; None for a link.
         mode: permissions; only whether it is executable counts.
         link_target: what a symbolic link points to, relative to the link.
+        prefix_placeholder: a text in the file in whose place an installer puts its prefix.
     """
 
     path: str
     source: Path | bytes | None
     mode: int = 0o644
     link_target: str | None = None
+    prefix_placeholder: str = ""
 
 
 def default_timestamp() -> int:
@@ -131,13 +140,13 @@ def write(
     workers = threads or os.cpu_count() or 1
     with atomic.writing(dst) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as outer:
         with _member(outer, "metadata.json", 0) as member:
-            member.write(_json({"conda_pkg_format_version": 2}))
+            member.write(json_bytes({"conda_pkg_format_version": 2}))
         total = sum(_size(file) for file in ordered)
         with _member(outer, f"pkg-{stem}.tar.zst", total) as member:
             entries = _write_tar(member, ordered, moment, level, workers)
-        info["info/index.json"] = _json({**index, "timestamp": moment * 1000})
+        info["info/index.json"] = json_bytes({**index, "timestamp": moment * 1000})
         if about is not None or "info/about.json" not in info:
-            info["info/about.json"] = _json(about or {})
+            info["info/about.json"] = json_bytes(about or {})
         given = info.get("info/paths.json")
         info["info/paths.json"] = _sorted_paths(given) if given else _paths_json(entries)
         members = [PackageFile(name, content) for name, content in sorted(info.items())]
@@ -212,7 +221,8 @@ def normalise(
         )
 
 
-def _json(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """JSON as every member below ``info/`` is written."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -248,6 +258,7 @@ class _Entry:
     sha256: str
     size: int
     link_target: str | None
+    prefix_placeholder: str = ""
 
 
 class _Hashing(io.RawIOBase):
@@ -294,7 +305,8 @@ def _write_tar(
             with _open(file) as stream:
                 hashing = _Hashing(stream)
                 tar.addfile(header, hashing)
-            entries.append(_Entry(file.path, hashing.digest.hexdigest(), hashing.size, None))
+            digest = hashing.digest.hexdigest()
+            entries.append(_Entry(file.path, digest, hashing.size, None, file.prefix_placeholder))
     return entries
 
 
@@ -306,7 +318,7 @@ def _open(file: PackageFile) -> IO[bytes]:
 
 def _paths_json(entries: list[_Entry]) -> bytes:
     by_path = {entry.path: entry for entry in entries}
-    return _json({"paths": [_path(entry, by_path) for entry in entries], "paths_version": 1})
+    return json_bytes({"paths": [_path(entry, by_path) for entry in entries], "paths_version": 1})
 
 
 def _path(entry: _Entry, by_path: Mapping[str, _Entry]) -> dict[str, object]:
@@ -320,6 +332,8 @@ def _path(entry: _Entry, by_path: Mapping[str, _Entry]) -> dict[str, object]:
     facts["_path"] = entry.path
     facts["sha256"] = target.sha256 if target else hashlib.sha256(b"").hexdigest()
     facts["size_in_bytes"] = target.size if target else 0
+    if entry.prefix_placeholder:
+        facts |= {"file_mode": "text", "prefix_placeholder": entry.prefix_placeholder}
     return facts
 
 
@@ -338,4 +352,4 @@ def _follow(entry: _Entry, by_path: Mapping[str, _Entry]) -> _Entry | None:
 def _sorted_paths(text: bytes) -> bytes:
     document = json.loads(text)
     document["paths"].sort(key=lambda entry: entry["_path"].encode())
-    return _json(document)
+    return json_bytes(document)

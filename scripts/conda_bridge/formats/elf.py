@@ -7,6 +7,7 @@ anything is read, and whatever is wrong becomes one ArtifactError.
 from __future__ import annotations
 
 import io
+import mmap
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -114,7 +115,7 @@ class SharedObject:
     info: Mapping[str, str] | None
     gpu: Mapping[str, tuple[fatbin.Container, ...]]
     build_id: str
-    data: bytes = field(repr=False)
+    data: bytes | mmap.mmap = field(repr=False)
 
     @property
     def gpu_sections(self) -> tuple[str, ...]:
@@ -162,7 +163,7 @@ def floors(versions: Iterator[str] | tuple[str, ...]) -> dict[str, str]:
     return {family: ".".join(map(str, number)) for family, number in sorted(newest.items())}
 
 
-def leaked_paths(data: bytes) -> tuple[str, ...]:
+def leaked_paths(data: bytes | mmap.mmap) -> tuple[str, ...]:
     """Absolute paths of build places in `data`, each once, at most 20."""
     found: dict[str, None] = {}
     for place in _BUILD_PLACES:
@@ -180,7 +181,7 @@ def leaked_paths(data: bytes) -> tuple[str, ...]:
     return tuple(islice(found, 20))
 
 
-def _occurrences(data: bytes, what: bytes) -> Iterator[int]:
+def _occurrences(data: bytes | mmap.mmap, what: bytes) -> Iterator[int]:
     position = data.find(what)
     for _ in range(100):
         if position < 0:
@@ -258,18 +259,19 @@ def _is_torch(name: str) -> bool:
     )
 
 
-def read(data: bytes, name: str) -> SharedObject:
+def read(data: bytes | mmap.mmap, name: str, *, program: bool = False) -> SharedObject:
     """Reads a 64-bit little-endian ELF shared object.
 
     Args:
-        data: the whole file.
+        data: the whole file; in memory or mapped.
         name: the file, for errors.
+        program: it may be an executable file, too, and one that needs no loader.
 
     Raises:
         ArtifactError: not such a file, or one that contradicts itself.
     """
     try:
-        return _Reader(data, name).read()
+        return _Reader(data, name, program).read()
     except ArtifactError:
         raise
     except Exception as error:  # pyelftools raises many kinds for a malformed file
@@ -279,10 +281,11 @@ def read(data: bytes, name: str) -> SharedObject:
 
 
 class _Reader:
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: bytes | mmap.mmap, name: str, program: bool) -> None:
         self.data = data
         self.view = memoryview(data)
         self.name = name
+        self.program = program
 
     def fail(self, what: str) -> ArtifactError:
         return ArtifactError(what, where=self.name)
@@ -290,12 +293,14 @@ class _Reader:
     def read(self) -> SharedObject:
         if self.data[:6] != b"\x7fELF\x02\x01":
             raise self.fail("is no 64-bit little-endian ELF file")
-        elf = ELFFile(io.BytesIO(self.data))
-        if elf.header.e_type != "ET_DYN":
+        elf = ELFFile(io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data)
+        if elf.header.e_type != "ET_DYN" and not (self.program and elf.header.e_type == "ET_EXEC"):
             raise self.fail(f"is {elf.header.e_type}, not a shared object")
         sections = self._sections(elf)
         dynamic = sections.get(".dynamic")
         if not isinstance(dynamic, DynamicSection):
+            if self.program and ".dynamic" not in sections:
+                return self._static(elf.header.e_machine, sections)
             raise self.fail("has no dynamic section")
         tags: dict[str, list[str]] = {
             "DT_NEEDED": [],
@@ -339,6 +344,13 @@ class _Reader:
             build_id=self._build_id(sections),
             data=self.data,
         )
+
+    def _static(self, machine: str, sections: Mapping[str, Section]) -> SharedObject:
+        """A program that asks nothing of the system's libraries."""
+        return SharedObject(
+            self.name, machine, "", (), (), (), (), (), {}, tuple(sections), (), None, {}, "",
+            self.data,
+        )  # fmt: skip
 
     def _limited(self, items: Iterator[Any], what: str) -> Iterator[Any]:
         for count, item in enumerate(items):

@@ -14,7 +14,7 @@ import email.policy
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO
@@ -31,8 +31,15 @@ from .tar_stream import TarMember
 
 __all__ = ["GENERATOR", "Metadata", "Tag", "WheelWriter", "abi3_tag", "requirement"]
 
-GENERATOR = "flashinfer-conda-bridge"
+GENERATOR = "conda-bridge"
 _MAX_MEMBERS = 200_000
+# Headers that stay as they are. Not Dynamic: it tells how the build arrived at a field, and here the
+# fields are settled. Not Obsoletes, Provides and their like, which PEP 345 replaced.
+_OTHERS = (
+    *("Platform", "Supported-Platform", "Author", "Author-email", "Maintainer"),
+    *("Maintainer-email", "Home-page", "Download-URL", "Requires-External", "Provides-Dist"),
+    "Obsoletes-Dist",
+)
 _LOWER_BOUND = re.compile(r"(3)\.(\d+)(?:\.0)*")
 
 
@@ -108,6 +115,9 @@ class Metadata:
         description_type: a media type, e.g. ``text/markdown``.
         keywords, classifiers: as in the source's metadata.
         urls: label -> URL.
+        extras: names of ``Provides-Extra``.
+        license: the older free text about the licence, where there is no expression.
+        others: further headers of the specification, with their values, in order.
     """
 
     name: str
@@ -122,6 +132,9 @@ class Metadata:
     keywords: Sequence[str] = ()
     classifiers: Sequence[str] = ()
     urls: Mapping[str, str] = field(default_factory=dict)
+    extras: Sequence[str] = ()
+    license: str = ""
+    others: Sequence[tuple[str, str]] = ()
 
     def render(self) -> str:
         """``METADATA``, version 2.4.
@@ -141,18 +154,25 @@ class Metadata:
         put("Version", self.version)
         put("Summary", self.summary)
         put("Keywords", ",".join(self.keywords))
+        for key, value in self.others:
+            put(key, value)
         for label, url in sorted(self.urls.items()):
             put("Project-URL", f"{label}, {url}")
         put("License-Expression", _license(self.license_expression))
+        if self.license and not self.license_expression:
+            # Of a text of many lines the first says which licence it is; the whole is a file.
+            put("License", self.license.strip().splitlines()[0].strip())
         for name in sorted(self.license_files):
             put("License-File", name)
         for classifier in self.classifiers:
             # PEP 639: an expression and a licence classifier exclude each other.
-            if not classifier.startswith("License ::"):
+            if not (self.license_expression and classifier.startswith("License ::")):
                 put("Classifier", classifier)
         put("Requires-Python", str(SpecifierSet(self.requires_python)))
         for text in sorted(self.requires_dist):
             put("Requires-Dist", requirement(text))
+        for extra in self.extras:
+            put("Provides-Extra", extra)
         if self.description:
             put("Description-Content-Type", self.description_type)
         head = "\n".join(lines) + "\n"
@@ -186,6 +206,9 @@ class Metadata:
         if not one("Name") or not one("Version"):
             raise ArtifactError("no Name or no Version", where=where)
         body = message.get_payload()
+        described = body if isinstance(body, str) else ""
+        # In metadata before 2.1 the long text is a header, with eight spaces or a bar for a margin.
+        described = described.strip() and described or _unfolded(one("Description"))
         return cls(
             name=one("Name"),
             version=one("Version"),
@@ -194,12 +217,20 @@ class Metadata:
             license_expression=one("License-Expression"),
             license_files=tuple(every("License-File")),
             summary=one("Summary"),
-            description=body if isinstance(body, str) else "",
+            description=described,
             description_type=one("Description-Content-Type") or "text/plain",
             keywords=tuple(word.strip() for word in one("Keywords").split(",") if word.strip()),
             classifiers=tuple(every("Classifier")),
             urls=urls,
+            extras=tuple(every("Provides-Extra")),
+            license=one("License"),
+            others=tuple((key, " ".join(v.split())) for key in _OTHERS for v in every(key) if v),
         )
+
+
+def _unfolded(text: str) -> str:
+    lines = (re.sub(r"^( {7}\|| {8})", "", line) for line in text.splitlines())
+    return "\n".join(lines)
 
 
 def _license(expression: str) -> str:
@@ -259,6 +290,21 @@ class WheelWriter:
         self._zip.add(path, chunks, size=member.size, executable=executable)
         self._row(path, member.digest(), member.size)
 
+    def add_file(self, path: str, file: IO[bytes], *, executable: bool = False) -> None:
+        """Adds what an open file holds, from its beginning."""
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        digest = hashlib.sha256()
+
+        def chunks() -> Iterator[bytes]:
+            while data := file.read(PIECE):
+                digest.update(data)
+                yield data
+
+        self._names.add(path)
+        self._zip.add(path, chunks(), size=size, executable=executable)
+        self._row(path, digest.digest(), size)
+
     def add(self, path: str, data: bytes, *, executable: bool = False) -> None:
         """Adds a file with this content."""
         self._names.add(path)
@@ -271,7 +317,14 @@ class WheelWriter:
         self._rows.append((path, f"sha256={encoded}", str(size)))
 
     def finish(
-        self, metadata: Metadata, tag: Tag, licenses: Mapping[str, bytes], *, build_number: int = 0
+        self,
+        metadata: Metadata,
+        tag: Tag,
+        licenses: Mapping[str, bytes],
+        *,
+        build_number: int = 0,
+        generator: str = GENERATOR,
+        more: Mapping[str, bytes] | None = None,
     ) -> None:
         """Writes the ``.dist-info``, RECORD last.
 
@@ -280,14 +333,19 @@ class WheelWriter:
             tag: what the wheel runs on.
             licenses: name below ``.dist-info/licenses`` -> text.
             build_number: above 0 it is the wheel's build tag.
+            generator: the program named in ``WHEEL``.
+            more: further files of the ``.dist-info`` by their path in it, e.g. entry_points.txt.
         """
-        header = ["Wheel-Version: 1.0", f"Generator: {GENERATOR}", "Root-Is-Purelib: false"]
+        pure = str(tag.platform == "any").lower()
+        header = ["Wheel-Version: 1.0", f"Generator: {generator}", f"Root-Is-Purelib: {pure}"]
         header += [f"Tag: {line}" for line in tag.lines()]
         header += [f"Build: {build_number}"] if build_number else []
         self.add(f"{self._dist_info}/METADATA", metadata.render().encode())
         self.add(f"{self._dist_info}/WHEEL", ("\n".join(header) + "\n").encode())
         for name, text in sorted(licenses.items()):
             self.add(f"{self._dist_info}/licenses/{name}", text)
+        for name, text in sorted((more or {}).items()):
+            self.add(f"{self._dist_info}/{name}", text)
         record = f"{self._dist_info}/RECORD"
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([*sorted(self._rows), (record, "", "")])

@@ -572,7 +572,11 @@ class VariantJob(Job):
             return None
         return digest(
             {
-                "code": self.code("conda_bridge.bridge.convert", "conda_bridge.publish.index"),
+                "code": self.code(
+                    "conda_bridge.bridge.convert",
+                    "conda_bridge.publish.index",
+                    "flashinfer_build.checks.hooks",
+                ),
                 "packages": [file_digest(self.binding), file_digest(self.staged_library)],
                 "platform": self.settings.platform_tag,
             }
@@ -581,7 +585,11 @@ class VariantJob(Job):
     def _run_wheel(self, log: Log) -> Made:
         folder = self.staging / "wheels"
         made = convert.bridge(
-            self.binding, folder, platform_tag=self.settings.platform_tag, overwrite=True
+            self.binding,
+            folder,
+            project=Project.load(self.settings.root / "pyproject.toml"),
+            platform_tag=self.settings.platform_tag,
+            overwrite=True,
         )
         log.line(str(made.path))
         for other in set(folder.glob("*.whl")) - {made.path}:
