@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from .errors import ConfigError
+from .system.toml import tomllib
 
 __all__ = ["TABLE", "Config", "Dropped", "FieldTable", "FoldTable", "LabelTable", "find", "read"]
 

@@ -1,42 +1,35 @@
-"""What both directions have in common: one file after another, a bar, a line or JSON for each."""
+"""What both directions have in common: one file after another, a bar, lines or JSON for each."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..errors import BridgeError, StorageError
 from .display import Report, bar
 
-__all__ = ["Converted", "convert_all"]
+__all__ = ["convert_all", "written_line"]
 
 SCHEMA = 1
 
 
-class Converted(Protocol):
+class _Result(Protocol):
     """What became of one file, in either direction."""
 
-    path: Path
-    outcome: str
-    sha256: str
-    size: int
-    seconds: float
-    payload_size: int
-
-    @property
-    def payload(self) -> Sequence[str]:
-        """The files of the payload."""
-
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Mapping[str, Any]:
         """For ``--json``."""
+
+
+_AnyResult = TypeVar("_AnyResult", bound=_Result)
 
 
 def convert_all(
     paths: Sequence[Path],
-    convert: Callable[[Path, Report | None], Converted],
+    convert: Callable[[Path, Report | None], _AnyResult],
+    lines: Callable[[_AnyResult], Iterable[str]],
     output: Path,
     *,
     key: str,
@@ -47,6 +40,7 @@ def convert_all(
     Args:
         paths: the files.
         convert: one of them, with a display of (bytes done, bytes in all) or None.
+        lines: what a person is told of a result.
         output: where to, for messages.
         key: of the results in the JSON object.
         as_json: print one object at the end, and no lines.
@@ -54,14 +48,12 @@ def convert_all(
     Returns:
         The exit status: the worst of all.
     """
-    made: list[Converted] = []
+    made: list[_AnyResult] = []
     errors: list[BridgeError] = []
     for path in paths:
         try:
             with bar(path, quiet=as_json) as report:
                 result = convert(path, report)
-        except BrokenPipeError:
-            raise
         except OSError as error:
             error.filename = error.filename or str(output)  # a full disk has no name
             errors.append(StorageError(error))
@@ -70,7 +62,8 @@ def convert_all(
         else:
             made.append(result)
             if not as_json:
-                print(_line(result))
+                for line in lines(result):
+                    print(line)
             continue
         if not as_json:
             print(f"error: {errors[-1]}", file=sys.stderr)
@@ -81,13 +74,10 @@ def convert_all(
     return max((error.exit_code for error in errors), default=0)
 
 
-def _line(result: Converted) -> str:
-    if result.outcome == "checked":
-        return (
-            f"would write  {result.path}  ({len(result.payload)} files,"
-            f" {result.payload_size / 1e6:.1f} MB unpacked)"
-        )
-    return (
-        f"{result.outcome:<11}  {result.path}  {result.size / 1e6:.1f} MB"
-        f"  {result.seconds:.1f} s  sha256 {result.sha256[:16]}"
-    )
+def written_line(
+    path: Path, outcome: str, *, size: int, sha256: str, files: int, more: str = ""
+) -> str:
+    """One file that was written, is unchanged, or would be written (``checked``)."""
+    if outcome == "checked":
+        return f"would write  {path}  ({files} files{more and f', {more}'})"
+    return f"{outcome:<11}  {path}  {size / 1e6:.1f} MB{more and f'  {more}'}  sha256 {sha256[:16]}"

@@ -11,10 +11,15 @@ Exit status: 0 done, 1 a finding, 2 unusable input; of several wheels, the worst
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import options
-from .conversion import convert_all
+from .conversion import convert_all, written_line
+
+if TYPE_CHECKING:
+    from ..bridge.to_conda import Converted
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a package that has other bytes"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="that compress; the bytes are the same for any"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     options.add_json(parser)
@@ -48,9 +56,26 @@ def run(args: argparse.Namespace) -> int:
             mapping=mapping,
             overwrite=args.overwrite,
             dry_run=args.dry_run,
+            threads=args.threads,
             report=report,
         ),
+        _lines,
         args.output,
         key="packages",
         as_json=args.json,
     )
+
+
+def _lines(result: Converted) -> Iterable[str]:
+    for package in result.packages:
+        yield written_line(
+            package.path,
+            package.outcome,
+            size=package.size,
+            sha256=package.sha256,
+            files=len(package.payload),
+        )
+    for requirement, why in result.dropped.items():
+        yield f"  left out: {requirement} ({why})"
+    for remark in result.remarks:
+        yield f"  note: {remark}"

@@ -13,12 +13,17 @@ Exit status: 0 done, 1 a finding, 2 unusable input; of several packages, the wor
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import options
-from .conversion import convert_all
+from .conversion import convert_all, written_line
 
-__all__ = ["add_arguments", "run"]
+if TYPE_CHECKING:
+    from ..bridge.convert import Bridged
+
+__all__ = ["add_arguments", "lines", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +70,28 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             report=report,
         ),
+        _lines,
         args.output,
         key="wheels",
         as_json=args.json,
+    )
+
+
+def _lines(result: Bridged) -> Iterable[str]:
+    yield from lines(result)
+    for note in result.notes:
+        yield f"  note: {note}"
+
+
+def lines(result: Bridged) -> Iterable[str]:
+    """What a person is told of one wheel."""
+    dry_run = result.outcome == "checked"
+    unpacked = f"{result.payload_size / 1e6:.1f} MB unpacked"
+    yield written_line(
+        result.path,
+        result.outcome,
+        size=result.size,
+        sha256=result.sha256,
+        files=len(result.payload),
+        more=unpacked if dry_run else f"{result.seconds:.1f} s",
     )
