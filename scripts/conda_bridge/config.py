@@ -101,6 +101,8 @@ class Config(_Table, frozen=True):
         platform_tag: ``auto``, ``linux_x86_64`` or one manylinux policy.
         license: the SPDX expression that every artifact has to have; empty for any.
         rebuild: said where a package has to be built again, e.g. a command.
+        info_section: of a compiled library, where its build wrote ``key=value`` lines; empty for
+            none.
         hooks: a module with a ``HOOKS`` object (:class:`~conda_bridge.hooks.Hooks`).
         hooks_path: the folder that has it, relative to this file; of several modules of the name,
             an installed one is taken.
@@ -118,6 +120,7 @@ class Config(_Table, frozen=True):
     platform_tag: str = "auto"
     license: str = ""
     rebuild: str = ""
+    info_section: str = ""
     hooks: str = ""
     hooks_path: str = "."
     index_layout: str = ""

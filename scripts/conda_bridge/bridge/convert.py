@@ -83,11 +83,16 @@ class Bridged:
     seconds: float
     notes: tuple[str, ...] = ()
 
+    @property
+    def library(self) -> Path | None:
+        """The first of the packages that were folded in."""
+        return self.folded[0] if self.folded else None
+
     def as_dict(self) -> dict[str, object]:
         """For ``--json``."""
         return {
             "package": str(self.package),
-            "library": str(self.folded[0]) if self.folded else None,
+            "library": str(self.library) if self.library else None,
             "folded": [str(path) for path in self.folded],
             "file": str(self.path),
             "outcome": self.outcome,
@@ -287,7 +292,10 @@ class _Plan:
             manylinux.policy_of(wanted, arch or "x86_64")  # before anything is decompressed
         specs = agreement.depends_of(main)
         agreement.check_label_dependencies(main, specs, label, project)
-        packages = [main, *folding.find(main, specs, project, label)]
+        folded = folding.find(main, specs, project, label)
+        for package in folded:
+            project.hooks.check_folded(package, label)
+        packages = [main, *folded]
         parts = [Part(item, wheel_layout(item, project), Survey()) for item in packages]
         notes: list[str] = []
         _look(parts, project, mapping, wanted, output)
@@ -458,9 +466,7 @@ def _look(
     """Fills the surveys, with no more than is needed to say what the wheel is."""
     places = [{path: part.layout.place(path) for path in part.package.paths} for part in parts]
     every = not manylinux.is_plain(wanted) or any(
-        place.kind == "library" and not place.chosen
-        for found in places
-        for place in found.values()
+        place.kind == "library" and not place.chosen for found in places for place in found.values()
     )
     every = every or any(
         may_be_library(spec, project, mapping)
@@ -468,7 +474,7 @@ def _look(
         for spec in agreement.depends_of(part.package)
     )
     patterns = project.hooks.looks_into()
-    for number, (part, found) in enumerate(zip(parts, places)):
+    for number, (part, found) in enumerate(zip(parts, places, strict=True)):
         part.survey = survey(
             part.package,
             lambda path, found=found, part=part: _is_text(path, found[path], part, patterns),  # type: ignore[misc]

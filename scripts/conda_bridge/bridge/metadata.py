@@ -13,19 +13,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit, urlunsplit
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import ArtifactError, LabelError
+from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
 from ..project import Project
 from ..scheme import public_version
-from .agreement import depends_of
-from .dependencies import MatchSpec, pip_specifier, translate
+from .agreement import depends_of, is_spdx
+from .dependencies import pip_specifier, translate
 from .tags import parse_built_as
 
 __all__ = ["DistInfo", "Needs", "compose", "needs_of", "version_of"]
@@ -317,7 +316,7 @@ def compose(
     base = source or Metadata(name, version, requires_python)
     described = base.description.strip()
     said = str(about.get("license") or package.index.get("license") or "")
-    expression = said if _is_spdx(said) else base.license_expression
+    expression = said if is_spdx(said) else base.license_expression
     return replace(
         base,
         name=name,
@@ -332,13 +331,6 @@ def compose(
         description_type=base.description_type if described else "text/plain",
         urls={**urls, **base.urls},
     )
-
-
-def _is_spdx(text: str) -> bool:
-    try:
-        return bool(text) and bool(canonicalize_license_expression(text))
-    except InvalidLicenseExpression:
-        return False
 
 
 def _address(value: object) -> str:

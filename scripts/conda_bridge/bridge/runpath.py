@@ -56,7 +56,9 @@ def rewritten(path: str, shared: SharedObject, libraries: Mapping[str, str]) -> 
     entries = [entry for entry in (*shared.rpath, *shared.runpath) if entry]
     folders = [_resolved(entry, here) for entry in entries]
     needed = [
-        posixpath.dirname(_installed(libraries[name])) for name in shared.needed if name in libraries
+        posixpath.dirname(_installed(libraries[name]))
+        for name in shared.needed
+        if name in libraries
     ]
     missing = [folder for folder in dict.fromkeys(needed) if folder not in folders]
     if not missing:
@@ -65,7 +67,7 @@ def rewritten(path: str, shared: SharedObject, libraries: Mapping[str, str]) -> 
     # What leads out of the environment has no meaning in one that conda did not make.
     kept = [
         entry
-        for entry, folder in zip(entries, folders)
+        for entry, folder in zip(entries, folders, strict=True)
         if folder is not None and not folder.startswith("..")
     ]
     return ":".join(dict.fromkeys([*added, *kept]))

@@ -10,14 +10,21 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-
 from ..errors import ArtifactError, LabelMismatch
 from ..formats import abi3
 from ..formats.elf import SharedObject
 from ..formats.wheel import Tag, abi3_tag
 from . import manylinux
 
-__all__ = ["ANY", "ARCHITECTURES", "Module", "architecture_of", "check_needed", "module_of", "tag_of"]
+__all__ = [
+    "ANY",
+    "ARCHITECTURES",
+    "Module",
+    "architecture_of",
+    "check_needed",
+    "module_of",
+    "tag_of",
+]
 
 ANY = "any"
 # conda's subdirs -> the processor's name in platform tags.
@@ -121,7 +128,9 @@ def tag_of(
     built = [tag.split("-") for tag in built_as if tag.count("-") == 2]
     if not modules:
         # What pip or the build backend wrote when the package was made, if it says less than all.
-        pure = [pair[0] for pair in built if pair[1] == "none" and pair[0].startswith(("py3", "cp3"))]
+        pure = [
+            pair[0] for pair in built if pair[1] == "none" and pair[0].startswith(("py3", "cp3"))
+        ]
         own = f"cp{python.replace('.', '')}"
         return Tag(own if pure == [own] and python else "py3", "none", platform)
     exact = sorted({module.abi or f"cp{python.replace('.', '')}" for module in modules} - {"abi3"})

@@ -1,6 +1,7 @@
-"""What a flashinfer package has to be before it becomes a wheel, beyond what holds for anybody's.
+"""This project's hooks, named in ``[tool.conda-bridge]``: what holds beyond anybody's rules.
 
-``[tool.conda-bridge]`` of pyproject.toml names this module.
+What is checked of finished wheels and packages is in :mod:`.artifacts`; here is what a package has
+to be before it becomes a wheel.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
 from conda_bridge.hooks import Hooks
 from conda_bridge.label import Label
+from conda_bridge.verify.artifact import Artifact
+from conda_bridge.verify.findings import ArtifactReport
 
-from . import build_info, torch_abi
+from . import artifacts, build_info, torch_abi
 from .index_page import index_page
 from .labels import label_of
 
@@ -26,12 +29,13 @@ _REBUILD = "build the package again, with python scripts/build.py"
 _SITE = "site-packages/"
 _PACKAGE = "site-packages/flashinfer/"
 _MODULE = "site-packages/flashinfer/_C.abi3.so"
+_LIBRARY = "lib/libflashinfer.so"
 _TESTS = "etc/conda/test-files/"  # the recipe's own
 _METADATA = "*.dist-info/METADATA"
 
 
 class FlashinferHooks(Hooks):
-    """The checks of flashinfer's own packages."""
+    """The checks of flashinfer's own packages and wheels."""
 
     def looks_into(self) -> Sequence[str]:
         """What the build wrote down of itself."""
@@ -52,11 +56,26 @@ class FlashinferHooks(Hooks):
         if build_info.PATH not in contents:
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
         _check_build_info(contents[build_info.PATH], ours, where)
-        [source] = [text for path, text in contents.items() if path != build_info.PATH] or [None]
+        source = next((text for path, text in contents.items() if path != build_info.PATH), None)
         where = f"{package.path.name}: .dist-info/METADATA"
         if source is None:
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
         _check_metadata(Metadata.parse(source, where), package, where)
+
+    def check_folded(self, package: CondaPackage, label: scheme.Label) -> None:
+        """The library is in libflashinfer."""
+        if _LIBRARY not in package.paths:
+            raise ArtifactError(
+                "the file is missing", where=f"{package.path.name}: {_LIBRARY}", fix=_REBUILD
+            )
+
+    def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
+        """Binaries, exports, RUNPATH, architectures; see :mod:`.artifacts`."""
+        artifacts.verify(artifact, report)
+
+    def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
+        """One build of the binding and the library."""
+        artifacts.verify_together(main, folds)
 
     def index_page(
         self, folders: Mapping[str, Sequence[scheme.Label]], scheme: scheme.Scheme
@@ -124,6 +143,7 @@ def _check_cxx11_abi(found: object, label: Label, where: str) -> None:
     expected = torch_abi.pypi_has_new(label.variant.torch)
     if found == expected:
         return
+    names = {True: "the new C++ string ABI", False: "the old C++ string ABI"}
     minor = "{}.{}".format(*label.variant.torch)
     fits = f"conda-forge's pytorch {minor}" if found else "PyPI's torch up to 2.6"
     fix = f"build {label.variant.id} against the torch {minor} of PyPI, and bridge that package"
@@ -133,10 +153,9 @@ def _check_cxx11_abi(found: object, label: Label, where: str) -> None:
             "or bridge a variant of torch 2.7 or newer, where both have the new one"
         )
     raise LabelMismatch(
-        f"the binding has the {torch_abi.names(found)} C++ string ABI (CXX11_ABI = {found}); it "
-        f"fits {fits}",
+        f"the binding has {names[found]} (CXX11_ABI = {found}); it fits {fits}",
         where=where,
-        expected=f"the {torch_abi.names(expected)} C++ string ABI, which PyPI's torch {minor} has",
+        expected=f"{names[expected]}, which PyPI's torch {minor} has",
         fix=fix,
     )
 

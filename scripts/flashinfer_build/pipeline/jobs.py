@@ -233,11 +233,11 @@ class Job:
         return digest({"code": self.code(*modules), "files": files})
 
     def _key_verify(self) -> str | None:
-        return self.key_of_artifacts("conda_bridge.verify.gate")
+        return self.key_of_artifacts("conda_bridge.verify.gate", "flashinfer_build.checks.hooks")
 
     def _run_verify(self, log: Log) -> Made:
         arch_list = self.spec.cuda_arch_list if self.label.variant.cuda else None
-        report = gate.verify(self.artifacts(), arch_list=arch_list)
+        report = gate.verify(self.artifacts(), project=self.project, arch_list=arch_list)
         for line in gate.as_lines(report):
             log.line(line)
         wrong = [*report.errors, *report.findings]
