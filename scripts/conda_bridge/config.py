@@ -16,7 +16,18 @@ import msgspec
 from .errors import ConfigError
 from .system.toml import tomllib
 
-__all__ = ["TABLE", "Config", "Dropped", "FieldTable", "FoldTable", "LabelTable", "find", "read"]
+__all__ = [
+    "TABLE",
+    "Config",
+    "Dropped",
+    "FieldTable",
+    "FoldTable",
+    "LabelTable",
+    "document",
+    "find",
+    "parse",
+    "read",
+]
 
 TABLE = "tool.conda-bridge"
 
@@ -135,7 +146,7 @@ def find(folder: Path) -> Path | None:
     """The nearest ``pyproject.toml`` at or above `folder` that has the table."""
     for candidate in (folder, *folder.parents):
         path = candidate / "pyproject.toml"
-        if path.is_file() and _table(_document(path), path.name == "pyproject.toml") is not None:
+        if path.is_file() and _table(document(path), path.name == "pyproject.toml") is not None:
             return path
     return None
 
@@ -149,8 +160,7 @@ def read(path: Path) -> Config:
         ConfigError: no such file, not TOML, no table, or a key that is unknown or of another type;
             the message has its path and what was expected.
     """
-    document = _document(path)
-    table = _table(document, path.name == "pyproject.toml")
+    table = _table(document(path), path.name == "pyproject.toml")
     if table is None:
         raise ConfigError(f"has no table [{TABLE}]", where=str(path))
     return parse(table, f"{path}: {TABLE}")
@@ -168,7 +178,12 @@ def parse(table: object, where: str) -> Config:
         raise _explained(str(error), table, where) from None
 
 
-def _document(path: Path) -> dict[str, Any]:
+def document(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
