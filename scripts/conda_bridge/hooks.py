@@ -48,6 +48,17 @@ class Hooks:
             BridgeError: what is wrong with it.
         """
 
+    def check_folded(self, package: CondaPackage, label: Label) -> None:
+        """Refuses a conda package that must not be folded into a wheel.
+
+        Args:
+            package: one of those that the configuration folds in.
+            label: what the main package's name says.
+
+        Raises:
+            BridgeError: what is wrong with it.
+        """
+
     def check_wheel(self, wheel: Wheel, label: Label, contents: Mapping[str, bytes]) -> None:
         """Refuses a wheel that must not become a conda package.
 
@@ -55,17 +66,6 @@ class Hooks:
             wheel: as it was read.
             label: what its name says.
             contents: by path in the wheel, the files of :meth:`looks_into` that it has.
-
-        Raises:
-            BridgeError: what is wrong with it.
-        """
-
-    def check_folded(self, package: CondaPackage, label: Label) -> None:
-        """Refuses a conda package that must not be folded into a wheel.
-
-        Args:
-            package: one of those that the configuration folds in.
-            label: what the main package's name says.
 
         Raises:
             BridgeError: what is wrong with it.

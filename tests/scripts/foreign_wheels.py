@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ def wheel(
         record: path -> digest and size to put in place of the true ones; None for no line.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{name.replace('-', '_')}-{version}"
+    plain = re.sub(r"[-_.]+", "_", name).lower()
+    stem = f"{plain}-{version}"
     info = f"{stem}.dist-info"
     head = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *metadata]
     members = {
@@ -58,15 +60,15 @@ def wheel(
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
         rows[path] = (f"sha256={digest}", str(len(data)))
     rows[f"{info}/RECORD"] = ("", "")
-    for path, row in (record or {}).items():
-        path = path.format(data=f"{stem}.data", info=info)
-        rows.pop(path, None)
+    for short, row in (record or {}).items():
+        changed = short.format(data=f"{stem}.data", info=info)
+        rows.pop(changed, None)
         if row:
-            rows[path] = row
+            rows[changed] = row
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows([path, *row] for path, row in rows.items())
     members[f"{info}/RECORD"] = lines.getvalue().encode()
-    parts = [name.replace("-", "_"), file_version or version, *([build] if build else []), tag]
+    parts = [plain, file_version or version, *([build] if build else []), tag]
     path = folder / ("-".join(parts) + ".whl")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, data in members.items():
