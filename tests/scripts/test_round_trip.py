@@ -119,13 +119,17 @@ def _of_wheel(path: Path) -> dict[str, bytes]:
     return found
 
 
+# What is written anew on the way, or means nothing to anybody.
+_ANEW = tuple(f".dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "top_level.txt"))
+
+
 def _of_conda(path: Path) -> dict[str, bytes]:
     package = conda_package.read(path)
     return {
         member.path: data
         for member in package.payload()
         for data in [member.read()]
-        if not member.path.endswith((".dist-info/METADATA", "/RECORD", "/WHEEL"))
+        if not member.path.endswith(_ANEW)
     }
 
 
