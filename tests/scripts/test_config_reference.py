@@ -1,7 +1,5 @@
 """docs/conda-bridge-config.md against the reader: every key, its type and its default, no other."""
 
-
-
 from __future__ import annotations
 
 import re
