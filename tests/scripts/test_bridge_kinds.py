@@ -375,6 +375,8 @@ def test_a_library_of_lib_is_found_in_the_wheel(tmp_path: Path) -> None:
     assert (changed.rpath, changed.runpath) == (("$ORIGIN/../demo.libs",), ())
     assert "demo/_one.abi3.so: RUNPATH is $ORIGIN/../demo.libs now" in result.notes
     assert any(note.startswith("lib/libdemo.so is not in the wheel") for note in result.notes)
+    assert [left.name for left in result.path.parent.iterdir()] == [result.path.name]
+    assert bridge(path, tmp_path / "out", threads=3).outcome == "unchanged"
     programs = installed(result.path, tmp_path / "venv")
     assert says(programs / "python", "-c", "from demo import _one; print(_one.answer)") == "42"
 

@@ -295,6 +295,18 @@ def test_modules_of_other_pythons(tmp_path: Path, names: tuple[str, ...], reason
     assert reason in refused(package(tmp_path, files={**ARCH, **files}))
 
 
+@pytest.mark.parametrize("asked", ["python 3.11.*", "python >=3.13", "python <3.12"])
+def test_site_packages_of_another_python_than_asked_for(tmp_path: Path, asked: str) -> None:
+    message = refused(package(tmp_path, files=ARCH, depends=(asked,)))
+    assert "expected: python 3.12.*, whose site-packages the package has" in message
+
+
+def test_a_linkers_script(tmp_path: Path) -> None:
+    files = {f"{SITE}demo/libdemo.so": "INPUT(libdemo.so.1)\n"}
+    message = refused(package(tmp_path, files={**ARCH, **files}))
+    assert f"{SITE}demo/libdemo.so: is called as a shared object is" in message
+
+
 def test_a_binary_of_another_processor(tmp_path: Path) -> None:
     files = {f"{SITE}demo/libdemo.so": library("libdemo.so")}
     made = package(tmp_path, files={**ARCH, **files}, subdir="linux-aarch64")
