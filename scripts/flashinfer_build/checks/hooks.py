@@ -19,9 +19,11 @@ from conda_bridge.hooks import Hooks
 from conda_bridge.label import Label
 
 from . import build_info, torch_abi
+from .index_page import index_page
 from .labels import label_of
 
 if TYPE_CHECKING:
+    from conda_bridge.formats.wheel_reader import Wheel
     from conda_bridge.verify.artifact import Artifact
     from conda_bridge.verify.findings import ArtifactReport
 
@@ -71,6 +73,32 @@ class FlashinferHooks(Hooks):
                 "the file is missing", where=f"{package.path.name}: {_LIBRARY}", fix=_REBUILD
             )
 
+    def check_wheel(self, wheel: Wheel, label: scheme.Label, contents: Mapping[str, bytes]) -> None:
+        """``_build_info.py`` against the label, and the C++ ABI against conda-forge's torch.
+
+        Raises:
+            ArtifactError: it says something else.
+            LabelMismatch: the binding has the other C++ ABI.
+        """
+        ours = label_of(label)
+        where = f"{wheel.path.name}: {build_info.PATH}"
+        if build_info.PATH not in contents:
+            raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
+        said = _check_said(contents[build_info.PATH], ours, where)
+        if said.get("CXX11_ABI") is not True:  # conda-forge's torch has the new one, all of them
+            raise LabelMismatch(
+                f"the binding has the old C++ string ABI (CXX11_ABI = {said.get('CXX11_ABI')!r})",
+                where=where,
+                expected="the new one, which conda-forge's pytorch has",
+                fix=f"build {ours.variant.id} against the pytorch of conda-forge",
+            )
+
+    def conda_depends(self, label: scheme.Label) -> Sequence[str]:
+        """The torch of the label's kind: the wheel takes the one of its index."""
+        variant = label_of(label).variant
+        kind = "cuda" if variant.cuda else "cpu"
+        return ["pytorch {}.{}.* *{}*".format(*variant.torch, kind)]
+
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Binaries, exports, RUNPATH, architectures; see :mod:`.artifacts`."""
         from . import artifacts  # only here: the bridge starts without what it imports
@@ -82,6 +110,12 @@ class FlashinferHooks(Hooks):
         from . import artifacts
 
         artifacts.verify_together(main, folds)
+
+    def index_page(
+        self, folders: Mapping[str, Sequence[scheme.Label]], scheme: scheme.Scheme
+    ) -> str:
+        """Which address for which CUDA and torch."""
+        return index_page(folders, scheme)
 
 
 HOOKS = FlashinferHooks()
@@ -116,7 +150,8 @@ def _check_files(package: CondaPackage) -> None:
         )
 
 
-def _check_build_info(text: bytes, label: Label, where: str) -> None:
+def _check_said(text: bytes, label: Label, where: str) -> Mapping[str, object]:
+    """What ``_build_info.py`` says, which is what the label says."""
     found = build_info.read(text, where, _REBUILD)
     for key, value, expected in build_info.differences(found, build_info.expected(label)):
         raise ArtifactError(
@@ -134,6 +169,11 @@ def _check_build_info(text: bytes, label: Label, where: str) -> None:
             expected=f"{label.variant.accelerator}, as the file name has it",
             fix=_REBUILD,
         )
+    return found
+
+
+def _check_build_info(text: bytes, label: Label, where: str) -> None:
+    found = _check_said(text, label, where)
     _check_cxx11_abi(found.get("CXX11_ABI"), label, where)
 
 
