@@ -7,6 +7,7 @@ anybody's; what ``verify`` asks of it is in :mod:`.artifacts`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from conda_bridge import scheme
 from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
@@ -16,11 +17,13 @@ from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
 from conda_bridge.hooks import Hooks
 from conda_bridge.label import Label
-from conda_bridge.verify.artifact import Artifact
-from conda_bridge.verify.findings import ArtifactReport
 
-from . import artifacts, build_info, torch_abi
+from . import build_info, torch_abi
 from .labels import label_of
+
+if TYPE_CHECKING:
+    from conda_bridge.verify.artifact import Artifact
+    from conda_bridge.verify.findings import ArtifactReport
 
 __all__ = ["HOOKS", "FlashinferHooks"]
 
@@ -62,10 +65,14 @@ class FlashinferHooks(Hooks):
 
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Everything that the label promises: see :mod:`.artifacts`."""
+        from . import artifacts  # the bridge and the index do without
+
         artifacts.verify(artifact, report)
 
     def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
         """The binding's package against its libflashinfer."""
+        from . import artifacts
+
         artifacts.verify_together(main, folds)
 
 
