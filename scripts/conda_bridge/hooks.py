@@ -6,7 +6,9 @@ A hook comes from the user's own configuration file and never from a package tha
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from .bridge.dependencies import MatchSpec
     from .formats.conda_package import CondaPackage
     from .formats.wheel_reader import Wheel
-    from .scheme import Label
+    from .scheme import Label, Scheme
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
 
@@ -26,7 +28,10 @@ class Hooks:
     """The hooks of a project without any; a project's own derive from it."""
 
     def looks_into(self) -> Sequence[str]:
-        """Payload files (paths in the wheel) whose content the checks below want to see."""
+        """Files (paths in the wheel, or patterns) whose content the checks below want to see.
+
+        ``*.dist-info/METADATA`` is the package's own, before it is written anew.
+        """
         return ()
 
     def check_package(
@@ -38,6 +43,17 @@ class Hooks:
             package: the main package.
             label: what its name says.
             contents: by path in the wheel, the files of :meth:`looks_into` that it has.
+
+        Raises:
+            BridgeError: what is wrong with it.
+        """
+
+    def check_folded(self, package: CondaPackage, label: Label) -> None:
+        """Refuses a conda package that must not be folded into a wheel.
+
+        Args:
+            package: one of those that the configuration folds in.
+            label: what the main package's name says.
 
         Raises:
             BridgeError: what is wrong with it.
@@ -76,23 +92,35 @@ class Hooks:
             folds: of the packages of the same label.
         """
 
-    def index_page(self, folders: Mapping[str, Sequence[Label]]) -> str | None:
-        """The overview page of the wheel index, as HTML; None for the plain list."""
+    def index_page(self, folders: Mapping[str, Sequence[Label]], scheme: Scheme) -> str | None:
+        """The overview page of the wheel index, as HTML; None for the plain list.
+
+        Args:
+            folders: of the index, each with the labels of its wheels, the newest last.
+            scheme: how the labels are spelled.
+        """
 
 
-def load(module: str, where: str) -> Hooks:
+def load(module: str, where: str, folder: Path | None = None) -> Hooks:
     """The hooks in a module's ``HOOKS``.
+
+    Args:
+        module: its whole name.
+        where: the key that names it, for messages.
+        folder: looked through last; None for what Python finds by itself.
 
     Raises:
         ConfigError: there is no such module, it cannot be imported, or it has no hooks.
     """
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever a module of somebody else's does when it is imported
         raise ConfigError(
             f"the module {module!r} cannot be imported: {type(error).__name__}: {error}",
             where=where,
-            expected="a module on sys.path with an object HOOKS",
+            expected="a module on sys.path, or below hooks-path, with an object HOOKS",
         ) from error
     hooks = getattr(found, "HOOKS", None)
     if not isinstance(hooks, Hooks):

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def wheel(
         record: path -> digest and size to put in place of the true ones; None for no line.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{name.replace('-', '_')}-{version}"
+    plain = re.sub(r"[-_.]+", "_", name).lower()
+    stem = f"{plain}-{version}"
     info = f"{stem}.dist-info"
     head = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *metadata]
     members = {
@@ -74,7 +76,7 @@ def wheel(
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([path, *row] for path, row in rows.items())
     members[f"{info}/RECORD"] = table.getvalue().encode()
-    parts = [name.replace("-", "_"), file_version or version, *([build] if build else []), tag]
+    parts = [plain, file_version or version, *([build] if build else []), tag]
     path = folder / ("-".join(parts) + ".whl")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, data in members.items():

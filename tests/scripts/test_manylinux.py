@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 import toy_artifacts as toy
 from auditwheel.wheel_abi import analyze_wheel_abi
-from factories import label_of, write_pair
+from factories import FLASHINFER, bridge, label_of, write_pair
 
 from conda_bridge.bridge import manylinux
-from conda_bridge.bridge.convert import bridge
 from conda_bridge.errors import ArtifactError, ConfigError, LabelMismatch
 from conda_bridge.formats import elf
 from conda_bridge.formats.elf import SharedObject, Symbol
@@ -32,6 +31,10 @@ OURS = Project.load(Path(__file__).parents[2] / "pyproject.toml")
 MEMCPY = "void* memcpy();\nvoid* f(void* a, void* b, long n) { return memcpy(a, b, n); }\n"
 
 
+# In the wheel, or in the torch that it requires.
+PROVIDED = ("libflashinfer.so", *FLASHINFER.config.provided_by["torch"])
+
+
 def library(*versions: str, needed: tuple[str, ...] = ("libc.so.6",), **more: Any) -> SharedObject:
     """A library that asks for these symbol versions, each by a symbol of its own."""
     provider = needed[0] if needed else "libc.so.6"
@@ -42,7 +45,7 @@ def library(*versions: str, needed: tuple[str, ...] = ("libc.so.6",), **more: An
 
 
 def reached(*libraries: SharedObject) -> str:
-    policy = manylinux.lowest(libraries)
+    policy = manylinux.lowest(libraries, PROVIDED)
     return policy.tag.removesuffix("_x86_64") if policy else ""
 
 
@@ -177,13 +180,13 @@ def _tag_inside(wheel: Path) -> str:
     return next(line.removeprefix("Tag: ") for line in lines if line.startswith("Tag: "))
 
 
-def test_name_tag_index_and_gate_agree(tmp_path: Path) -> None:
+def test_name_tag_index_and_gate_agree(root: Path, tmp_path: Path) -> None:
     package = _pair(tmp_path / "linux-64", CPU, MEMCPY)
     made = bridge(package, tmp_path / "wheels", platform_tag="auto")
     assert made.path.name == CPU.wheel_file_for("cp38", "abi3", "manylinux_2_17_x86_64")
     assert _tag_inside(made.path) == "cp38-abi3-manylinux_2_17_x86_64"
     assert Label.parse_wheel_file(made.path.name) == CPU
-    update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path, project=Project.load(root / "pyproject.toml"))
     page = tmp_path / "index" / CPU.index_dir / "flashinfer" / "index.json"
     (entry,) = json.loads(page.read_text())["files"]
     assert entry["filename"] == made.path.name

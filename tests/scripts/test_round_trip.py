@@ -14,6 +14,7 @@ import toy_artifacts
 from foreign_wheels import wheel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from conda_bridge.bridge.convert import bridge
 from conda_bridge.bridge.to_conda import to_conda
@@ -62,12 +63,13 @@ def projects(draw: st.DrawFn) -> dict[str, object]:
     """What :func:`foreign_wheels.wheel` is called with, for a project of any kind."""
     kind = draw(st.sampled_from(["pure", "ctypes", "abi3", "cp312"]))
     files: dict[str, bytes] = {"toy/__init__.py": draw(contents)}
-    for folder, name in draw(st.lists(st.tuples(folders, words), max_size=6)):
+    # Two folders of a wheel become one, so no two files have one name.
+    for number, (folder, name) in enumerate(draw(st.lists(st.tuples(folders, words), max_size=6))):
         if "scripts" in folder:
             first = draw(st.sampled_from([b"#!python\n", b"#!/bin/sh\n", b"\x00"]))
-            files[f"{folder}s{name}"] = first + draw(contents)
+            files[f"{folder}s{number}{name}"] = first + draw(contents)
         else:
-            files[f"{folder}f{name}.py"] = draw(contents)
+            files[f"{folder}f{number}{name}.py"] = draw(contents)
     tag = "py3-none-any"
     if kind != "pure":
         files["toy.libs/libtoy-1a2b.so.1"] = _shared_object()
@@ -118,21 +120,27 @@ def _of_wheel(path: Path) -> dict[str, bytes]:
     return found
 
 
+# What is written anew on the way, or means nothing to anybody.
+_ANEW = tuple(f".dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "top_level.txt"))
+
+
 def _of_conda(path: Path) -> dict[str, bytes]:
     package = conda_package.read(path)
     return {
         member.path: data
         for member in package.payload()
         for data in [member.read()]
-        if not member.path.endswith((".dist-info/METADATA", "/RECORD", "/WHEEL"))
+        if not member.path.endswith(_ANEW)
     }
 
 
 def _headers(path: Path) -> dict[str, list[str]]:
     metadata = wheel_reader.read(path).metadata
+    requires = [str(Requirement(text)) for text in metadata.get_all("Requires-Dist", [])]
+    keys = ("Version", "Summary", "License-Expression", "Project-URL", "Keywords")
     return {
-        key: sorted(str(value).replace('"', "'") for value in metadata.get_all(key, []))
-        for key in ("Version", "Summary", "Requires-Dist", "License-Expression", "Project-URL")
+        "Requires-Dist": sorted(requires),
+        **{key: sorted(map(str, metadata.get_all(key, []))) for key in keys},
     }
 
 
@@ -174,5 +182,4 @@ def test_our_own_wheels(dist: Path, root: Path, tmp_path: Path) -> None:
             original = dist / "channel/linux-64" / made.path.name
             assert _of_conda(made.path) == _of_conda(original)
         second = bridge(done.path, tmp_path / "wheels", project=project).path
-        assert second.name == path.name
-        assert _of_wheel(second) == _of_wheel(path)
+        assert (second.name, second.read_bytes()) == (path.name, path.read_bytes())

@@ -216,7 +216,11 @@ def test_conda_installs_what_pip_installs(tmp_path: Path, tag: str) -> None:
         tmp_path,
         files,
         tag=tag,
-        executables=["{data}/data/etc/toy/run", "toy/data.bin", *(p for p in files if "scripts" in p)],
+        executables=[
+            "{data}/data/etc/toy/run",
+            "toy/data.bin",
+            *(p for p in files if "scripts" in p),
+        ],
         entry_points="[console_scripts]\nmain = toy:main\n",
     )
     package, _ = convert(path)

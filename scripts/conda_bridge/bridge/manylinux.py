@@ -102,7 +102,7 @@ def is_plain(tag: str) -> bool:
 
 @cache
 def policies(arch: str = "x86_64") -> tuple[Policy, ...]:
-    """All policies for a processor, the one for the oldest systems first; none for a strange one."""
+    """All policies for a processor, that for the oldest systems first; none for a strange one."""
     # Only here: verify and the bridge start without it.
     from auditwheel.architecture import Architecture
     from auditwheel.libc import Libc

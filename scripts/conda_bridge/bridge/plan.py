@@ -131,7 +131,7 @@ def libraries_of(parts: Sequence[Part]) -> dict[str, str]:
 
 
 def _with(target: Target, **changes: object) -> Target:
-    return Target(**{**target.__dict__, **changes})  # type: ignore[arg-type]
+    return Target(**{**target.__dict__, **changes})
 
 
 def _target(

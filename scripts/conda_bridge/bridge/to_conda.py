@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -266,7 +267,12 @@ class _Plan:
         self.remarks += self.requirements.remarks
         self.name = self._conda_name(mapping)
         self.label, self.build = self._label()
-        self._wanted = frozenset(project.hooks.looks_into())
+        wanted = project.hooks.looks_into()
+        self._wanted = {
+            member.path
+            for member in wheel.members
+            if any(fnmatchcase(member.path, pattern) for pattern in wanted)
+        }
         self._contents: dict[str, bytes] = {}
         self._main = _Part({})
         self._folded: dict[str, _Part] = {fold.package: _Part({}) for fold in project.config.fold}

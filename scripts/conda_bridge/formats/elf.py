@@ -246,21 +246,21 @@ _NOT_A_LENGTH = re.compile(r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|A\d+_|fL?\d*p[rVK]*\
 
 
 def read(
-    data: bytes | mmap.mmap, name: str, *, program: bool = False, info_section: str = ""
+    data: bytes | mmap.mmap, name: str, *, info_section: str = "", program: bool = False
 ) -> SharedObject:
     """Reads a 64-bit little-endian ELF shared object.
 
     Args:
         data: the whole file; in memory or mapped.
         name: the file, for errors.
-        program: it may be an executable file, too, and one that needs no loader.
         info_section: the section in which a build wrote ``key=value`` lines; empty for none.
+        program: it may be an executable file, too, and one that needs no loader.
 
     Raises:
         ArtifactError: not such a file, or one that contradicts itself.
     """
     try:
-        return _Reader(data, name, program, info_section).read()
+        return _Reader(data, name, info_section, program).read()
     except ArtifactError:
         raise
     except Exception as error:  # pyelftools raises many kinds for a malformed file
@@ -271,13 +271,13 @@ def read(
 
 class _Reader:
     def __init__(
-        self, data: bytes | mmap.mmap, name: str, program: bool, info_section: str
+        self, data: bytes | mmap.mmap, name: str, info_section: str, program: bool
     ) -> None:
         self.data = data
         self.view = memoryview(data)
         self.name = name
-        self.program = program
         self.info_section = info_section
+        self.program = program
 
     def fail(self, what: str) -> ArtifactError:
         return ArtifactError(what, where=self.name)
@@ -285,7 +285,8 @@ class _Reader:
     def read(self) -> SharedObject:
         if self.data[:6] != b"\x7fELF\x02\x01":
             raise self.fail("is no 64-bit little-endian ELF file")
-        elf = ELFFile(io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data)
+        stream: Any = io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data
+        elf = ELFFile(stream)
         if elf.header.e_type != "ET_DYN" and not (self.program and elf.header.e_type == "ET_EXEC"):
             raise self.fail(f"is {elf.header.e_type}, not a shared object")
         sections = self._sections(elf)
