@@ -101,7 +101,7 @@ class FlashinferHooks(Hooks):
 
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Binaries, exports, RUNPATH, architectures; see :mod:`.artifacts`."""
-        from . import artifacts  # the bridge and the index do without
+        from . import artifacts  # only here: the bridge starts without what it imports
 
         artifacts.verify(artifact, report)
 
