@@ -15,7 +15,6 @@ import fnmatch
 import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -375,7 +374,7 @@ class _Plan:
             if wheel is None:
                 for _ in progress.chunks(member):
                     pass
-            elif target.changed or target.copies:
+            elif folder is not None and (target.changed or target.copies):
                 self._add_changed(part, member, target, wheel, progress, folder)
             else:
                 wheel.add_member(
@@ -389,11 +388,11 @@ class _Plan:
         target: Target,
         wheel: WheelWriter,
         progress: _Progress,
-        folder: Path | None,
+        folder: Path,
     ) -> None:
         """A file whose bytes are not the package's, or that is there more than once."""
-        with tempfile.TemporaryDirectory(prefix=atomic.PREFIX, dir=folder) as work:
-            file = Path(work) / "file"
+        with atomic.scratch(folder) as work:
+            file = work / "file"
             with file.open("wb") as room:
                 for data in progress.chunks(member):
                     room.write(data)
@@ -641,6 +640,8 @@ def _tag(
         tags.check_needed(wanted, objects, provided, needs.left_out, arch, where)
         platform = manylinux.choose_tag(wanted, list(objects.values()), provided, arch)
         _compare_glibc(parts, platform, notes)
+    python = layout.python_of(parts[0].package)
+    tags.check_python(python, needs.python, f"{where}: info/index.json: depends")
     modules = [
         module
         for path in parts[0].targets
@@ -651,7 +652,7 @@ def _tag(
     return tags.tag_of(
         modules,
         platform=platform,
-        python=layout.python_of(parts[0].package),
+        python=python,
         requires_python=needs.python,
         built_as=own.built_as,
         objects=objects,

@@ -188,7 +188,7 @@ def obstacles(
             Obstacle(where, f"{symbol.name} of {name}", "another function")
             for name in library.needed
             for symbol in library.undefined
-            if symbol.name in policy.withheld.get(name, ())
+            if symbol.name in policy.withheld.get(name, ()) and not symbol.weak
         ]
     return tuple(found)
 

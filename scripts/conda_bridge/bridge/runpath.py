@@ -64,11 +64,11 @@ def rewritten(path: str, shared: SharedObject, libraries: Mapping[str, str]) -> 
     if not missing:
         return None
     added = [_entry(folder, here) for folder in missing]
-    # What leads out of the environment has no meaning in one that conda did not make.
+    # What else leads out of site-packages has no meaning where conda did not make the environment.
     kept = [
         entry
         for entry, folder in zip(entries, folders, strict=True)
-        if folder is not None and not folder.startswith("..")
+        if folder is not None and (folder in needed or f"{folder}/".startswith(f"{_SITE}/"))
     ]
     return ":".join(dict.fromkeys([*added, *kept]))
 

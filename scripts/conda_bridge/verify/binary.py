@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -23,10 +23,10 @@ __all__ = [
     "check_needed",
     "content_of",
     "exports_module",
-    "is_system",
     "machine_of",
     "measure_floors",
     "member_of",
+    "provided",
     "read_library",
 ]
 
@@ -44,7 +44,6 @@ SYSTEM = frozenset(
         *("libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"),
     }
 )
-_LOADER = re.compile(r"ld(64|-linux[\w-]*)\.so\.\d", re.ASCII)
 _MUSL = re.compile(r"libc\.musl-\w+\.so\.1|libc\.so|ld-musl-\w+\.so\.1|libz\.so\.1", re.ASCII)
 # The last part of a platform tag or subdir, in the words of ELF; of those that can be read here.
 _MACHINES = {
@@ -109,6 +108,7 @@ def check_libraries(
     libraries: Sequence[SharedObject],
     platforms: Iterable[str],
     arch_list: str | None,
+    prefixes: Mapping[str, str] | None = None,
 ) -> None:
     """What holds for every library: its processor, no search path of one machine, its GPU code.
 
@@ -117,6 +117,7 @@ def check_libraries(
         libraries: all that were read.
         platforms: platform tags, or the subdir.
         arch_list: the architectures that were asked for.
+        prefixes: by path, the build prefix that installers replace in a file.
     """
     machines = {machine for name in platforms if (machine := machine_of(name))}
     for library in libraries:
@@ -127,8 +128,11 @@ def check_libraries(
                 "machine", library.machine, member=member, expected=" and ".join(sorted(machines))
             )
         report.ran("runpath")
+        replaced = (prefixes or {}).get(member, "")
         for kind, entries in (("DT_RPATH", library.rpath), ("RUNPATH", library.runpath)):
             for entry in entries:
+                if replaced and entry.startswith(replaced):
+                    continue
                 if not entry.startswith(("$ORIGIN", "${ORIGIN}")):
                     report.add(
                         "runpath",
@@ -178,31 +182,38 @@ def check_archs(report: ArtifactReport, library: SharedObject, arch_list: str) -
         )
 
 
+def provided(
+    files: Iterable[str], libraries: Iterable[SharedObject], promised: Iterable[str]
+) -> frozenset[str]:
+    """The libraries that a loader finds without the system: those inside, and those promised.
+
+    Args:
+        files: the paths of all files.
+        libraries: those among them that were read.
+        promised: names and patterns of the libraries that requirements bring.
+    """
+    inside = {PurePosixPath(path).name for path in files if LIBRARY.search(path)}
+    return frozenset({*inside, *(item.soname for item in libraries if item.soname), *promised})
+
+
 def check_needed(
-    report: ArtifactReport,
-    libraries: Sequence[SharedObject],
-    files: Collection[str],
-    promised: Iterable[str],
+    report: ArtifactReport, libraries: Sequence[SharedObject], found: Collection[str]
 ) -> None:
     """What the loader has to find is in the artifact, promised by a requirement, or the system's.
 
     Args:
         report: takes the check and its findings.
         libraries: all that were read.
-        files: the paths of all files.
-        promised: patterns of the libraries that the requirements bring.
+        found: names and patterns of :func:`provided`.
     """
     if not libraries:
         return
     report.ran("needed")
-    inside = {PurePosixPath(path).name for path in files}
-    inside.update(library.soname for library in libraries)
-    patterns = list(promised)
+    known = manylinux.policies(manylinux.architecture(libraries))
+    newest = known[-1] if known else None
     for library in libraries:
-        for name in library.needed:
-            if name in inside or is_system(name):
-                continue
-            if not any(fnmatchcase(name, pattern) for pattern in patterns):
+        for name in manylinux.strangers(newest, library, found):
+            if name not in SYSTEM and not _MUSL.fullmatch(name):
                 report.add(
                     "needed",
                     f"needs {name}",
@@ -212,26 +223,15 @@ def check_needed(
                 )
 
 
-def is_system(name: str) -> bool:
-    """Whether every Linux of glibc or of musl has this library."""
-    newest = manylinux.policies()[-1]
-    return (
-        name in SYSTEM
-        or name in newest.libraries
-        or _LOADER.fullmatch(name) is not None
-        or _MUSL.fullmatch(name) is not None
-    )
-
-
 def measure_floors(
-    report: ArtifactReport, libraries: Sequence[SharedObject], provided: Collection[str] = ()
+    report: ArtifactReport, libraries: Sequence[SharedObject], found: Collection[str]
 ) -> dict[str, str]:
     """Notes the oldest systems that `libraries` run on, each by itself and all together.
 
     Args:
         report: takes the facts.
         libraries: all that were read.
-        provided: names and patterns of the libraries that are inside or that requirements bring.
+        found: names and patterns of :func:`provided`.
 
     Returns:
         The newest version asked of each runtime, as :func:`elf.floors` has it.
@@ -243,15 +243,14 @@ def measure_floors(
         report.facts[family.lower()] = together.get(family, "")
     report.facts["gcc"] = together.get("GCC", "")
     report.facts["floors"] = {
-        member_of(item): {**item.floors, "manylinux": _reached([item], provided)}
-        for item in libraries
+        member_of(item): {**item.floors, "manylinux": _reached([item], found)} for item in libraries
     }
-    report.facts["manylinux"] = _reached(libraries, provided) if libraries else ""
+    report.facts["manylinux"] = _reached(libraries, found) if libraries else ""
     return together
 
 
-def _reached(libraries: Sequence[SharedObject], provided: Collection[str]) -> str:
-    policy = manylinux.lowest(libraries, provided)
+def _reached(libraries: Sequence[SharedObject], found: Collection[str]) -> str:
+    policy = manylinux.lowest(libraries, found)
     return policy.tag if policy else ""
 
 
@@ -268,14 +267,14 @@ def check_abi3(
     member = member_of(module)
     report.ran("abi3")
     found = abi3.audit(module)
-    before = report.facts.get("abi3", "")
-    report.facts["abi3"] = max(before, "{}.{}".format(*found.python), key=_numbers)
-    for symbol in found.strangers:
-        report.add("abi3", f"{symbol} is not in the stable ABI", member=member)
+    computed = "{}.{}".format(*found.python)
+    report.facts["abi3"] = max(report.facts.get("abi3", ""), computed, key=_numbers)
+    for name in found.strangers:
+        report.add("abi3", f"{name} is not in the stable ABI", member=member)
     if python is not None and found.python > python:
         report.add(
             "abi3",
-            "needs Python {}.{} ({})".format(*found.python, ", ".join(found.since(python))),
+            f"needs Python {computed} ({', '.join(found.since(python))})",
             member=member,
             expected="{}.{} at most, as it promises".format(*python),
         )
@@ -293,9 +292,10 @@ def content_of(path: str, chunks: Iterable[bytes], looked_into: Collection[str])
     Args:
         path: in the artifact.
         chunks: the content; all of it is read.
-        looked_into: paths of further files whose content is wanted.
+        looked_into: paths and patterns of further files whose content is wanted.
     """
-    kept: list[bytes] | None = [] if path in looked_into or LIBRARY.search(path) else None
+    wanted = any(fnmatchcase(path, pattern) for pattern in looked_into)
+    kept: list[bytes] | None = [] if wanted or LIBRARY.search(path) else None
     for number, chunk in enumerate(chunks):
         if number == 0 and kept is None and chunk.startswith(_ELF):
             kept = []

@@ -21,12 +21,13 @@ from .binary import (
     content_of,
     measure_floors,
     member_of,
+    provided,
     read_library,
 )
 from .findings import ArtifactReport
 from .modules import module_abi
 from .names import conda_label, describe
-from .places import wheel_path
+from .places import Place, places_of
 from .requirements import Spec, accepts, before, holds_only, is_exact, pythons, shown, specs
 
 __all__ = ["check_conda"]
@@ -86,7 +87,8 @@ def check_conda(
     report.label = describe(name, label, project)
     report.ran("name")  # the reader has compared file name and index.json
     _check_index(report, package, project, label)
-    digests, contents = _digest(package, project)
+    places = places_of(package, project)
+    digests, contents = _digest(package, project, places)
     report.ran("paths")  # and every file with paths.json
     _check_files(report, package)
     _check_licences(report, package, project)
@@ -97,20 +99,20 @@ def check_conda(
     depends = specs(report, package, "depends")
     _check_dependencies(report, package, project, label, depends)
     _check_pythons(report, package, depends, libraries)
-    check_libraries(report, found, [subdir], arch_list)
-    _check_needed(report, package, project, depends, found)
-    _check_floor(report, project, depends, found)
+    prefixes = {item: entry.prefix_placeholder for item, entry in package.paths.items()}
+    check_libraries(report, found, [subdir], arch_list, prefixes)
+    _check_needed(report, package, depends, found)
+    _check_floor(report, depends, found)
     report.facts["size"] = path.stat().st_size
-    places = {path: wheel_path(package, path, project) for path in package.paths}
     return Artifact(
         path=path,
         kind="conda",
         name=name,
         label=label,
         source=package,
-        digests={place: digests[item] for item, place in places.items() if place},
-        contents={places[item] or item: data for item, data in contents.items()},
-        libraries={places[item] or item: library for item, library in libraries.items()},
+        digests={places[item].path: sha for item, sha in digests.items() if places[item].installed},
+        contents={places[item].path: data for item, data in contents.items()},
+        libraries={places[item].path: library for item, library in libraries.items()},
         arch_list=arch_list,
     )
 
@@ -168,10 +170,12 @@ def _check_index(
         differs("license", license_)
 
 
-def _digest(package: CondaPackage, project: Project) -> tuple[Payload, dict[str, bytes]]:
+def _digest(
+    package: CondaPackage, project: Project, places: Mapping[str, Place]
+) -> tuple[Payload, dict[str, bytes]]:
     """The sha256 of every file (links by their target), and what is looked into."""
-    wanted = set(project.hooks.looks_into())
-    kept = {path for path in package.paths if wheel_path(package, path, project) in wanted}
+    wanted = project.hooks.looks_into()
+    kept = {path for path, place in places.items() if place.is_one_of(wanted)}
     digests: Payload = {}
     contents: dict[str, bytes] = {}
     for member in package.payload():
@@ -303,7 +307,8 @@ def _check_pythons(
             break
     for path, library in libraries.items():
         if module_abi(path) == "abi3":
-            check_abi3(report, library, min(accepted, default=None) if python else None)
+            newer = [item for item in accepted if item >= (3, 2)]  # the first with a stable ABI
+            check_abi3(report, library, min(newer, default=None) if python else None)
 
 
 def _libraries(
@@ -334,16 +339,12 @@ def _libraries(
 def _check_needed(
     report: ArtifactReport,
     package: CondaPackage,
-    project: Project,
     depends: Mapping[str, list[Spec]],
     libraries: list[SharedObject],
 ) -> None:
     """What the loader has to find is inside, the system's, or may be in a package depended on."""
     others = any(not name.startswith("__") and name != "python" for name in depends)
-    promised = (
-        ["*"] if others else [p for names in project.config.provided_by.values() for p in names]
-    )
-    check_needed(report, libraries, package.paths, promised)
+    check_needed(report, libraries, provided(package.paths, libraries, ["*"] if others else []))
     for library in libraries:
         declared = package.paths[member_of(library)].prefix_placeholder
         left = [path for path in library.leaks if _PLACEHOLDER in path]
@@ -357,16 +358,11 @@ def _check_needed(
 
 
 def _check_floor(
-    report: ArtifactReport,
-    project: Project,
-    depends: Mapping[str, list[Spec]],
-    libraries: list[SharedObject],
+    report: ArtifactReport, depends: Mapping[str, list[Spec]], libraries: list[SharedObject]
 ) -> None:
     """The newest glibc that is asked for, against what the package says it needs."""
     report.ran("floor")
-    brought = [name for names in project.config.provided_by.values() for name in names]
-    brought += [pattern for fold in project.folds for pattern in (f"{fold}.so", f"{fold}.so.*")]
-    floors = measure_floors(report, libraries, brought)
+    floors = measure_floors(report, libraries, ["*"])
     found = depends.get("__glibc", [])
     if not floors.get("GLIBC"):
         return

@@ -7,22 +7,22 @@ lists the checks.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from packaging.utils import canonicalize_name
-
+from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
 from ..formats.conda_package import CondaPackage
-from ..formats.wheel_reader import Wheel
+from ..formats.wheel_reader import Wheel, file_sha256
 from ..project import Project
 from ..scheme import CONDA_ENDINGS, Label, split_conda_file
 from .artifact import Artifact, Payload
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
 from .names import describe
-from .places import wheel_path
+from .places import places_of
 from .requirements import accepts
 from .wheel import check_wheel
 
@@ -31,6 +31,10 @@ __all__ = ["ArtifactReport", "Finding", "Report", "as_lines", "collect", "verify
 _ENDINGS = (*CONDA_ENDINGS, ".whl")
 _EXPECTED = f"{', '.join(CONDA_ENDINGS)} or .whl"
 _SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
+# Programs with a first line of their own, and libraries of the prefix under their SONAMEs.
+_MADE_BY_THE_BRIDGE = re.compile(
+    r"[^/]+\.libs/|[^/]+\.data/(scripts/|data/lib/[^/]+\.so)", re.ASCII
+)
 _STRANGER = Project()
 
 
@@ -167,8 +171,10 @@ def _main_of(wheel: Artifact, packages: Sequence[Artifact], project: Project) ->
 
 
 def _is_same_project(conda: str, pip: str, project: Project) -> bool:
-    mapped = project.config.dependencies.get(conda, conda)
-    return isinstance(mapped, str) and bool(canonicalize_name(mapped) == canonicalize_name(pip))
+    try:
+        return names.conda_name(pip, project) == conda
+    except ArtifactError:  # conda has that name for something else
+        return False
 
 
 def _python_of(package: Artifact) -> str:
@@ -239,6 +245,9 @@ def _check_pair(wheel: Artifact, packages: Sequence[Artifact], project: Project)
         report.add("payload", f"is in {origin[name]}, and not in the wheel", member=name)
     for name in sorted(set(expected) & set(payload)):
         if expected[name] != payload[name]:
+            if _is_moved(name, wheel, packages):
+                report.facts.setdefault("runpath_changed", []).append(name)
+                continue
             report.add(
                 "payload",
                 f"sha256 {payload[name]}",
@@ -249,8 +258,34 @@ def _check_pair(wheel: Artifact, packages: Sequence[Artifact], project: Project)
         package.name not in project.folds for package in packages
     ):
         for name in sorted(set(payload) - set(expected)):
-            report.add("payload", "is in no conda package", member=name, expected="the same files")
+            if not _MADE_BY_THE_BRIDGE.match(name):
+                report.add(
+                    "payload", "is in no conda package", member=name, expected="the same files"
+                )
     return report
+
+
+def _is_moved(name: str, wheel: Artifact, packages: Sequence[Artifact]) -> bool:
+    """Whether a library of the wheel is that of a package, told where its libraries are now.
+
+    The package's bytes are given the search path that the wheel's have; then they have to be the
+    same.
+    """
+    there = wheel.libraries.get(name)
+    here = next((item.libraries[name] for item in packages if name in item.libraries), None)
+    if there is None or here is None:
+        return False
+    paths = there.rpath or there.runpath
+    if not paths or (there.rpath, there.runpath) == (here.rpath, here.runpath):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "library.so"
+        copy.write_bytes(here.data)
+        try:
+            runpath.patch(copy, ":".join(paths), here, name)
+        except BridgeError:
+            return False
+        return file_sha256(copy) == wheel.digests[name]
 
 
 def _check_same_files(first: Artifact, second: _Package, project: Project) -> None:
@@ -270,8 +305,9 @@ def _check_same_files(first: Artifact, second: _Package, project: Project) -> No
 def _declared(artifact: Artifact, project: Project) -> Payload:
     """The sha256 of all files, which the checks have compared, by path in the wheel or package."""
     package = package_of(artifact)
+    places = places_of(package, project)
     return {
-        wheel_path(package, path, project) or path: "a link" if entry.is_link else entry.sha256
+        places[path].path: "a link" if entry.is_link else entry.sha256
         for path, entry in package.paths.items()
     }
 

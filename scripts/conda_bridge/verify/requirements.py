@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 Spec = Any  # rattler.MatchSpec, which has no types
-_MINORS = range(2, 30)  # of Python 3 since its stable ABI, and some that are to come
+# Python 2.7, Python 3 since its stable ABI, and some that are to come.
+_PYTHONS = ((2, 7), *((3, minor) for minor in range(2, 30)))
 
 
 def specs(report: ArtifactReport, package: CondaPackage, key: str) -> dict[str, list[Spec]]:
@@ -105,13 +106,13 @@ def pip_holds_only(specifier: SpecifierSet, release: tuple[int, ...]) -> bool:
 
 
 def pythons(accepted: Callable[[str], bool]) -> list[tuple[int, int]]:
-    """The minors of Python 3 of which a constraint accepts some release.
+    """The minors of Python of which a constraint accepts some release.
 
     >>> pythons(SpecifierSet(">=3.8,!=3.9.*,<3.12").__contains__)
     [(3, 8), (3, 10), (3, 11)]
     """
     return [
-        (3, minor)
-        for minor in _MINORS
-        if any(accepted(f"3.{minor}.{patch}") for patch in (0, 5, 30))
+        (major, minor)
+        for major, minor in _PYTHONS
+        if any(accepted(f"{major}.{minor}.{patch}") for patch in (0, 5, 30))
     ]

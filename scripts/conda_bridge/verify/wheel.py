@@ -5,9 +5,9 @@ from __future__ import annotations
 import configparser
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import InvalidRequirement, Requirement
@@ -15,8 +15,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..bridge import manylinux
-from ..errors import ConfigError
+from ..bridge import manylinux, names
+from ..errors import ArtifactError, ConfigError
 from ..formats import wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
@@ -33,6 +33,7 @@ from .binary import (
     exports_module,
     measure_floors,
     member_of,
+    provided,
     read_library,
 )
 from .findings import ArtifactReport
@@ -51,6 +52,7 @@ _TOO_COMMON = re.compile(r"(tests?|docs?|examples?|scripts?|setup\.py)(/|$)")
 _DATA = ("purelib", "platlib", "headers", "scripts", "data")
 _ONCE = ("Metadata-Version", "Name", "Version", "Summary", "Requires-Python", "License-Expression")
 _REFERENCE = re.compile(r"(?P<module>[\w.]+)(\s*:\s*(?P<object>[\w.]+))?(\s*\[[^\]]*\])?")
+_PERENNIAL = re.compile(r"manylinux_(\d+)_(\d+)_\w+")
 _ANY_PYTHON = re.compile(r"py\d+")
 
 
@@ -95,10 +97,10 @@ def check_wheel(
         if canonicalize_name(name) in {canonicalize_name(item.name) for item in requirements}
         for pattern in patterns
     ]
-    check_needed(report, found, digests, promised)
+    inside = provided(digests, found, promised)
+    check_needed(report, found, inside)
     _check_abi3(report, wheel, libraries)
-    inside = [PurePosixPath(name).name for name in digests]
-    _check_floor(report, wheel, found, [*promised, *inside])
+    _check_floor(report, wheel, project, found, inside)
     report.facts["size"] = path.stat().st_size
     dist_info = wheel.dist_info + "/"
     return Artifact(
@@ -137,10 +139,10 @@ def _check_name(report: ArtifactReport, wheel: Wheel, project: Project) -> None:
     expected = f"{wheel.name}-{wheel.version}.dist-info"
     if where != expected and (own or not same):
         report.add("name", where, member=where, expected=expected)
-    names = wheel.metadata.get_all("Name", [])
+    stated = wheel.metadata.get_all("Name", [])
     versions = wheel.metadata.get_all("Version", [])
     for field, values, wanted, agrees in (
-        ("Name", names, own or wheel.name, [canonicalize_name(item) for item in names]),
+        ("Name", stated, own or wheel.name, [canonicalize_name(item) for item in stated]),
         ("Version", versions, wheel.version, versions),
     ):
         normal = canonicalize_name(wanted) if field == "Name" else wanted
@@ -187,11 +189,13 @@ def _check_tags(report: ArtifactReport, wheel: Wheel, libraries: dict[str, Share
         report.add("name", f"Root-Is-Purelib: {pure or 'not there'}", member=member)
     outside = [path for path in binaries if ".data/" not in path]
     if pure == "true" and outside:
+        modules = [path for path in outside if module_abi(path)]
         report.add(
             "name",
-            f"Root-Is-Purelib is not false, and {outside[0]} is a library",
+            f"Root-Is-Purelib is not false, and {[*modules, *outside][0]} is for one machine",
             member=member,
             expected="false",
+            warning=not modules,  # a library that is data is found in either folder
         )
     pythons_, abis, platforms = (part.split(".") for part in wheel.tags)
     if "any" in platforms and binaries:
@@ -262,8 +266,11 @@ def _check_label_fields(
     """What the label says of a dependency is what is required."""
     for field, conda_name in project.scheme.depends.items():
         value = label.get(field)
-        mapped = project.config.dependencies.get(conda_name, conda_name)
-        if not isinstance(mapped, str):
+        try:
+            mapped = names.pip_name(conda_name, project) or ""
+        except ArtifactError:  # nobody has said another name for it
+            mapped = conda_name
+        if not mapped:
             continue
         ours = [
             item
@@ -475,6 +482,20 @@ def _check_abi3(report: ArtifactReport, wheel: Wheel, libraries: dict[str, Share
             check_abi3(report, library, min(promised, default=None))
 
 
+def _check_glibc(
+    report: ArtifactReport, libraries: Sequence[SharedObject], promised: tuple[int, int], tag: str
+) -> None:
+    for library in libraries:
+        needed = library.floors.get("GLIBC", "0")
+        if tuple(int(part) for part in needed.split(".")[:2]) > promised:
+            report.add(
+                "floor",
+                f"needs GLIBC_{needed}, and the tag promises {tag}",
+                member=member_of(library),
+                expected="GLIBC_{}.{} at most".format(*promised),
+            )
+
+
 def oldest_python(tag: str) -> tuple[int, int] | None:
     """The Python of a tag ``cp38``; None for another kind of tag."""
     found = re.fullmatch(r"cp(\d)(\d+)", tag, re.ASCII)
@@ -482,16 +503,20 @@ def oldest_python(tag: str) -> tuple[int, int] | None:
 
 
 def _check_floor(
-    report: ArtifactReport, wheel: Wheel, libraries: list[SharedObject], promised: list[str]
+    report: ArtifactReport,
+    wheel: Wheel,
+    project: Project,
+    libraries: Sequence[SharedObject],
+    inside: Collection[str],
 ) -> None:
     """What the libraries ask of the system, against what the platform tag promises."""
     platforms = wheel.tags[2].split(".")
     if not libraries and not any("linux" in name for name in platforms):
         return
     report.ran("floor")
-    measure_floors(report, libraries, promised)
+    measure_floors(report, libraries, inside)
     for tag in platforms:
-        if tag.startswith("linux_"):
+        if manylinux.is_plain(tag) or tag == "any":
             continue
         if tag.startswith("musllinux_"):
             for library in libraries:
@@ -503,14 +528,16 @@ def _check_floor(
                         expected="no symbol of glibc",
                     )
             continue
-        if tag == "any":
-            continue
         try:
             policy = manylinux.policy_of(tag, manylinux.architecture(libraries))
         except ConfigError as error:
-            report.add("floor", f"the platform tag {tag}", expected=error.expected)
+            glibc = None if project.config.package else _PERENNIAL.match(tag)
+            if glibc is None:
+                report.add("floor", f"the platform tag {tag}", expected=error.expected)
+            else:  # PEP 600 has a tag for every glibc, and auditwheel a policy for some
+                _check_glibc(report, libraries, (int(glibc[1]), int(glibc[2])), tag)
             continue
-        for obstacle in manylinux.obstacles(policy, libraries, promised):
+        for obstacle in manylinux.obstacles(policy, libraries, inside):
             report.add(
                 "floor",
                 f"needs {obstacle.what}, and the tag promises {tag}",

@@ -13,7 +13,7 @@ from conda_bridge.formats import elf
 if TYPE_CHECKING:
     from conda_bridge.formats.elf import SharedObject
 
-__all__ = ["OLD_UNTIL", "measured", "pypi_has_new"]
+__all__ = ["OLD_UNTIL", "measured", "names", "pypi_has_new"]
 
 # The last minor that PyPI had with _GLIBCXX_USE_CXX11_ABI=0; measured on 2.0.1, 2.4.0 and 2.6.0.
 # conda-forge's have the new one, whatever their version.
@@ -23,6 +23,11 @@ OLD_UNTIL = (2, 6)
 def pypi_has_new(torch: tuple[int, int]) -> bool:
     """Whether PyPI's builds of this torch minor have the new type."""
     return torch > OLD_UNTIL
+
+
+def names(new: bool) -> str:
+    """``new`` or ``old``."""
+    return "new" if new else "old"
 
 
 def measured(library: SharedObject) -> str:
