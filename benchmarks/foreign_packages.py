@@ -313,7 +313,7 @@ def by_rattler(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="write the results there, as JSON")
     parser.add_argument("--folder", type=Path, help="work in a folder of this one")
     parser.add_argument("--torch", action="store_true", help="torch too: 200 MB, and a minute more")
