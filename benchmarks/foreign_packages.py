@@ -45,7 +45,7 @@ from conda_bridge.formats import conda_package, conda_writer, wheel_reader
 WORKER = ROOT / "scripts/flashinfer_build/tryout/install_worker.py"
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # What a builder writes anew; all other files have to be the same.
-ANEW = ("METADATA", "RECORD", "WHEEL", "INSTALLER", "top_level.txt", "REQUESTED")
+ANEW = ("METADATA", "RECORD", "WHEEL", "INSTALLER", "top_level.txt", "REQUESTED", "zip-safe")
 
 
 @dataclass(frozen=True)
