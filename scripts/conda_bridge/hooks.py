@@ -6,7 +6,9 @@ A hook comes from the user's own configuration file and never from a package tha
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from .bridge.dependencies import MatchSpec
     from .formats.conda_package import CondaPackage
     from .formats.wheel_reader import Wheel
-    from .scheme import Label
+    from .scheme import Label, Scheme
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
 
@@ -90,23 +92,35 @@ class Hooks:
             folds: of the packages of the same label.
         """
 
-    def index_page(self, folders: Mapping[str, Sequence[Label]]) -> str | None:
-        """The overview page of the wheel index, as HTML; None for the plain list."""
+    def index_page(self, folders: Mapping[str, Sequence[Label]], scheme: Scheme) -> str | None:
+        """The overview page of the wheel index, as HTML; None for the plain list.
+
+        Args:
+            folders: of the index, each with the labels of its wheels, the newest last.
+            scheme: how the labels are spelled.
+        """
 
 
-def load(module: str, where: str) -> Hooks:
+def load(module: str, where: str, folder: Path | None = None) -> Hooks:
     """The hooks in a module's ``HOOKS``.
+
+    Args:
+        module: its whole name.
+        where: the key that names it, for messages.
+        folder: looked through last; None for what Python finds by itself.
 
     Raises:
         ConfigError: there is no such module, it cannot be imported, or it has no hooks.
     """
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever a module of somebody else's does when it is imported
         raise ConfigError(
             f"the module {module!r} cannot be imported: {type(error).__name__}: {error}",
             where=where,
-            expected="a module on sys.path with an object HOOKS",
+            expected="a module on sys.path, or below hooks-path, with an object HOOKS",
         ) from error
     hooks = getattr(found, "HOOKS", None)
     if not isinstance(hooks, Hooks):

@@ -39,17 +39,26 @@ class Project:
     source: str = ""
 
     @classmethod
-    def load(cls, path: Path | None) -> Project:
+    def load(cls, path: Path | None, *, hooks: bool = True) -> Project:
         """The project of a configuration file; without one, a project with the defaults.
+
+        Args:
+            path: the file.
+            hooks: import its hooks; False where no code of its own is to run.
 
         Raises:
             ConfigError: the table, a template in it or its hooks cannot be used.
         """
-        return cls.of(configuration.read(path), str(path)) if path else cls()
+        return cls.of(configuration.read(path), str(path), hooks=hooks) if path else cls()
 
     @classmethod
-    def of(cls, config: Config, source: str = "") -> Project:
+    def of(cls, config: Config, source: str = "", *, hooks: bool = True) -> Project:
         """The project of a table that was read already.
+
+        Args:
+            config: the table.
+            source: its file; the folder of its hooks is relative to that.
+            hooks: import its hooks.
 
         Raises:
             ConfigError: a template in it or its hooks cannot be used.
@@ -70,8 +79,11 @@ class Project:
             if config.index_layout
             else None
         )
-        hooks = load_hooks(config.hooks, f"{where}.hooks") if config.hooks else Hooks()
-        return cls(config, scheme, folds, layout, hooks, source)
+        own = Hooks()
+        if config.hooks and hooks:
+            folder = Path(source).parent / config.hooks_path if source else None
+            own = load_hooks(config.hooks, f"{where}.hooks", folder)
+        return cls(config, scheme, folds, layout, own, source)
 
     def check_name(self, name: str, where: str) -> None:
         """Refuses a package that the configuration is not about.

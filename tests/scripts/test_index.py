@@ -18,12 +18,14 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import factories
+import msgspec
 import pytest
 import toy_artifacts as toy
 from hypothesis import given, settings
@@ -33,10 +35,18 @@ from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, Label
 from conda_bridge.formats import conda_writer
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.label import Label
+from conda_bridge.project import Project
 from conda_bridge.publish import index
 from conda_bridge.publish import wheels as wheel_index
+from conda_bridge.publish.intake import WheelName
 from conda_bridge.publish.wheels import WheelEntry
 
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = Project.load(ROOT / "pyproject.toml")
+publish = functools.partial(index.publish, project=PROJECT)
+update = functools.partial(index.update, project=PROJECT)
+update_channel = functools.partial(index.update_channel, project=PROJECT)
+update_wheel_index = functools.partial(index.update_wheel_index, project=PROJECT)
 CPU = factories.label_of("cpu_torch213")
 CUDA = factories.label_of("cu130_torch213")
 # Names that index scripts of the field fell over: flashinfer issue 694.
@@ -96,7 +106,7 @@ class Anchors(HTMLParser):
 @pytest.mark.parametrize("label", [CPU, CUDA, *HISTORIC], ids=str)
 def test_a_page_leads_to_the_wheel(tmp_path: Path, label: Label) -> None:
     wheel = small_wheel(tmp_path / "wheels", label)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     folder = tmp_path / "index" / label.index_dir / "flashinfer"
     (link,) = Anchors((folder / "index.html").read_text()).found
     address, _, fragment = link["href"].partition("#")
@@ -113,7 +123,7 @@ def test_a_page_leads_to_the_wheel(tmp_path: Path, label: Label) -> None:
 
 def test_the_json_page(tmp_path: Path) -> None:
     wheel = small_wheel(tmp_path / "wheels", CUDA)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     document = page(tmp_path, CUDA)
     assert document["meta"] == {"api-version": "1.1"}
     assert document["versions"] == ["0.1.6+cu130torch2.13"]
@@ -130,7 +140,7 @@ def test_the_json_page(tmp_path: Path) -> None:
 def test_the_root_pages_lead_down(tmp_path: Path) -> None:
     for label in (CPU, CUDA, *HISTORIC):
         small_wheel(tmp_path / "wheels", label)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     top = tmp_path / "index" / "index.html"
     folders = [link["href"] for link in Anchors(top.read_text()).found]
     assert folders == [
@@ -149,7 +159,7 @@ def test_versions_are_in_order(tmp_path: Path) -> None:
     versions = ["0.1.10", "0.1.9", "0.1.10rc1", "0.1.10.dev20261122", "0.1.9.post1"]
     for version in versions:
         small_wheel(tmp_path / "wheels", factories.label_of(public_version=version))
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     found = [version.partition("+")[0] for version in page(tmp_path, CPU)["versions"]]
     assert found == ["0.1.9", "0.1.9.post1", "0.1.10.dev20261122", "0.1.10rc1", "0.1.10"]
 
@@ -162,7 +172,7 @@ def test_hostile_metadata_stays_text(tmp_path: Path) -> None:
         f"{info}/WHEEL": b"Wheel-Version: 1.0\n",
     }
     toy.write_wheel(tmp_path / "wheels", CPU, contents=contents)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     text = (tmp_path / "index" / CPU.index_dir / "flashinfer" / "index.html").read_text()
     assert "<script>" not in text
     (link,) = Anchors(text).found
@@ -174,10 +184,10 @@ def test_hostile_metadata_stays_text(tmp_path: Path) -> None:
 
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     small_wheel(tmp_path / "wheels", CUDA)
-    first = index.update_wheel_index(tmp_path)
+    first = update_wheel_index(tmp_path)
     assert "index/index.html" in first.written
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert index.update_wheel_index(tmp_path).written == ()
+    assert update_wheel_index(tmp_path).written == ()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -188,7 +198,7 @@ def test_the_order_of_adding_does_not_matter(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         for label in order:
             small_wheel(folder / "wheels", label)
-            index.update_wheel_index(folder)
+            update_wheel_index(folder)
         results.append({name: data for name, data in tree(folder).items() if "index" in name})
     assert all(result == results[0] for result in results)
     assert len(results) == 5
@@ -200,18 +210,18 @@ def test_adding_drops_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     for number in range(4):
         built = factories.label_of(label.variant.id, build_number=number)
         names.append(small_wheel(tmp_path / "wheels", built).name)
-        index.update_wheel_index(tmp_path)
-        index.update_wheel_index(tmp_path)
+        update_wheel_index(tmp_path)
+        update_wheel_index(tmp_path)
     assert [item["filename"] for item in page(tmp_path, label)["files"]] == names
 
 
 def test_an_entry_whose_wheel_is_elsewhere_is_kept(tmp_path: Path) -> None:
     old = small_wheel(tmp_path / "wheels", CUDA)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     entry = page(tmp_path, CUDA)["files"][0]
     old.unlink()
     small_wheel(tmp_path / "wheels", factories.label_of("cu130_torch213", build_number=1))
-    result = index.update_wheel_index(tmp_path)
+    result = update_wheel_index(tmp_path)
     assert result.absent == (old.name,)
     assert page(tmp_path, CUDA)["files"][0] == entry
     assert len(page(tmp_path, CUDA)["files"]) == 2
@@ -220,33 +230,33 @@ def test_an_entry_whose_wheel_is_elsewhere_is_kept(tmp_path: Path) -> None:
 def test_prune_drops_it(tmp_path: Path) -> None:
     gone = small_wheel(tmp_path / "wheels", CUDA)
     small_wheel(tmp_path / "wheels", CPU)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     gone.unlink()
-    dry = index.update_wheel_index(tmp_path, prune=True, dry_run=True)
+    dry = update_wheel_index(tmp_path, prune=True, dry_run=True)
     assert dry.pruned == (gone.name,)
     assert page(tmp_path, CUDA)["files"]
-    result = index.update_wheel_index(tmp_path, prune=True)
+    result = update_wheel_index(tmp_path, prune=True)
     assert result.pruned == (gone.name,)
     assert result.wheels == (CPU.wheel_file,)
     assert not (tmp_path / "index" / "cu130").exists()
     assert not gone.with_name(gone.name + ".metadata").exists()
-    assert index.update_wheel_index(tmp_path).written == ()
+    assert update_wheel_index(tmp_path).written == ()
 
 
 def test_other_bytes_under_a_published_name_are_refused(tmp_path: Path) -> None:
     small_wheel(tmp_path / "wheels", CUDA)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     before = tree(tmp_path)
     small_wheel(tmp_path / "wheels", CUDA, init=b"value = 43\n")
     small_wheel(tmp_path / "wheels", CPU)
     with pytest.raises(ConflictError, match="published with other bytes"):
-        index.update_wheel_index(tmp_path)
+        update_wheel_index(tmp_path)
     after = tree(tmp_path)
     assert {name: data for name, data in after.items() if name in before} != before  # the wheel
     assert {name for name in after if not name.endswith(".whl")} == {
         name for name in before if not name.endswith(".whl")
     }
-    assert index.update_wheel_index(tmp_path, replace=True).wheels == (
+    assert update_wheel_index(tmp_path, replace=True).wheels == (
         CPU.wheel_file,
         CUDA.wheel_file,
     )
@@ -255,10 +265,10 @@ def test_other_bytes_under_a_published_name_are_refused(tmp_path: Path) -> None:
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     small_wheel(tmp_path / "wheels", CUDA)
     before = tree(tmp_path)
-    result = index.update(tmp_path, dry_run=True)
+    result = update(tmp_path, dry_run=True)
     assert "index/index.html" in result.written
     assert tree(tmp_path) == before
-    assert set(index.update(tmp_path).written) == set(result.written)
+    assert set(update(tmp_path).written) == set(result.written)
 
 
 @pytest.mark.parametrize(
@@ -271,11 +281,11 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
 )
 def test_a_misnamed_wheel_is_refused(tmp_path: Path, name: str, words: str) -> None:
     small_wheel(tmp_path / "wheels", CPU)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     before = tree(tmp_path)
     shutil.copy(tmp_path / "wheels" / CPU.wheel_file, tmp_path / "wheels" / name)
     with pytest.raises((ArtifactError, LabelError), match=words):
-        index.update_wheel_index(tmp_path)
+        update_wheel_index(tmp_path)
     (tmp_path / "wheels" / name).unlink()
     assert tree(tmp_path) == before
 
@@ -286,21 +296,21 @@ def test_a_misnamed_wheel_is_refused(tmp_path: Path, name: str, words: str) -> N
 )  # fmt: skip
 def test_a_page_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
     small_wheel(tmp_path / "wheels", CPU)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     target = tmp_path / "index" / CPU.index_dir / "flashinfer" / "index.json"
     target.write_text(text)
     target.with_suffix(".html").unlink()
     with pytest.raises(ArtifactError, match=r"cpu/torch2\.13/flashinfer/index\.json"):
-        index.update_wheel_index(tmp_path)
+        update_wheel_index(tmp_path)
     assert target.read_text() == text
 
 
 def test_a_page_in_the_wrong_folder(tmp_path: Path) -> None:
     small_wheel(tmp_path / "wheels", CPU)
-    index.update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path)
     shutil.copytree(tmp_path / "index" / "cpu", tmp_path / "index" / "cu130")
     with pytest.raises(ArtifactError, match=re.escape(CPU.wheel_file)):
-        index.update_wheel_index(tmp_path)
+        update_wheel_index(tmp_path)
 
 
 LABELS = st.builds(
@@ -317,9 +327,10 @@ LABELS = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(LABELS, unique_by=lambda label: label.wheel_file, min_size=1, max_size=12))
 def test_every_label_is_on_its_page_once(labels: list[Label]) -> None:
-    entries = [WheelEntry(label.wheel_file, "0" * 64, 1, ">=3.8", "1" * 64) for label in labels]
-    pages = wheel_index.pages(entries)
-    assert pages == wheel_index.pages(reversed(entries))
+    names = [WheelName.of(label.wheel_file, PROJECT) for label in labels]
+    entries = [WheelEntry(name, "0" * 64, 1, ">=3.8", "1" * 64) for name in names]
+    pages = wheel_index.pages(entries, PROJECT)
+    assert pages == wheel_index.pages(reversed(entries), PROJECT)
     for label in labels:
         document = json.loads(pages[f"{label.index_dir}/flashinfer/index.json"])
         names = [item["filename"] for item in document["files"]]
@@ -335,7 +346,7 @@ def test_every_label_is_on_its_page_once(labels: list[Label]) -> None:
 def test_repodata(tmp_path: Path) -> None:
     folder = tmp_path / "linux-64"
     package = factories.write_pair(folder, CPU)
-    result = index.update_channel(tmp_path)
+    result = update_channel(tmp_path)
     assert set(result.packages) == {CPU.conda_file, CPU.lib_conda_file}
     document = json.loads((folder / "repodata.json").read_text())
     record = document["packages.conda"][CPU.conda_file]
@@ -347,34 +358,34 @@ def test_repodata(tmp_path: Path) -> None:
     compressed = (folder / "repodata.json.zst").read_bytes()
     assert json.loads(zstd.decompress(compressed)) == document
     assert json.loads((tmp_path / "noarch" / "repodata.json").read_text())["packages.conda"] == {}
-    assert index.update_channel(tmp_path).written == ()
+    assert update_channel(tmp_path).written == ()
 
 
 def test_the_channel_keeps_refuses_and_prunes(tmp_path: Path) -> None:
     folder = tmp_path / "linux-64"
     package = factories.write_pair(folder, CPU)
-    index.update_channel(tmp_path)
+    update_channel(tmp_path)
     before = (folder / "repodata.json").read_bytes()
     factories.write_binding(folder, CPU, index={"license": "MIT"})
     with pytest.raises(ConflictError, match="raise the build number"):
-        index.update_channel(tmp_path)
+        update_channel(tmp_path)
     assert (folder / "repodata.json").read_bytes() == before
     package.unlink()
-    assert index.update_channel(tmp_path).absent == (package.name,)
+    assert update_channel(tmp_path).absent == (package.name,)
     assert (folder / "repodata.json").read_bytes() == before
-    assert index.update_channel(tmp_path, prune=True).packages == (CPU.lib_conda_file,)
+    assert update_channel(tmp_path, prune=True).packages == (CPU.lib_conda_file,)
 
 
 def test_a_package_in_the_wrong_subdir(tmp_path: Path) -> None:
     factories.write_pair(tmp_path / "noarch", CPU)
     with pytest.raises(ArtifactError, match="is a package for linux-64"):
-        index.update_channel(tmp_path)
+        update_channel(tmp_path)
 
 
 def test_a_package_for_another_platform(tmp_path: Path) -> None:
     factories.write_binding(tmp_path / "linux-64", CPU, index={"subdir": "osx-arm64"})
     with pytest.raises(ArtifactError, match="osx-arm64"):
-        index.update_channel(tmp_path)
+        update_channel(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -390,14 +401,14 @@ def test_repodata_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "linux-64").mkdir()
     (tmp_path / "linux-64" / "repodata.json").write_text(text)
     with pytest.raises(ArtifactError, match="is not repodata of this channel"):
-        index.update_channel(tmp_path)
+        update_channel(tmp_path)
 
 
 def test_repodata_that_is_none_of_ours(tmp_path: Path) -> None:
     factories.write_pair(tmp_path / "linux-64", CPU)
     (tmp_path / "linux-64" / "repodata.json").write_text('{"packages.conda": {"x": {}}}')
     with pytest.raises(ArtifactError, match=r"linux-64/repodata\.json"):
-        index.update_channel(tmp_path)
+        update_channel(tmp_path)
 
 
 def test_either_form_is_where_clients_look_for_it(tmp_path: Path) -> None:
@@ -405,7 +416,7 @@ def test_either_form_is_where_clients_look_for_it(tmp_path: Path) -> None:
     package = factories.write_pair(folder, CPU)
     old = factories.as_tar_bz2(package.with_name(CPU.lib_conda_file))
     package.with_name(CPU.lib_conda_file).unlink()
-    result = index.update_channel(tmp_path)
+    result = update_channel(tmp_path)
     assert result.packages == (package.name, old.name)
     document = json.loads((folder / "repodata.json").read_text())
     assert list(document["packages.conda"]) == [package.name]
@@ -414,23 +425,23 @@ def test_either_form_is_where_clients_look_for_it(tmp_path: Path) -> None:
     assert record["sha256"] == hashlib.sha256(old.read_bytes()).hexdigest()
     assert record["size"] == old.stat().st_size
     assert (record["name"], record["build"]) == ("libflashinfer", "cpu_0")
-    assert index.update_channel(tmp_path).written == ()
+    assert update_channel(tmp_path).written == ()
     # What is kept, refused and dropped does not depend on the form.
     before = (folder / "repodata.json").read_bytes()
     data = old.read_bytes()
     factories.raw_tar_bz2(old, reversed(factories.tar_members(bz2.decompress(data))))
     with pytest.raises(ConflictError, match=re.escape(old.name)):
-        index.update_channel(tmp_path)
+        update_channel(tmp_path)
     old.unlink()
-    assert index.update_channel(tmp_path).absent == (old.name,)
+    assert update_channel(tmp_path).absent == (old.name,)
     assert (folder / "repodata.json").read_bytes() == before
-    assert index.update_channel(tmp_path, prune=True).pruned == (old.name,)
+    assert update_channel(tmp_path, prune=True).pruned == (old.name,)
     document = json.loads((folder / "repodata.json").read_text())
     assert (document["packages"], list(document["packages.conda"])) == ({}, [package.name])
 
 
-@pytest.mark.parametrize("publish", [False, True])
-def test_two_forms_of_a_package_hold_the_same_files(tmp_path: Path, publish: bool) -> None:
+@pytest.mark.parametrize("added", [False, True])
+def test_two_forms_of_a_package_hold_the_same_files(tmp_path: Path, added: bool) -> None:
     package = factories.write_pair(tmp_path / "built", CPU)
     library = package.with_name(CPU.lib_conda_file)
     same = factories.as_tar_bz2(library, tmp_path / "same")
@@ -438,20 +449,20 @@ def test_two_forms_of_a_package_hold_the_same_files(tmp_path: Path, publish: boo
     other_conda = factories.write_library(tmp_path / "b", CPU, files=files)
     other = factories.as_tar_bz2(other_conda, tmp_path / "other")
     dist = tmp_path / "dist"
-    index.publish([package, library, same], dist)
+    publish([package, library, same], dist)
     records = json.loads((dist / "channel/linux-64/repodata.json").read_text())
     assert {*records["packages"], *records["packages.conda"]} == {
         *(path.name for path in (package, library, same))
     }
     shutil.rmtree(dist)
-    if publish:
+    if added:
         with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs"):
-            index.publish([package, library, other], dist)
+            publish([package, library, other], dist)
         assert tree(dist) == {}
-        index.publish([package, library], dist)
+        publish([package, library], dist)
         before = tree(dist)
         with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs"):
-            index.publish([other], dist)
+            publish([other], dist)
         assert tree(dist) == before
     else:
         for path in (library, other):
@@ -459,7 +470,7 @@ def test_two_forms_of_a_package_hold_the_same_files(tmp_path: Path, publish: boo
             shutil.copy(path, dist / "channel" / "linux-64")
         before = tree(dist)
         with pytest.raises(ConflictError, match=r"include/flashinfer/api\.h differs"):
-            index.update(dist)
+            update(dist)
         assert tree(dist) == before
 
 
@@ -523,7 +534,7 @@ def channel(tmp_path: Path) -> Path:
             files=factories.package_files({f"share/{name}": b"x"}),
             level=1,
         )
-    index.update_channel(folder)
+    index.update_channel(folder)  # not this project's alone
     return folder
 
 
@@ -585,7 +596,7 @@ def test_publish_copies_and_indexes(tmp_path: Path) -> None:
     library = package.with_name(CPU.lib_conda_file)
     dist = tmp_path / "dist"
     lines: list[str] = []
-    made = index.publish([package, library, wheel], dist, report=lines.append)
+    made = publish([package, library, wheel], dist, report=lines.append)
     assert [path.relative_to(dist).as_posix() for path in made] == [
         f"channel/linux-64/{CPU.conda_file}",
         f"channel/linux-64/{CPU.lib_conda_file}",
@@ -597,7 +608,7 @@ def test_publish_copies_and_indexes(tmp_path: Path) -> None:
     assert f"publish {CPU.wheel_file}" in lines
     before = tree(dist)
     lines.clear()
-    index.publish([package, library, wheel], dist, report=lines.append)
+    publish([package, library, wheel], dist, report=lines.append)
     assert tree(dist) == before
     assert all(line.startswith("unchanged") for line in lines)
 
@@ -610,7 +621,7 @@ def test_publish_refuses_other_bytes_and_copies_nothing(
     """Also where the published file itself is not in the folder any more."""
     dist = tmp_path / "dist"
     first = factories.write_pair(tmp_path / "a", CPU), small_wheel(tmp_path / "a", CPU)
-    published = index.publish(first, dist)
+    published = publish(first, dist)
     if lost:
         for path in published:
             path.unlink()
@@ -622,10 +633,10 @@ def test_publish_refuses_other_bytes_and_copies_nothing(
     fresh = small_wheel(tmp_path / "b", CUDA)
     before = tree(dist)
     with pytest.raises(ConflictError, match=re.escape(other.name)) as raised:
-        index.publish([fresh, other], dist)
+        publish([fresh, other], dist)
     assert raised.value.exit_code == 1
     assert tree(dist) == before
-    index.publish([fresh, other], dist, replace=True)
+    publish([fresh, other], dist, replace=True)
     assert CUDA.wheel_file in str(tree(dist).keys())
 
 
@@ -646,14 +657,14 @@ def test_publish_refuses_what_it_cannot_read(
         (tmp_path / name).write_bytes(content)
     fresh = small_wheel(tmp_path / "built", CUDA)
     with pytest.raises(BridgeError, match=words):
-        index.publish([fresh, tmp_path / name], tmp_path / "dist")
+        publish([fresh, tmp_path / name], tmp_path / "dist")
     assert tree(tmp_path / "dist") == {}
 
 
 def test_a_dry_run_of_publish(tmp_path: Path) -> None:
     wheel = small_wheel(tmp_path / "built", CPU)
     lines: list[str] = []
-    index.publish([wheel], tmp_path / "dist", dry_run=True, report=lines.append)
+    publish([wheel], tmp_path / "dist", dry_run=True, report=lines.append)
     assert lines == [f"publish {wheel.name}"]
     assert not (tmp_path / "dist").exists()
 
@@ -662,13 +673,13 @@ def _publish_both(tmp_path: Path) -> tuple[list[Path], Path, dict[str, bytes]]:
     package = factories.write_pair(tmp_path / "built", CPU)
     built = [package, package.with_name(CPU.lib_conda_file), small_wheel(tmp_path / "built", CPU)]
     dist = tmp_path / "dist"
-    index.publish(built, dist)
+    publish(built, dist)
     return built, dist, tree(dist)
 
 
 def test_a_bit_flipped_in_any_published_file_is_noticed_and_mended(tmp_path: Path) -> None:
     built, dist, before = _publish_both(tmp_path)
-    assert index.consistent(dist)
+    assert index.consistent(dist, PROJECT)
     for name in before:
         if name.endswith(".lock") or not before[name]:
             continue
@@ -677,8 +688,8 @@ def test_a_bit_flipped_in_any_published_file_is_noticed_and_mended(tmp_path: Pat
             data[int(len(data) * place)] ^= 1
             (dist / name).write_bytes(data)
             if "repodata" in name or name.startswith("index/"):
-                assert not index.consistent(dist), (name, place)
-            index.publish(built, dist)
+                assert not index.consistent(dist, PROJECT), (name, place)
+            publish(built, dist)
             assert tree(dist) == before, (name, place)
 
 
@@ -693,7 +704,7 @@ def test_what_a_damaged_page_says_does_not_count_where_its_other_form_is_right(
     built, dist, before = _publish_both(tmp_path)
     path = dist / name
     path.write_text(path.read_text().replace(old, {"0.1.6": "0.1.7"}.get(old, "?")))
-    index.publish(built, dist)
+    publish(built, dist)
     assert tree(dist) == before
 
 
@@ -703,31 +714,31 @@ def test_a_file_that_no_page_lists_is_somebody_elses(tmp_path: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(b"somebody else's")
     with pytest.raises(ConflictError, match=re.escape(wheel.name)):
-        index.publish([wheel], tmp_path / "dist")
+        publish([wheel], tmp_path / "dist")
     assert target.read_bytes() == b"somebody else's"
 
 
 def test_a_damaged_file_that_this_build_does_not_make_is_reported(tmp_path: Path) -> None:
     dist = tmp_path / "dist"
-    [other] = index.publish([small_wheel(tmp_path / "a", CUDA)], dist)
+    [other] = publish([small_wheel(tmp_path / "a", CUDA)], dist)
     small_wheel(tmp_path / "b", CUDA, init=b"damaged\n").replace(other)
     damaged = other.read_bytes()
     with pytest.raises(ConflictError, match=re.escape(CUDA.wheel_file)) as raised:
-        index.publish([small_wheel(tmp_path / "a", CPU)], dist)
+        publish([small_wheel(tmp_path / "a", CPU)], dist)
     assert "delete it and publish the same build again" in raised.value.fix
     assert other.read_bytes() == damaged
     other.unlink()
-    index.publish([tmp_path / "a" / CUDA.wheel_file], dist)
-    assert index.consistent(dist)
+    publish([tmp_path / "a" / CUDA.wheel_file], dist)
+    assert index.consistent(dist, PROJECT)
 
 
 def test_an_interrupted_publish_is_finished_by_the_next(tmp_path: Path) -> None:
     wheel = small_wheel(tmp_path / "built", CPU)
     dist = tmp_path / "dist"
-    index.publish([small_wheel(tmp_path / "built", CUDA)], dist)
+    publish([small_wheel(tmp_path / "built", CUDA)], dist)
     shutil.copy(wheel, dist / "wheels" / wheel.name)  # killed after the copy, before the page
     (dist / "wheels" / (".partial-x-" + HISTORIC[0].wheel_file)).write_bytes(b"half")
-    index.publish([wheel], dist)
+    publish([wheel], dist)
     assert page(dist, CPU)["files"][0]["filename"] == wheel.name
     assert len(list((dist / "index").glob("*/*/flashinfer/index.json"))) == 2
 
@@ -736,8 +747,7 @@ def test_publishers_wait_for_one_another(tmp_path: Path) -> None:
     labels = [factories.label_of("cpu_torch213", build_number=number) for number in range(6)]
     wheels = [small_wheel(tmp_path / "built", label) for label in labels]
     threads = [
-        threading.Thread(target=index.publish, args=([wheel], tmp_path / "dist"))
-        for wheel in wheels
+        threading.Thread(target=publish, args=([wheel], tmp_path / "dist")) for wheel in wheels
     ]
     for thread in threads:
         thread.start()
@@ -745,6 +755,372 @@ def test_publishers_wait_for_one_another(tmp_path: Path) -> None:
         thread.join()
     names = [item["filename"] for item in page(tmp_path / "dist", CPU)["files"]]
     assert names == [wheel.name for wheel in wheels]
+
+
+# ------------------------------------------------------------ anybody's packages and wheels
+
+
+def foreign_wheel(folder: Path, file: str, *, metadata: str = "", init: bytes = b"x = 1\n") -> Path:
+    """A wheel of another project, named as its file name says; `metadata` replaces METADATA."""
+    name, version, *_ = file.split("-")
+    info = f"{name}-{version}.dist-info"
+    module = name.replace(".", "_").lower()
+    contents = {
+        f"{module}.py": init,
+        f"{info}/METADATA": (
+            metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        ).encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = [toy.record_line(path, data) for path, data in contents.items()]
+    contents[f"{info}/RECORD"] = "".join([*lines, f"{info}/RECORD,,\n"]).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in contents.items():
+            archive.writestr(member, data)
+    return path
+
+
+def foreign_package(folder: Path, stem: str, subdir: str = "noarch") -> Path:
+    """A conda package of another project."""
+    name, version, build = stem.rsplit("-", 2)
+    path = folder / f"{stem}.conda"
+    conda_writer.write(
+        path,
+        index={
+            "name": name,
+            "version": version,
+            "build": build,
+            "build_number": 0,
+            "subdir": subdir,
+            "depends": [],
+        },
+        files=factories.package_files({f"share/{name}": b"x"}),
+        level=1,
+    )
+    return path
+
+
+WHEELS_OF_OTHERS = [
+    "toy-1.0-py3-none-any.whl",
+    "toy-1.0-1b-py3-none-any.whl",
+    "toy-1.1+cu12-py3-none-any.whl",
+    "Zope.Thing_x-2024.1-py3-none-any.whl",
+]
+PACKAGES_OF_OTHERS = [("toy-1.0-0", "noarch"), ("zope.thing-2024a-py310h1_3", "linux-aarch64"), ("two-parts-1.0-0", "win-64"), ("two-parts-1.0-0", "osx-arm64")]  # fmt: skip
+
+
+def test_one_flat_index_of_several_projects(tmp_path: Path) -> None:
+    wheels = [foreign_wheel(tmp_path / "built", name) for name in WHEELS_OF_OTHERS]
+    dist = tmp_path / "dist"
+    index.publish(wheels, dist)
+    root_page = json.loads((dist / "index/index.json").read_text())
+    assert root_page["projects"] == [{"name": "toy"}, {"name": "zope-thing-x"}]
+    links = [link["href"] for link in Anchors((dist / "index/index.html").read_text()).found]
+    assert links == ["toy/", "zope-thing-x/"]
+    toys = json.loads((dist / "index/toy/index.json").read_text())
+    assert (toys["name"], toys["versions"]) == ("toy", ["1.0", "1.1+cu12"])
+    # The build tag orders wheels of one version.
+    assert [item["filename"] for item in toys["files"]] == WHEELS_OF_OTHERS[:3]
+    for link in Anchors((dist / "index/toy/index.html").read_text()).found:
+        target = dist / "index/toy" / urllib.parse.unquote(link["href"].partition("#")[0])
+        assert target.resolve().is_file()
+    assert index.consistent(dist)
+    before = tree(dist)
+    index.publish(wheels, dist)
+    assert index.update(dist).written == ()
+    assert tree(dist) == before
+    (dist / "wheels" / WHEELS_OF_OTHERS[3]).unlink()
+    assert index.update(dist, prune=True).pruned == (WHEELS_OF_OTHERS[3],)
+    assert [path.name for path in (dist / "index").iterdir() if path.is_dir()] == ["toy"]
+
+
+def test_pip_installs_from_the_flat_index(tmp_path: Path) -> None:
+    for name in WHEELS_OF_OTHERS:
+        foreign_wheel(tmp_path / "wheels", name, init=f"name = {name!r}\n".encode())
+    index.update(tmp_path)
+    running = Server(tmp_path, json_pages=False)
+    try:
+        done = pip_from(
+            f"{running.address}/index/",
+            "install",
+            "--target",
+            str(tmp_path / "site"),
+            "zope.thing-x",
+            "toy<1.1",
+        )
+    finally:
+        running.close()
+    assert done.returncode == 0, done.stderr
+    assert WHEELS_OF_OTHERS[3] in (tmp_path / "site" / "zope_thing_x.py").read_text()
+    assert WHEELS_OF_OTHERS[1] in (tmp_path / "site" / "toy.py").read_text()
+
+
+def test_every_subdir_that_is_there(tmp_path: Path) -> None:
+    built = [
+        foreign_package(tmp_path / subdir, stem, subdir) for stem, subdir in PACKAGES_OF_OTHERS
+    ]
+    dist = tmp_path / "dist"
+    made = index.publish(built, dist)
+    assert [path.parent.name for path in made] == [subdir for _, subdir in PACKAGES_OF_OTHERS]
+    subdirs = {path.parent.name for path in dist.rglob("repodata.json")}
+    assert subdirs == {"noarch", "linux-64", "linux-aarch64", "win-64", "osx-arm64"}
+    (record,) = json.loads((dist / "channel/win-64/repodata.json").read_text())[
+        "packages.conda"
+    ].values()
+    assert (record["name"], record["subdir"]) == ("two-parts", "win-64")
+    assert index.consistent(dist)
+    (dist / "channel/win-64/repodata.json").write_text("{")
+    assert not index.consistent(dist)
+    index.update(dist)
+    assert index.consistent(dist)
+
+
+LAYOUTS = [
+    ("", "flashinfer"),
+    ("{cuda}", "cu130/flashinfer"),
+    ("{cuda}/torch{torch}", "cu130/torch2.13/flashinfer"),
+    ("a/{torch:flat}/{cuda}/b", "a/213/cu130/b/flashinfer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layout", "place"), LAYOUTS)
+def test_the_layout_is_the_projects(tmp_path: Path, layout: str, place: str) -> None:
+    config = msgspec.structs.replace(PROJECT.config, index_layout=layout, hooks="")
+    project = Project.of(config)
+    wheel = small_wheel(tmp_path / "wheels", CUDA)
+    index.update(tmp_path, project=project)
+    folder = tmp_path / "index" / place
+    (link,) = Anchors((folder / "index.html").read_text()).found
+    address = urllib.parse.unquote(link["href"].partition("#")[0])
+    assert (folder / address).resolve() == wheel.resolve()
+    # The plain overview leads there, page by page.
+    page = tmp_path / "index" / "index.html"
+    while page.parent != folder:
+        page = page.parent / Anchors(page.read_text()).found[0]["href"] / "index.html"
+    assert index.consistent(tmp_path, project)
+    # Another layout would forget what these pages remember.
+    for other, _ in LAYOUTS:
+        if other.count("/") != layout.count("/") or (not other) != (not layout):
+            changed = Project.of(msgspec.structs.replace(config, index_layout=other))
+            with pytest.raises(ArtifactError, match="not where the index has such pages"):
+                index.update(tmp_path, project=changed)
+
+
+@pytest.mark.parametrize("publishing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("torch-2.13.0-py3-none-any.whl", "not a flashinfer wheel"),
+        ("flashinfer-1.0-py3-none-any.whl", "no local part"),
+        ("flashinfer-1.0+cu12torch2.4-py3-none-any.whl", "not a label of this project"),
+        ("flashinfer-0.1.6+cputorch2.13-0-py3-none-any.whl", "not the canonical file name"),
+        ("flashinfer-0.1.6RC1+cputorch2.13-py3-none-any.whl", "not the canonical file name"),
+        ("toy-1.0-0.conda", "'toy' is not a package of this project"),
+        ("flashinfer-0.1.6-0.conda", "not a build string of this project"),
+        ("libflashinfer-0.1.6-cu130_torch213_0.conda", "not a build string of this project"),
+        ("flashinfer-0.1.6rc1-cpu_torch213_0.conda", "not spelled so"),
+    ],
+)
+def test_a_package_of_another_project_or_with_another_name_is_refused(
+    tmp_path: Path, name: str, words: str, publishing: bool
+) -> None:
+    """Where the project has a configuration; without one anything is welcome, but no bad name."""
+    dist = tmp_path / "dist"
+    publish([small_wheel(tmp_path / "built", CPU)], dist)
+    before = tree(dist)
+    made = (
+        foreign_wheel(tmp_path / "built", name)
+        if name.endswith(".whl")
+        else foreign_package(tmp_path / "built", name.removesuffix(".conda"))
+    )
+    target = dist / ("wheels" if name.endswith(".whl") else "channel/noarch") / name
+    with pytest.raises(LabelError, match=words) as raised:
+        if publishing:
+            publish([made], dist)
+        else:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(made, target)
+            update(dist)
+    assert name in raised.value.where
+    target.unlink(missing_ok=True)
+    assert tree(dist) == before
+
+
+# ------------------------------------------------------------ what may lie in the folders
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("wheels/toy-1.0-0.tar.bz2", "is no wheel"),
+        ("wheels/toy-1.0-0.conda", "is no wheel"),
+        ("wheels/toy-1.0.tar.gz", "is no wheel"),
+        ("wheels/toy.pyc", "is no wheel"),
+        ("wheels/sub/toy-1.0-py3-none-any.whl", "no client looks into"),
+        ("wheels/__pycache__/toy-1.0-py3-none-any.whl", "no client looks into"),
+        ("channel/noarch/toy-1.0-py3-none-any.whl", "is no conda package"),
+        ("channel/noarch/toy.pyc", "is no conda package"),
+        ("channel/noarch/broken/toy-1.0-0.conda", "no client looks into"),
+        ("channel/linux64/toy-1.0-0.conda", "no client looks into"),
+        ("channel/toy-1.0-0.conda", "does not belong here"),
+        ("channel/notes.txt", "does not belong here"),
+        ("channel/linux-64/toy-1.0.conda", "not that of a conda package"),
+        ("channel/linux-64/toy-1.0-0.tar.bz2", "toy-1.0-0.tar.bz2"),
+        ("wheels/toy.whl", "not a wheel's name"),
+        ("wheels/toy-1.0-py3-none-any.whl", "not a zip archive"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_neither_is_refused_by_name(
+    tmp_path: Path, place: str, words: str, link: bool
+) -> None:
+    """Left out in silence it would be missed by whoever wants to install it. A broken link, too."""
+    foreign_wheel(tmp_path / "wheels", "fine-1.0-py3-none-any.whl")
+    foreign_package(tmp_path / "channel/noarch", "fine-1.0-0")
+    index.update(tmp_path)
+    stray = tmp_path / place
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    if link:
+        stray.symlink_to(tmp_path / "nowhere")
+    else:
+        stray.write_bytes(b"something")
+    before = tree(tmp_path)
+    with pytest.raises(BridgeError) as raised:
+        index.update(tmp_path)
+    assert raised.value.exit_code == 2
+    assert stray.name in str(raised.value)
+    assert link or words in str(raised.value)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "channel/noarch/.hidden", "channel/noarch/current_repodata.json", "channel/channeldata.json",
+        "channel/noarch/repodata.json.bz2", "channel/noarch/run_exports.json.zst", "channel/index.html",
+        "channel/noarch/toy-1.0-0.conda.sig", "wheels/index.html", "wheels/.hidden",
+        "wheels/toy-1.0-py3-none-any.whl.asc", "channel/noarch/.cache/cache.db", "channel/shards/x",
+    ],
+)  # fmt: skip
+def test_what_index_writers_and_signers_leave_there_is_no_offence(
+    tmp_path: Path, place: str
+) -> None:
+    foreign_package(tmp_path / "channel/noarch", "fine-1.0-0")
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"something")
+    assert index.update(tmp_path).packages == ("fine-1.0-0.conda",)
+    assert path.read_bytes() == b"something"
+
+
+def damaged_package(folder: Path) -> Path:
+    """One byte of a file in the payload is another than info/paths.json says."""
+    path = foreign_package(folder, "toy-1.0-0")
+    payload, info = factories.unpacked(path)
+    other = [(header, b"y" * len(data)) for header, data in payload]
+    return factories.raw_conda(
+        path, payload=factories.tar_bytes(other), info=factories.tar_bytes(info)
+    )
+
+
+def damaged_wheel(folder: Path) -> Path:
+    """One byte of a file is another than RECORD says, in a sound zip archive."""
+    path = foreign_wheel(folder, "toy-1.0-py3-none-any.whl")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["toy.py"] = b"x = 2\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("damaged", [damaged_package, damaged_wheel])
+def test_an_artifact_that_nothing_else_would_read_is_not_indexed(
+    tmp_path: Path, damaged: Callable[[Path], Path]
+) -> None:
+    bad = damaged(tmp_path / "built")
+    with pytest.raises(ArtifactError, match=re.escape(bad.name)):
+        index.publish([bad], tmp_path / "dist")
+    assert tree(tmp_path / "dist") == {}
+    folder = "wheels" if bad.suffix == ".whl" else "channel/noarch"
+    (tmp_path / "dist" / folder).mkdir(parents=True)
+    shutil.copy(bad, tmp_path / "dist" / folder)
+    before = tree(tmp_path / "dist")
+    with pytest.raises(ArtifactError, match=re.escape(bad.name)):
+        index.update(tmp_path / "dist")
+    assert tree(tmp_path / "dist") == before
+
+
+def test_an_artifact_is_read_whole_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    for name in ("check_package", "check_wheel"):
+        real = getattr(index.intake, name)
+
+        def counted(artifact: Any, real: Any = real) -> None:
+            read.append(artifact.path.name)
+            real(artifact)
+
+        monkeypatch.setattr(index.intake, name, counted)
+    built = [
+        foreign_package(tmp_path / "built", "toy-1.0-0"),
+        foreign_wheel(tmp_path / "built", "toy-1.0-py3-none-any.whl"),
+    ]
+    dist = tmp_path / "dist"
+    index.publish(built, dist)
+    assert read == [path.name for path in built]
+    index.publish(built, dist)
+    index.update(dist)
+    assert len(read) == len(built)
+    # What another program wrote says nothing of what was read.
+    for page in [dist / "channel/noarch/repodata.json", dist / "index/toy/index.json"]:
+        page.write_text(json.dumps(json.loads(page.read_text())))
+    index.update(dist)
+    assert sorted(read) == sorted([path.name for path in built] * 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "put them there"),
+        (["channel/", "wheels/"], "put them there"),
+        (["channel/linux-64/", "index/"], "put them there"),
+        (["notes.txt"], "put them there"),
+        (["toy-1.0-py3-none-any.whl"], "--add FILE puts each where it belongs"),
+        (["linux-64/toy-1.0-0.conda"], "put them there"),
+    ],
+)
+def test_a_folder_that_holds_nothing_is_no_input(
+    root: Path, tmp_path: Path, names: list[str], words: str
+) -> None:
+    for name in names:
+        path = tmp_path / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in ([], ["--dry-run"], ["--prune"]):
+        done = program(root, tmp_path, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr and str(tmp_path) in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_channel_alone_is_not_the_folder(tmp_path: Path) -> None:
+    foreign_package(tmp_path / "channel" / "noarch", "toy-1.0-0")
+    with pytest.raises(ArtifactError, match="give the folder above"):
+        index.update(tmp_path / "channel")
+    with pytest.raises(ArtifactError, match="is a file"):
+        index.update(tmp_path / "channel/noarch/toy-1.0-0.conda")
+    assert index.update(tmp_path).packages == ("toy-1.0-0.conda",)
+    # A folder whose last package is gone is a channel all the same.
+    (tmp_path / "channel/noarch/toy-1.0-0.conda").unlink()
+    index.update(tmp_path, prune=True)
+    assert index.update(tmp_path).packages == ()
 
 
 # ------------------------------------------------------------ pip, over http
@@ -804,19 +1180,23 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         small_wheel(
             dist / "wheels", label, init=f'label = "{label}-{label.build_number}"\n'.encode()
         )
-    index.update(dist)
+    update(dist)
     running = Server(dist, getattr(request, "param", False))
     yield running
     running.close()
 
 
 def pip(server: Server, label: Label, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return pip_from(f"{server.address}/index/{label.index_dir}/", *arguments)
+
+
+def pip_from(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check"),
             *arguments,
-            *("--no-cache-dir", "--index-url", f"{server.address}/index/{label.index_dir}/"),
+            *("--no-cache-dir", "--index-url", address),
         ],
         capture_output=True,
         text=True,
@@ -927,7 +1307,7 @@ def test_the_program_says_what_is_wrong(root: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'missing.conda'}: there is no such file" in done.stderr
     assert "expected: .conda, .tar.bz2 or .whl" in done.stderr
     small_wheel(tmp_path / "wheels", CUDA)
-    index.update(tmp_path)
+    update(tmp_path)
     small_wheel(tmp_path / "wheels", CUDA, init=b"other\n")
     done = program(root, tmp_path, "--json")
     assert done.returncode == 1

@@ -180,13 +180,13 @@ def _tag_inside(wheel: Path) -> str:
     return next(line.removeprefix("Tag: ") for line in lines if line.startswith("Tag: "))
 
 
-def test_name_tag_index_and_gate_agree(tmp_path: Path) -> None:
+def test_name_tag_index_and_gate_agree(root: Path, tmp_path: Path) -> None:
     package = _pair(tmp_path / "linux-64", CPU, MEMCPY)
     made = bridge(package, tmp_path / "wheels", platform_tag="auto")
     assert made.path.name == CPU.wheel_file_for("cp38", "abi3", "manylinux_2_17_x86_64")
     assert _tag_inside(made.path) == "cp38-abi3-manylinux_2_17_x86_64"
     assert Label.parse_wheel_file(made.path.name) == CPU
-    update_wheel_index(tmp_path)
+    update_wheel_index(tmp_path, project=Project.load(root / "pyproject.toml"))
     page = tmp_path / "index" / CPU.index_dir / "flashinfer" / "index.json"
     (entry,) = json.loads(page.read_text())["files"]
     assert entry["filename"] == made.path.name

@@ -306,8 +306,8 @@ class Packages:
     ("module", "kinds"),
     [
         ("conda_bridge/bridge/convert.py", {"wheel"}),
-        ("conda_bridge/verify/binary.py", {"verify"}),
-        ("flashinfer_build/checks/artifacts.py", {"verify"}),
+        ("conda_bridge/verify/binary.py", {"wheel", "verify", "publish"}),
+        ("flashinfer_build/checks/artifacts.py", {"wheel", "verify", "publish"}),
         ("conda_bridge/publish/wheels.py", {"wheel", "publish"}),
         ("conda_bridge/formats/tar_stream.py", {"wheel", "verify", "publish"}),
         ("conda_bridge/verify/compare.py", set()),

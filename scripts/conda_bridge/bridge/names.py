@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from packaging.utils import canonicalize_name
 from ..config import Dropped
 from ..errors import ArtifactError, ConfigError
 from ..project import Project
+from ..system.toml import tomllib
 from .name_tables import DIFFERENT, NO_PYTHON_PATTERNS, NOT_PYTHON, SAME, TO_CONDA
 
 __all__ = ["Answer", "conda_name", "find_conda", "find_pip", "pip_name", "read_mapping"]

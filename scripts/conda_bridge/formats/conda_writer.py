@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, ConfigError
 from ..system import atomic
 from . import conda_package
 from .member_names import Names, check_link
@@ -69,8 +69,21 @@ class PackageFile:
 
 
 def default_timestamp() -> int:
-    """``SOURCE_DATE_EPOCH`` in seconds, or 1980-01-01 where it is not set."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH") or DEFAULT_TIMESTAMP)
+    """``SOURCE_DATE_EPOCH`` in seconds, or 1980-01-01 where it is not set.
+
+    Raises:
+        ConfigError: it is no time that an archive can have.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if not given:
+        return DEFAULT_TIMESTAMP
+    if not re.fullmatch(r"[0-9]{1,10}", given):
+        raise ConfigError(
+            f"{given!r} is no time of an archive",
+            where="SOURCE_DATE_EPOCH",
+            expected="whole seconds since 1970",
+        )
+    return int(given)
 
 
 def write(

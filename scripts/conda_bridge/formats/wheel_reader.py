@@ -27,6 +27,7 @@ from .member_names import Names
 
 __all__ = ["MemberStream", "Record", "Wheel", "WheelMember", "bytes_sha256", "file_sha256", "read"]
 
+_CHUNK = 1 << 20
 _MAX_MEMBERS = 200_000
 _MAX_UNPACKED = 16 << 30
 _MAX_METADATA = 16 << 20
@@ -126,8 +127,11 @@ class MemberStream:
 
 def file_sha256(path: Path) -> str:
     """The digest of a file, in hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while data := stream.read(_CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def bytes_sha256(data: bytes) -> str:

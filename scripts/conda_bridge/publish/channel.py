@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
-from ..formats import conda_package
+from ..formats.conda_package import CondaPackage
 from ..formats.zstd import zstd
 
 __all__ = [
     "CHANNEL",
-    "SUBDIRS",
     "Records",
     "consistent",
     "published",
     "published_digests",
-    "read_package",
+    "read_already",
+    "record_of",
     "repodata",
 ]
 
 CHANNEL = "channel"
-SUBDIRS = ("linux-64", "noarch")  # clients ask every channel for noarch, so it is always there
 
 # By file name, what repodata.json says of a package.
 Records = dict[str, dict[str, Any]]
@@ -48,30 +47,18 @@ _PLAIN, _COMPRESSED = "repodata.json", "repodata.json.zst"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def read_package(path: Path) -> dict[str, Any]:
-    """The record of one package, with its digests and size.
-
-    Raises:
-        ArtifactError: it cannot be read, or is not for a subdir that the channel has.
-    """
-    package = conda_package.read(path)
-    record = {key: package.index[key] for key in _KEYS if key in package.index}
-    if record.get("subdir") not in SUBDIRS:
-        raise ArtifactError(
-            f"subdir is {record.get('subdir')!r}",
-            where=f"{path.name}: info/index.json",
-            expected=" or ".join(SUBDIRS),
-        )
+def record_of(package: CondaPackage) -> dict[str, Any]:
+    """The record of one package, with its digests and size."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with path.open("rb") as stream:
+    with package.path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             md5.update(chunk)
             sha256.update(chunk)
     return {
-        **record,
+        **{key: package.index[key] for key in _KEYS if key in package.index},
         "md5": md5.hexdigest(),
         "sha256": sha256.hexdigest(),
-        "size": path.stat().st_size,
+        "size": package.path.stat().st_size,
     }
 
 
@@ -121,6 +108,21 @@ def published_digests(channel: Path, subdir: str) -> dict[str, set[str]]:
     return digests
 
 
+def read_already(channel: Path, subdir: str) -> set[str]:
+    """The sha256 of packages that this program indexed: it read them whole before it did.
+
+    What another program wrote is no such word; the bytes show who did.
+    """
+    try:
+        plain = (channel / subdir / _PLAIN).read_bytes()
+        records = _records(plain)
+        if _text(subdir, records) == plain:
+            return {record["sha256"] for record in records.values()}
+    except (OSError, *_UNREADABLE):
+        pass
+    return set()
+
+
 def consistent(channel: Path, subdir: str) -> bool:
     """Whether both forms of a subdir's repodata are there and say the same."""
     try:
@@ -151,6 +153,11 @@ def _twin(channel: Path, subdir: str) -> Records | None:
 
 def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     """The files of a subdir, by name: ``repodata.json`` and its compressed form."""
+    text = _text(subdir, records)
+    return {_PLAIN: text, _COMPRESSED: zstd.compress(text, 19)}
+
+
+def _text(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> bytes:
     document = {
         "info": {"subdir": subdir},
         **{
@@ -160,5 +167,4 @@ def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "removed": [],
         "repodata_version": 1,
     }
-    text = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
-    return {_PLAIN: text, _COMPRESSED: zstd.compress(text, 19)}
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()

@@ -2,9 +2,9 @@
 
 ::
 
-    <folder>/channel/{linux-64,noarch}/   conda packages, repodata.json
+    <folder>/channel/<subdir>/            conda packages, repodata.json
     <folder>/wheels/                      wheels and their .metadata files
-    <folder>/index/<cu130>/<torch2.13>/   pages for pip
+    <folder>/index/[<layout>/]<project>/  pages for pip
 
 Everything is read and compared before anything is written, every file appears whole or not at all,
 and pages are written after what they link to.
@@ -14,23 +14,33 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bridge.agreement import check_same_files
 from ..errors import ArtifactError
 from ..formats import conda_package
 from ..formats.wheel_reader import file_sha256
-from ..label import CONDA_ENDINGS, LIBRARY_NAME, Label, LibraryLabel, split_conda_file
+from ..project import Project
+from ..scheme import CONDA_ENDINGS, split_conda_file
 from ..system import atomic
 from . import channel as channel_index
+from . import intake
 from . import wheels as wheel_index
-from .channel import CHANNEL, SUBDIRS
+from .channel import CHANNEL
 from .immutable import refuse_damaged, refuse_other_bytes
 from .wheels import INDEX, WHEELS
 
-__all__ = ["Result", "consistent", "publish", "update", "update_channel", "update_wheel_index"]
+__all__ = [
+    "Result",
+    "consistent",
+    "is_empty",
+    "publish",
+    "update",
+    "update_channel",
+    "update_wheel_index",
+]
 
 _LOCK = ".lock"
 
@@ -64,152 +74,252 @@ class Result:
         }
 
 
-def _write_changed(files: dict[Path, bytes], root: Path, dry_run: bool) -> tuple[str, ...]:
-    """Writes the files whose content differs; returns their paths relative to `root`."""
-    changed = []
-    for path, content in files.items():
-        if path.is_file() and path.read_bytes() == content:
-            continue
+@dataclass
+class _Plan:
+    """What an update will do, known before anything is written.
+
+    Attributes:
+        files: to write, in this order, where their content differs.
+        removed: to remove after that: files, and folders.
+    """
+
+    files: dict[Path, bytes] = field(default_factory=dict)
+    removed: list[Path] = field(default_factory=list)
+    packages: tuple[str, ...] = ()
+    wheels: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+
+    def done(self, root: Path, *, dry_run: bool) -> Result:
+        """Does it, unless it is only asked for; paths in the result are relative to `root`."""
+        changed = []
+        for path, content in self.files.items():
+            if path.is_file() and path.read_bytes() == content:
+                continue
+            if not dry_run:
+                atomic.write_bytes(path, content)
+            changed.append(path.relative_to(root).as_posix())
         if not dry_run:
-            atomic.write_bytes(path, content)
-        changed.append(path.relative_to(root).as_posix())
-    return tuple(changed)
+            for path in self.removed:
+                _remove(path, root)
+        return Result(self.packages, self.wheels, tuple(changed), self.absent, self.pruned)
+
+
+def _remove(path: Path, root: Path) -> None:
+    """Removes a file, or a folder and those above it that are empty then."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    atomic.remove(path)
+    with contextlib.suppress(OSError):
+        while path.parent not in (root, root / INDEX):
+            path = path.parent
+            path.rmdir()
 
 
 def update_channel(
-    channel: Path, *, replace: bool = False, prune: bool = False, dry_run: bool = False
+    channel: Path,
+    *,
+    project: Project | None = None,
+    replace: bool = False,
+    prune: bool = False,
+    dry_run: bool = False,
 ) -> Result:
     """Writes the repodata of `channel` from the packages in it.
 
     Args:
-        channel: the folder with ``linux-64/`` and ``noarch/``.
+        channel: the folder with ``linux-64/`` and the other subdirs.
+        project: whose packages they are; None for anybody's.
         replace: accept packages that were published with other bytes.
         prune: drop entries whose package is no longer in the folder.
         dry_run: write nothing.
 
     Raises:
-        ArtifactError: a package that cannot be read, or lies in the wrong subdir.
+        ArtifactError: a package that cannot be read or lies in the wrong subdir, or a file that
+            is none.
         ConflictError: a package that was published with other bytes, or one that is there as
             ``.conda`` and ``.tar.bz2`` with different files.
+        LabelError: a package of another project.
     """
-    files: dict[Path, bytes] = {}
-    packages: list[str] = []
+    plan = _plan_channel(channel, project or Project(), replace, prune, frozenset())
+    return plan.done(channel, dry_run=dry_run)
+
+
+def _plan_channel(
+    channel: Path, project: Project, replace: bool, prune: bool, read: Collection[str]
+) -> _Plan:
+    plan = _Plan()
     missing: list[str] = []
-    for subdir in SUBDIRS:
+    for subdir in intake.subdirs(channel):
         folder = channel / subdir
         known = channel_index.published(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
+        read_already = channel_index.read_already(channel, subdir)
         found: channel_index.Records = {}
-        paths = conda_package.in_folder(folder)
+        paths = intake.packages_in(folder)
         _refuse_two_of_a_name(paths)
         for path in paths:
-            record = channel_index.read_package(path)
-            if record["subdir"] != subdir:
+            package = intake.read_package(path, project)
+            if package.index["subdir"] != subdir:
                 raise ArtifactError(
-                    f"is a package for {record['subdir']}", where=f"{subdir}/{path.name}"
+                    f"is a package for {package.index['subdir']}", where=f"{subdir}/{path.name}"
                 )
+            record = channel_index.record_of(package)
             if not replace:
                 refuse_damaged(path.name, digests.get(path.name, ()), record["sha256"])
+            if record["sha256"] not in read_already and record["sha256"] not in read:
+                intake.check_package(package)
             found[path.name] = record
         gone = sorted(set(known) - set(found))
         if not prune:
             found.update({name: known[name] for name in gone})
         missing += gone
-        packages += sorted(found)
+        plan.packages += tuple(sorted(found))
         for name, content in channel_index.repodata(subdir, found).items():
-            files[folder / name] = content
-    written = _write_changed(files, channel, dry_run)
-    absent, pruned = ((), missing) if prune else (missing, ())
-    return Result(tuple(packages), (), written, tuple(absent), tuple(pruned))
+            plan.files[folder / name] = content
+    plan.absent, plan.pruned = ((), tuple(missing)) if prune else (tuple(missing), ())
+    return plan
 
 
 def update_wheel_index(
-    root: Path, *, replace: bool = False, prune: bool = False, dry_run: bool = False
+    root: Path,
+    *,
+    project: Project | None = None,
+    replace: bool = False,
+    prune: bool = False,
+    dry_run: bool = False,
 ) -> Result:
     """Writes ``index/`` and the ``.metadata`` files from the wheels in `root`/wheels.
 
     Args:
         root: the folder with ``wheels/``.
+        project: whose wheels they are, with the layout of the index; None for anybody's, in one
+            flat index.
         replace: accept wheels that were published with other bytes.
         prune: drop entries whose wheel is no longer in the folder.
         dry_run: write nothing.
 
     Raises:
-        ArtifactError: a wheel that cannot be read, or a page that this program did not write.
+        ArtifactError: a wheel that cannot be read, a file that is none, or a page that this program
+            did not write.
         ConflictError: a wheel that was published with other bytes.
-        LabelError: a wheel without a label.
+        LabelError: a wheel of another project, or one without a label.
     """
-    known = wheel_index.published(root)
-    digests = wheel_index.published_digests(root)
+    plan = _plan_wheels(root, project or Project(), replace, prune, frozenset())
+    return plan.done(root, dry_run=dry_run)
+
+
+def _plan_wheels(
+    root: Path, project: Project, replace: bool, prune: bool, read: Collection[str]
+) -> _Plan:
+    plan = _Plan()
+    known = wheel_index.published(root, project)
+    digests = wheel_index.published_digests(root, project)
+    read_already = wheel_index.read_already(root, project)
     found: dict[str, wheel_index.WheelEntry] = {}
-    files: dict[Path, bytes] = {}
-    for path in sorted((root / WHEELS).glob("[!.]*.whl")):
-        entry, metadata = wheel_index.read_wheel(path)
+    for path in intake.wheels_in(root / WHEELS):
+        named, wheel = intake.read_wheel(path, project)
+        entry = wheel_index.entry_of(named, wheel)
         if not replace:
             refuse_damaged(entry.file, digests.get(entry.file, ()), entry.sha256)
+        if entry.sha256 not in read_already and entry.sha256 not in read:
+            intake.check_wheel(wheel)
         found[entry.file] = entry
-        files[path.with_name(path.name + ".metadata")] = metadata
+        plan.files[path.with_name(path.name + ".metadata")] = wheel.metadata_bytes
     gone = sorted(set(known) - set(found))
     if not prune:
         found.update({name: known[name] for name in gone})
-    wheels = tuple(entry.file for entry in sorted(found.values(), key=lambda entry: entry.order))
-    pages = wheel_index.pages(found.values())
+    plan.wheels = tuple(
+        entry.file for entry in sorted(found.values(), key=lambda entry: entry.order)
+    )
+    pages = wheel_index.pages(found.values(), project)
     # Pages of a folder first, the overview that leads there last.
     for name, text in pages.items():
-        files[root / INDEX / name] = text.encode()
-    written = _write_changed(files, root, dry_run)
-    if prune and not dry_run:
-        _remove_wheels(root, gone)
-        _remove_folders(root / INDEX, {known[name].label.index_dir for name in gone}, pages)
-    absent, pruned = ((), gone) if prune else (gone, ())
-    return Result((), wheels, written, tuple(absent), tuple(pruned))
+        plan.files[root / INDEX / name] = text.encode()
+    if prune:
+        plan.removed = [root / WHEELS / f"{name}.metadata" for name in gone]
+        plan.removed += _unused_folders(root, {known[name] for name in gone}, pages)
+    plan.absent, plan.pruned = ((), tuple(gone)) if prune else (tuple(gone), ())
+    return plan
 
 
-def _remove_wheels(root: Path, names: Iterable[str]) -> None:
-    """Removes what lay beside wheels that are gone."""
-    for name in names:
-        (root / WHEELS / f"{name}.metadata").unlink(missing_ok=True)
+def _unused_folders(
+    root: Path, gone: Iterable[wheel_index.WheelEntry], pages: Mapping[str, str]
+) -> list[Path]:
+    """The folders of entries that are gone, with what is above them that has no page any more."""
+    folders = {entry.folder for entry in gone} | {entry.name.folder for entry in gone}
+    return [
+        root / INDEX / folder
+        for folder in sorted(folders, key=len)
+        if folder and f"{folder}/index.html" not in pages
+    ]
 
 
-def _remove_folders(root: Path, folders: Iterable[str], pages: Mapping[str, str]) -> None:
-    """Removes the pages of variants that have no wheel any more."""
-    for folder in folders:
-        if f"{folder}/index.html" not in pages:
-            atomic.remove(root / folder)
-            with contextlib.suppress(OSError):  # other torch minors of the same CUDA
-                (root / folder).parent.rmdir()
+def is_empty(root: Path) -> bool:
+    """Whether nothing in `root` was or can be published."""
+    held = [root / CHANNEL, root / WHEELS]
+    return not wheel_index.has_pages(root) and not any(
+        intake.is_artifact(path.name) or path.name.startswith("repodata.json")
+        for folder in held
+        for path in folder.rglob("*")
+    )
 
 
 def update(
-    root: Path, *, replace: bool = False, prune: bool = False, dry_run: bool = False
+    root: Path,
+    *,
+    project: Project | None = None,
+    replace: bool = False,
+    prune: bool = False,
+    dry_run: bool = False,
 ) -> Result:
     """Both the channel and the wheel index of `root`; see the two functions.
 
     Raises:
-        ArtifactError: there is no such folder.
+        ArtifactError: there is no such folder, or nothing in it to publish.
     """
+    expected = f"a folder with {CHANNEL}/ and {WHEELS}/, such as dist/"
     if not root.is_dir():
+        what = "is a file" if root.exists() else "there is no such folder"
+        raise ArtifactError(what, where=str(root), expected=expected)
+    if is_empty(root):
         raise ArtifactError(
-            "there is no such folder",
+            f"holds no conda package below {CHANNEL}/ and no wheel in {WHEELS}/",
             where=str(root),
-            expected="a folder with channel/ and wheels/, such as dist/",
+            expected=expected,
+            fix=_nearby(root) or "put them there, or add them with --add FILE",
         )
-    if dry_run:
-        return _update(root, replace=replace, prune=prune, dry_run=True)
-    with atomic.lock(root / _LOCK):
-        return _update(root, replace=replace, prune=prune, dry_run=False)
+    with contextlib.nullcontext() if dry_run else atomic.lock(root / _LOCK):
+        return _update(root, project or Project(), replace, prune, dry_run, frozenset())
 
 
-def _update(root: Path, *, replace: bool, prune: bool, dry_run: bool) -> Result:
-    if not dry_run:  # both are checked before either is written
-        _update(root, replace=replace, prune=prune, dry_run=True)
-    channel = update_channel(root / CHANNEL, replace=replace, prune=prune, dry_run=dry_run)
-    written = tuple(f"{CHANNEL}/{name}" for name in channel.written)
-    wheels = update_wheel_index(root, replace=replace, prune=prune, dry_run=dry_run)
+def _nearby(root: Path) -> str:
+    """Where the folder is the channel, or has the artifacts themselves: what to do about it."""
+    if root.name in (CHANNEL, WHEELS) and not is_empty(root.parent):
+        return f"give the folder above, {root.parent}"
+    if any(intake.is_artifact(path.name) for path in root.iterdir()):
+        return "publish them in a folder of their own: --add FILE puts each where it belongs"
+    return ""
+
+
+def _update(
+    root: Path,
+    project: Project,
+    replace: bool,
+    prune: bool,
+    dry_run: bool,
+    read: Collection[str],
+) -> Result:
+    # Both are checked before either is written.
+    plans = (
+        _plan_channel(root / CHANNEL, project, replace, prune, read),
+        _plan_wheels(root, project, replace, prune, read),
+    )
+    channel, wheels = (plan.done(root, dry_run=dry_run) for plan in plans)
     return Result(
         channel.packages,
         wheels.wheels,
-        written + wheels.written,
+        channel.written + wheels.written,
         channel.absent + wheels.absent,
         channel.pruned + wheels.pruned,
     )
@@ -219,6 +329,7 @@ def publish(
     artifacts: Iterable[Path],
     output: Path,
     *,
+    project: Project | None = None,
     replace: bool = False,
     dry_run: bool = False,
     report: Callable[[str], None] = lambda _line: None,
@@ -228,6 +339,7 @@ def publish(
     Args:
         artifacts: conda packages and wheels.
         output: the folder to publish in.
+        project: whose they are; None for anybody's.
         replace: accept other bytes under a name that is there already.
         dry_run: check everything, write nothing.
         report: is told what happens, a line at a time.
@@ -236,18 +348,21 @@ def publish(
         Where the artifacts are now.
 
     Raises:
-        ArtifactError: an artifact that cannot be read.
-        LabelError: an artifact with a name that this project does not produce.
+        ArtifactError: an artifact that cannot be read, or another file in the folder.
+        LabelError: an artifact with a name that the project does not produce.
         ConflictError: one of the names is published with other bytes, or there in another form
             with other files. Nothing has been copied.
     """
     sources = list(artifacts)
+    project = project or Project()
     with contextlib.nullcontext() if dry_run else atomic.lock(output / _LOCK):
-        known = _published_digests(output)
+        known = _published_digests(output, project)
         targets, new = [], []
+        read = _read_already(output, project)
         for path in sources:
-            target, digest = _target(path, output)
+            target, digest = _target(path, output, project, read)
             targets.append(target)
+            read.add(digest)
             existing = file_sha256(target) if target.is_file() else None
             published = known.get(path.name, set())
             if not replace:
@@ -263,13 +378,14 @@ def publish(
             else:
                 report(f"publish {target.name}")
                 new.append((path, target))
-        there = [conda_package.in_folder(output / CHANNEL / subdir) for subdir in SUBDIRS]
+        subdirs = intake.subdirs(output / CHANNEL)
+        there = [intake.packages_in(output / CHANNEL / subdir) for subdir in subdirs]
         _refuse_two_of_a_name([*sources, *itertools.chain(*there)])
         if dry_run:
             return targets
         for path, target in new:
             atomic.copy(path, target)
-        for name in _update(output, replace=replace, prune=False, dry_run=False).written:
+        for name in _update(output, project, replace, False, False, read).written:
             report(f"write {name}")
     return targets
 
@@ -288,36 +404,53 @@ def _refuse_two_of_a_name(paths: Iterable[Path]) -> None:
             check_same_files(conda_package.read(other), conda_package.read(path))
 
 
-def consistent(output: Path) -> bool:
+def consistent(output: Path, project: Project | None = None) -> bool:
     """Whether pages and repodata of `output` are all there and agree with each other."""
     channel = output / CHANNEL
-    return wheel_index.consistent(output) and all(
-        channel_index.consistent(channel, subdir) for subdir in SUBDIRS
+    try:
+        subdirs = intake.subdirs(channel)
+    except ArtifactError:
+        return False
+    return wheel_index.consistent(output, project or Project()) and all(
+        channel_index.consistent(channel, subdir) for subdir in subdirs
     )
 
 
-def _published_digests(output: Path) -> dict[str, set[str]]:
+def _published_digests(output: Path, project: Project) -> dict[str, set[str]]:
     """The sha256 of everything that pages and repodata list, by file name."""
-    digests = wheel_index.published_digests(output)
-    for subdir in SUBDIRS:
+    digests = wheel_index.published_digests(output, project)
+    for subdir in intake.subdirs(output / CHANNEL):
         digests.update(channel_index.published_digests(output / CHANNEL, subdir))
     return digests
 
 
-def _target(path: Path, output: Path) -> tuple[Path, str]:
-    """Where an artifact belongs, and its sha256."""
-    endings = f"{', '.join(CONDA_ENDINGS)} or .whl"
+def _read_already(output: Path, project: Project) -> set[str]:
+    """The sha256 of everything that was read whole when it was published."""
+    found = wheel_index.read_already(output, project)
+    for subdir in intake.subdirs(output / CHANNEL):
+        found |= channel_index.read_already(output / CHANNEL, subdir)
+    return found
+
+
+def _target(path: Path, output: Path, project: Project, read: Collection[str]) -> tuple[Path, str]:
+    """Where an artifact belongs, and its sha256; by then it has been read whole."""
     if not path.is_file():
+        endings = f"{', '.join(CONDA_ENDINGS)} or .whl"
         raise ArtifactError("there is no such file", where=str(path), expected=endings)
     if path.suffix == ".whl":
-        return output / WHEELS / path.name, wheel_index.read_wheel(path)[0].sha256
+        _, wheel = intake.read_wheel(path, project)
+        digest = file_sha256(path)
+        if digest not in read:
+            intake.check_wheel(wheel)
+        return output / WHEELS / path.name, digest
     if not split_conda_file(path.name)[1]:
         raise ArtifactError(
-            "neither a conda package nor a wheel", where=str(path), expected=endings
+            "neither a conda package nor a wheel",
+            where=str(path),
+            expected=f"{', '.join(CONDA_ENDINGS)} or .whl",
         )
-    if path.name.startswith(f"{LIBRARY_NAME}-"):
-        LibraryLabel.parse_conda_file(path.name)
-    else:
-        Label.parse_conda_file(path.name)
-    record = channel_index.read_package(path)
-    return output / CHANNEL / str(record["subdir"]) / path.name, str(record["sha256"])
+    package = intake.read_package(path, project)
+    digest = file_sha256(path)
+    if digest not in read:
+        intake.check_package(package)
+    return output / CHANNEL / str(package.index["subdir"]) / path.name, digest

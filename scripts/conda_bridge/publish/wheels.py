@@ -1,4 +1,4 @@
-"""The wheel index: static pages that pip and uv install from, one folder a variant.
+"""The wheel index: static pages that pip and uv install from, in folders by the project's layout.
 
 PEP 503 pages with digests, PEP 658/714 metadata files, PEP 691 JSON beside them with the sizes and
 versions of PEP 700 (api-version 1.1). No ``upload-time``: a static folder does not know it.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,31 @@ from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
 from ..formats import wheel_reader
-from ..formats.wheel_reader import file_sha256
-from ..label import NAME, Label
+from ..formats.wheel_reader import Wheel, file_sha256
+from ..project import Project
+from ..scheme import Label
+from .html_page import API_VERSION, page
+from .intake import WheelName, read_wheel
 
-__all__ = ["WheelEntry", "consistent", "pages", "published", "published_digests", "read_wheel"]
+__all__ = [
+    "INDEX",
+    "WHEELS",
+    "WheelEntry",
+    "consistent",
+    "entry_of",
+    "has_pages",
+    "pages",
+    "published",
+    "published_digests",
+    "read_already",
+]
 
-API_VERSION = "1.1"
 INDEX = "index"
 WHEELS = "wheels"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ANCHOR = re.compile(r'href="[^"]*/([^"/]+)#sha256=([0-9a-f]{64})"')
-_UP = "../../../../"  # from index/<cuXYZ>/<torchX.Y>/flashinfer/
+_OTHER_LAYOUT = "delete the index folder; it is written anew from the wheels"
 
 
 @dataclass(frozen=True)
@@ -41,33 +54,39 @@ class WheelEntry:
     """One wheel of the index.
 
     Attributes:
-        file: its name.
+        name: what its file name says.
         sha256: of the wheel, in hexadecimal.
         size: of the wheel, in bytes.
         requires_python: as in METADATA; may be empty.
         metadata_sha256: of METADATA, which is served as ``<file>.metadata``.
     """
 
-    file: str
+    name: WheelName
     sha256: str
     size: int
     requires_python: str
     metadata_sha256: str
 
     @property
-    def label(self) -> Label:
-        """What the file name says."""
-        return Label.parse_wheel_file(self.file)
+    def file(self) -> str:
+        """The wheel's file name."""
+        return self.name.file
 
     @property
-    def order(self) -> tuple[Version, int, str]:
-        """Oldest version first, then by build number."""
-        return Version(self.label.wheel_version), self.label.build_number, self.file
+    def folder(self) -> str:
+        """Of its page, relative to the index."""
+        return _joined(self.name.folder, self.name.project)
+
+    @property
+    def order(self) -> tuple[str, tuple[Version, tuple[int, str], str]]:
+        """By project; its oldest version first, then by build number."""
+        return self.name.project, self.name.order
 
     @property
     def url(self) -> str:
         """Relative to its page; ``+`` has to be escaped, some servers read it as a space."""
-        return f"{_UP}{WHEELS}/{quote(self.file, safe='')}"
+        up = "../" * (self.folder.count("/") + 2)
+        return f"{up}{WHEELS}/{quote(self.file, safe='')}"
 
     def as_json(self) -> dict[str, Any]:
         """The entry of a PEP 691 page."""
@@ -97,60 +116,76 @@ class WheelEntry:
         return f"<a {written}>{html.escape(self.file)}</a><br>"
 
 
-def read_wheel(path: Path) -> tuple[WheelEntry, bytes]:
-    """The entry of a wheel and its METADATA.
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
-    Raises:
-        ArtifactError: it cannot be read, or METADATA is not that of the file name.
-        LabelError: its name is not one this project produces.
-    """
-    label = Label.parse_wheel_file(path.name)
-    wheel = wheel_reader.read(path)
-    for field, expected in (("Name", NAME), ("Version", label.wheel_version)):
-        if wheel.metadata.get(field) != expected:
-            raise ArtifactError(
-                f"{field} is {wheel.metadata.get(field)!r}",
-                where=f"{path.name}: {wheel.dist_info}/METADATA",
-                expected=f"{expected!r}, as the file name has it",
-                fix="a wheel must not be renamed; build it again",
-            )
-    metadata = wheel.metadata_bytes
-    entry = WheelEntry(
-        path.name,
-        file_sha256(path),
-        path.stat().st_size,
+
+def entry_of(named: WheelName, wheel: Wheel) -> WheelEntry:
+    """The entry of a wheel, with its digests."""
+    return WheelEntry(
+        named,
+        file_sha256(wheel.path),
+        wheel.path.stat().st_size,
         str(wheel.metadata.get("Requires-Python", "")),
-        wheel_reader.bytes_sha256(metadata),
+        wheel_reader.bytes_sha256(wheel.metadata_bytes),
     )
-    return entry, metadata
 
 
-def published(root: Path) -> dict[str, WheelEntry]:
+def published(root: Path, project: Project) -> dict[str, WheelEntry]:
     """The entries of the pages below `root`/index, by file name.
 
     Where a JSON page was damaged, the HTML page beside it says what was published.
 
     Raises:
-        ArtifactError: a page that this module did not write, and no other form of it.
+        ArtifactError: a page that this module did not write, or wrote for another layout, and no
+            other form of it.
     """
     entries = {}
-    for folder in sorted((root / INDEX).glob(f"*/*/{NAME}")):
-        for entry in _entries(root, folder):
+    for folder in _page_folders(root, project):
+        for entry in _entries(root, folder, project):
             entries[entry.file] = entry
     return entries
 
 
-def _entries(root: Path, folder: Path) -> list[WheelEntry]:
-    """The entries of one variant's two pages."""
+def has_pages(root: Path) -> bool:
+    """Whether anything was ever published in `root`/index."""
+    return any((root / INDEX).rglob("index.*"))
+
+
+def _page_folders(root: Path, project: Project) -> list[Path]:
+    """The folders that list wheels, as deep as the layout says."""
+    levels = project.layout.text.count("/") + 2 if project.layout else 1
+    top = root / INDEX
+    for path in sorted(top.rglob("index.json")):
+        if len(path.relative_to(top).parts) - 1 != levels and _lists_files(path):
+            raise ArtifactError(
+                "lists wheels, and is not where the index has such pages",
+                where=str(path.relative_to(root)),
+                expected=f"{INDEX}/{_joined(project.config.index_layout, '<project>')}/index.json",
+                fix=_OTHER_LAYOUT,
+            )
+    return sorted(path for path in top.glob("/".join("*" * levels)) if path.is_dir())
+
+
+def _lists_files(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "files" in document
+
+
+def _entries(root: Path, folder: Path, project: Project) -> list[WheelEntry]:
+    """The entries of one project's two pages."""
     page = folder / "index.json"
-    variant = folder.parent.relative_to(root / INDEX).as_posix()
+    place = folder.relative_to(root / INDEX).as_posix()
     anchors = _anchors(folder / "index.html")
     if not page.is_file() and not anchors:
         return []
     try:
-        entries = _read_page(page, str(page.relative_to(root)), variant)
+        entries = _read_page(page, str(page.relative_to(root)), place, project)
     except ArtifactError:
-        rebuilt = _rebuilt(root, anchors, variant)
+        rebuilt = _rebuilt(root, anchors, place, project)
         if not rebuilt:
             raise
         return rebuilt
@@ -165,18 +200,20 @@ def _entries(root: Path, folder: Path) -> list[WheelEntry]:
     ]
 
 
-def _rebuilt(root: Path, anchors: Mapping[str, str], variant: str) -> list[WheelEntry]:
+def _rebuilt(
+    root: Path, anchors: Mapping[str, str], place: str, project: Project
+) -> list[WheelEntry]:
     """The entries of `anchors`; none unless every wheel is here with the bytes it came with."""
     entries = []
     for name, sha256 in anchors.items():
         path = root / WHEELS / name
         if not path.is_file() or file_sha256(path) != sha256:
             return []
-        entries.append(read_wheel(path)[0])
-    return entries if all(entry.label.index_dir == variant for entry in entries) else []
+        entries.append(entry_of(*read_wheel(path, project)))
+    return entries if all(entry.folder == place for entry in entries) else []
 
 
-def published_digests(root: Path) -> dict[str, set[str]]:
+def published_digests(root: Path, project: Project) -> dict[str, set[str]]:
     """Under which sha256 each wheel was published, as either form of its page has it.
 
     The two differ where one of them was damaged, or a process was killed between them.
@@ -184,17 +221,24 @@ def published_digests(root: Path) -> dict[str, set[str]]:
     Raises:
         ArtifactError: a page that this module did not write.
     """
-    digests = {name: {entry.sha256} for name, entry in published(root).items()}
-    for page in (root / INDEX).glob(f"*/*/{NAME}/index.html"):
-        for file, sha256 in _anchors(page).items():
+    digests = {name: {entry.sha256} for name, entry in published(root, project).items()}
+    for folder in _page_folders(root, project):
+        for file, sha256 in _anchors(folder / "index.html").items():
             digests.setdefault(file, set()).add(sha256)
     return digests
 
 
-def consistent(root: Path) -> bool:
+def read_already(root: Path, project: Project) -> set[str]:
+    """The sha256 of wheels that this program indexed: it read them whole before it did."""
+    if not consistent(root, project):
+        return set()
+    return {entry.sha256 for entry in published(root, project).values()}
+
+
+def consistent(root: Path, project: Project) -> bool:
     """Whether every page is there as :func:`pages` writes it from the JSON pages."""
     try:
-        wanted = pages(published(root).values())
+        wanted = pages(published(root, project).values(), project)
         return all((root / INDEX / name).read_text() == text for name, text in wanted.items())
     except (OSError, ValueError, ArtifactError, LabelError):
         return False
@@ -208,12 +252,12 @@ def _anchors(page: Path) -> dict[str, str]:
     return {unquote(name): sha256 for name, sha256 in found}
 
 
-def _read_page(page: Path, where: str, variant: str) -> list[WheelEntry]:
+def _read_page(page: Path, where: str, place: str, project: Project) -> list[WheelEntry]:
     try:
         document = json.loads(page.read_bytes())
         entries = [
             WheelEntry(
-                item["filename"],
+                WheelName.of(item["filename"], project),
                 item["hashes"]["sha256"],
                 item["size"],
                 item["requires-python"] or "",
@@ -226,8 +270,7 @@ def _read_page(page: Path, where: str, variant: str) -> list[WheelEntry]:
             digests = (entry.sha256, entry.metadata_sha256)
             if not valid or not all(_SHA256.fullmatch(digest) for digest in digests):
                 raise ValueError(f"the entry of {entry.file}")
-            Label.parse_wheel_file(entry.file)
-            if entry.label.index_dir != variant:
+            if entry.folder != place:
                 raise ValueError(f"lists {entry.file}")
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
@@ -236,37 +279,42 @@ def _read_page(page: Path, where: str, variant: str) -> list[WheelEntry]:
         raise ArtifactError(
             f"is not a page of this index ({type(error).__name__}: {error})",
             where=where,
-            fix="delete the index folder; it is written anew from the wheels",
+            fix=_OTHER_LAYOUT,
         ) from error
     return entries
 
 
-def pages(entries: Iterable[WheelEntry]) -> dict[str, str]:
+def pages(entries: Iterable[WheelEntry], project: Project) -> dict[str, str]:
     """Every page, by its path below the index folder; the same for any order of `entries`."""
-    folders: dict[str, list[WheelEntry]] = {}
+    folders: dict[str, dict[str, list[WheelEntry]]] = {} if project.layout else {"": {}}
     for entry in sorted(entries, key=lambda entry: entry.order):
-        folders.setdefault(entry.label.index_dir, []).append(entry)
+        folders.setdefault(entry.name.folder, {}).setdefault(entry.name.project, []).append(entry)
     written = {}
-    for folder, found in folders.items():
-        written[f"{folder}/index.html"] = _page(
-            "Simple index", [f'<a href="{NAME}/">{NAME}</a><br>'], api=True
+    for folder, projects in folders.items():
+        written[_joined(folder, "index.html")] = page(
+            "Simple index", [f'<a href="{name}/">{name}</a><br>' for name in projects], api=True
         )
-        written[f"{folder}/index.json"] = _json(
-            {"meta": {"api-version": API_VERSION}, "projects": [{"name": NAME}]}
-        )
-        written[f"{folder}/{NAME}/index.html"] = _page(
-            f"Links for {NAME}", [entry.as_html() for entry in found], api=True
-        )
-        versions = list(dict.fromkeys(entry.label.wheel_version for entry in found))
-        written[f"{folder}/{NAME}/index.json"] = _json(
+        written[_joined(folder, "index.json")] = _json(
             {
                 "meta": {"api-version": API_VERSION},
-                "name": NAME,
-                "versions": versions,
-                "files": [entry.as_json() for entry in found],
+                "projects": [{"name": name} for name in projects],
             }
         )
-    written["index.html"] = _overview(folders)
+        for name, found in projects.items():
+            place = _joined(folder, name)
+            written[f"{place}/index.html"] = page(
+                f"Links for {name}", [entry.as_html() for entry in found], api=True
+            )
+            written[f"{place}/index.json"] = _json(
+                {
+                    "meta": {"api-version": API_VERSION},
+                    "name": name,
+                    "versions": list(dict.fromkeys(entry.name.version for entry in found)),
+                    "files": [entry.as_json() for entry in found],
+                }
+            )
+    if project.layout:
+        written["index.html"] = _overview(folders, project)
     return written
 
 
@@ -274,37 +322,17 @@ def _json(document: object) -> str:
     return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
 
 
-def _page(title: str, lines: list[str], *, api: bool) -> str:
-    meta = f'<meta name="pypi:repository-version" content="{API_VERSION}">\n' if api else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"{meta}<title>{html.escape(title)}</title>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n" + "\n".join(lines) + "\n</body>\n</html>\n"
-    )
-
-
-def _overview(folders: Mapping[str, list[WheelEntry]]) -> str:
-    """For people: which address for which CUDA and torch, and what is there."""
-    lines = [
-        "<p>One index for every pair of CUDA and torch. Take the line of the torch you have:</p>",
-        "<pre>python -c 'import torch; print(torch.__version__, torch.version.cuda)'</pre>",
-        "<pre>pip install flashinfer --extra-index-url &lt;this address&gt;/&lt;index&gt;/</pre>",
-        "<table>",
-        "<tr><th>CUDA</th><th>torch</th><th>index</th><th>newest</th></tr>",
+def _overview(folders: Mapping[str, Mapping[str, list[WheelEntry]]], project: Project) -> str:
+    """For people: which folder is for what. The project may have a page of its own."""
+    labels: dict[str, Sequence[Label]] = {
+        folder: [entry.name.label for found in projects.values() for entry in found]
+        for folder, projects in folders.items()
+    }
+    own = project.hooks.index_page(labels, project.scheme)
+    if own is not None:
+        return own
+    lines = ["<p>One index for every folder. Take the one for what you have:</p>"]
+    lines += [
+        f'<a href="{quote(folder)}/">{html.escape(folder)}</a><br>' for folder in sorted(folders)
     ]
-    rows = sorted(folders.items(), key=lambda item: _overview_order(item[1][0].label))
-    for folder, found in rows:
-        variant = found[0].label.variant
-        cuda = "{}.{}".format(*variant.cuda) if variant.cuda else "none (CPU)"
-        torch = "{}.{}".format(*variant.torch)
-        newest = html.escape(found[-1].label.wheel_version)
-        lines.append(
-            f"<tr><td>{cuda}</td><td>{torch}</td>"
-            f'<td><a href="{folder}/{NAME}/">{folder}</a></td><td>{newest}</td></tr>'
-        )
-    lines.append("</table>")
-    return _page(f"{NAME} wheels", lines, api=False)
-
-
-def _overview_order(label: Label) -> tuple[tuple[int, int], tuple[int, int]]:
-    return label.variant.cuda or (0, 0), label.variant.torch
+    return page("Wheels", lines)

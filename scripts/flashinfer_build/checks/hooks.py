@@ -21,6 +21,7 @@ from conda_bridge.verify.artifact import Artifact
 from conda_bridge.verify.findings import ArtifactReport
 
 from . import artifacts, build_info, torch_abi
+from .index_page import index_page
 from .labels import label_of
 
 __all__ = ["HOOKS", "FlashinferHooks"]
@@ -102,6 +103,12 @@ class FlashinferHooks(Hooks):
     def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
         """One build of the binding and the library."""
         artifacts.verify_together(main, folds)
+
+    def index_page(
+        self, folders: Mapping[str, Sequence[scheme.Label]], scheme: scheme.Scheme
+    ) -> str:
+        """Which address for which CUDA and torch."""
+        return index_page(folders, scheme)
 
 
 HOOKS = FlashinferHooks()

@@ -1,0 +1,1 @@
+"""The program ``conda-bridge``: one module a subcommand."""

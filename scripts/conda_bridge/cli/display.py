@@ -1,0 +1,30 @@
+"""What a person sees while a file is read or written."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["Report", "bar"]
+
+# Is told of the bytes that are done, and of all.
+Report = Callable[[int, int], None]
+
+
+@contextlib.contextmanager
+def bar(path: Path, *, quiet: bool) -> Iterator[Report | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    # Only here: it takes a tenth of a second.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(path.name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
