@@ -6,7 +6,8 @@ bridge measure, this module spells. The templates are those of ``[tool.conda-bri
 pyproject.toml, which the bridge, verify and the index read too; what only flashinfer's labels keep
 to is here.
 
-Runs on Python 3.8 and needs ``packaging`` only, before 3.11 ``tomli`` too: setup.py imports it.
+Runs on Python 3.8 and needs ``packaging`` only, before 3.11 also ``tomli`` or pip: setup.py imports
+it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from packaging.version import InvalidVersion, Version
 from conda_bridge import label as generic
 from conda_bridge.errors import ConfigError, LabelError
 from conda_bridge.label import CONDA_ENDINGS, Scheme, conda_spelling, split_conda_file
-from conda_bridge.system.toml import tomllib
 from conda_bridge.template import Template
+
+try:
+    from conda_bridge.system.toml import tomllib
+except ImportError:  # a conda host environment with an older Python: the recipes ask for pip alone
+    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
 
 __all__ = [
     "CONDA_ENDINGS",
