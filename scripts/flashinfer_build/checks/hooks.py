@@ -15,15 +15,14 @@ from conda_bridge.bridge.metadata import specifiers
 from conda_bridge.errors import ArtifactError, LabelMismatch
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
-from conda_bridge.formats.wheel_reader import Wheel
 from conda_bridge.hooks import Hooks
 
-from ..label import Label
 from . import build_info, torch_abi
 from .index_page import index_page
 from .labels import label_of
 
 if TYPE_CHECKING:
+    from conda_bridge.formats.wheel_reader import Wheel
     from conda_bridge.verify.artifact import Artifact
     from conda_bridge.verify.findings import ArtifactReport
 
