@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
@@ -28,7 +28,6 @@ from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
 from ..formats.deflate_zip import PIECE
-from ..formats.elf import SharedObject
 from ..formats.in_order import in_order
 from ..formats.member_names import Names
 from ..formats.tar_stream import TarMember
@@ -42,6 +41,9 @@ from .layout import Place, is_library, wheel_layout
 from .metadata import DistInfo, Needs, compose, entry_points, needs_of, version_of
 from .plan import Part, Target, libraries_of, place_files
 from .survey import Survey, survey
+
+if TYPE_CHECKING:  # it takes its time to import
+    from ..formats.elf import SharedObject
 
 __all__ = ["Bridged", "bridge", "wheel_path"]
 

@@ -7,6 +7,7 @@ to be before it becomes a wheel.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from conda_bridge import scheme
 from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
@@ -14,15 +15,17 @@ from conda_bridge.bridge.metadata import specifiers
 from conda_bridge.errors import ArtifactError, LabelMismatch
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
-from conda_bridge.formats.wheel_reader import Wheel
 from conda_bridge.hooks import Hooks
 from conda_bridge.label import Label
-from conda_bridge.verify.artifact import Artifact
-from conda_bridge.verify.findings import ArtifactReport
 
-from . import artifacts, build_info, torch_abi
+from . import build_info, torch_abi
 from .index_page import index_page
 from .labels import label_of
+
+if TYPE_CHECKING:
+    from conda_bridge.formats.wheel_reader import Wheel
+    from conda_bridge.verify.artifact import Artifact
+    from conda_bridge.verify.findings import ArtifactReport
 
 __all__ = ["HOOKS", "FlashinferHooks"]
 
@@ -98,10 +101,14 @@ class FlashinferHooks(Hooks):
 
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Binaries, exports, RUNPATH, architectures; see :mod:`.artifacts`."""
+        from . import artifacts  # only here: the bridge starts without what it imports
+
         artifacts.verify(artifact, report)
 
     def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
         """One build of the binding and the library."""
+        from . import artifacts
+
         artifacts.verify_together(main, folds)
 
     def index_page(
