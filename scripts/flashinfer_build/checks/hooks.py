@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from conda_bridge.verify.artifact import Artifact
     from conda_bridge.verify.findings import ArtifactReport
 
+    from ..label import Label
+
 __all__ = ["HOOKS", "FlashinferHooks"]
 
 _REBUILD = "build the package again, with python scripts/build.py"
