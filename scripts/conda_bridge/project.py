@@ -12,7 +12,7 @@ from .config import Config
 from .errors import LabelError
 from .hooks import Hooks
 from .hooks import load as load_hooks
-from .scheme import Scheme
+from .label import Scheme
 from .template import Template
 
 __all__ = ["Project"]

@@ -79,6 +79,8 @@ def test_the_mapping_beats_the_configuration_and_that_the_tables():
     assert pip_name("fish", TABLE, {"fish": "fishy"}) == "fishy"
     assert pip_name("pytorch", TABLE, {"pytorch": None}) is None
     assert conda_name("pyfish", TABLE) == "fish"
+    whole = Project(config=Config(dependencies={"fish": "pyfish>=2,<3"}))
+    assert conda_name("pyfish", whole) == "fish"
     assert conda_name("pyfish", TABLE, {"goldfish": "PyFish"}) == "goldfish"
 
 

@@ -153,7 +153,12 @@ def find_conda(
 ) -> Answer:
     """As :func:`conda_name`, with the reason, and whether the name is only assumed."""
     wanted = canonicalize_name(pip)
-    said = {k: v for k, v in project.config.dependencies.items() if isinstance(v, str)}
+    # A whole requirement may stand there, tzdata>=2024.1.
+    said = {
+        key: found[0]
+        for key, value in project.config.dependencies.items()
+        if isinstance(value, str) and (found := _PIP.match(value))
+    }
     for table, why in (
         (mapping or {}, "the mapping file says so"),
         (said, "the configuration says so"),
