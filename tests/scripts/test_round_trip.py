@@ -145,7 +145,7 @@ def _headers(path: Path) -> dict[str, list[str]]:
 
 
 SMALL = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
