@@ -329,7 +329,7 @@ class _Plan:
         if own and canonicalize_name(own) == canonicalize_name(self.wheel.name):
             return config.package or str(canonicalize_name(own))
         try:
-            name = conda_name(self.wheel.name, self.project, mapping, where=self.where)
+            name = conda_name(self.wheel.name, self.project, mapping, own=True, where=self.where)
         except ArtifactError as error:
             raise LabelError(
                 f"conda has something else under the name {self.wheel.name!r}",
