@@ -49,7 +49,8 @@ def test_even_where_the_package_requires_the_project_of_that_name():
 
 
 def test_what_the_package_requires_itself_is_a_name_on_pypi():
-    assert pip_name("libcst", required=["LibCST"]) == "LibCST"
+    assert pip_name("libertem", required=["LiberTEM"]) == "LiberTEM"
+    assert pip_name("libertem") is None
     assert pip_name("some_thing", required=["some-thing"]) == "some-thing"
     assert pip_name("libsome-thing", required=["some-thing"]) is None
 
