@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .bridge.dependencies import MatchSpec
     from .formats.conda_package import CondaPackage
     from .formats.wheel_reader import Wheel
-    from .scheme import Label, Scheme
+    from .label import Label, Scheme
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
 

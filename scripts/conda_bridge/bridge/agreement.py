@@ -13,8 +13,8 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from ..errors import ArtifactError, ConflictError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
+from ..label import Label
 from ..project import Project
-from ..scheme import Label
 from .dependencies import MatchSpec, pip_specifier, translate
 
 __all__ = [

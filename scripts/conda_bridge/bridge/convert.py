@@ -32,8 +32,8 @@ from ..formats.in_order import in_order
 from ..formats.member_names import Names
 from ..formats.tar_stream import TarMember
 from ..formats.wheel import Metadata, Tag, WheelWriter
+from ..label import Label, public_version
 from ..project import Project
-from ..scheme import Label, public_version
 from ..system import atomic
 from . import agreement, folding, layout, manylinux, runpath, tags
 from .dependencies import PROVIDED_BY, may_be_library

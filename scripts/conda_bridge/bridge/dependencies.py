@@ -30,8 +30,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
+from ..label import public_version
 from ..project import Project
-from ..scheme import public_version
 from .names import find_pip
 
 __all__ = [

@@ -21,8 +21,8 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
+from ..label import public_version
 from ..project import Project
-from ..scheme import public_version
 from .agreement import depends_of, is_spdx
 from .conda_constraint import constraint
 from .dependencies import MatchSpec, pip_specifier, translate

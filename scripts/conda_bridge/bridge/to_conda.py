@@ -30,8 +30,8 @@ from ..errors import ArtifactError, ConflictError, LabelError
 from ..formats import conda_writer, wheel_reader
 from ..formats.conda_writer import PackageFile
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
+from ..label import Label, conda_spelling
 from ..project import Project
-from ..scheme import Label, conda_spelling
 from ..system import atomic
 from .conda_binaries import Needs, Object, measure, read_object
 from .conda_layout import PLACEHOLDER, Layout, entry_points, record, with_placeholder

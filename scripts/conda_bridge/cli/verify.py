@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import options
+from .display import working
 
 if TYPE_CHECKING:
     from ..verify.findings import ArtifactReport, Report
@@ -48,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """Does it; returns the exit status."""
     from ..verify.gate import verify
 
-    report = verify(args.artifacts, project=options.project_of(args), arch_list=args.arch)
+    project = options.project_of(args)
+    with working("reading the artifacts ...", quiet=args.json):
+        report = verify(args.artifacts, project=project, arch_list=args.arch)
     print_report(report, as_json=args.json)
     return report.exit_code
 
