@@ -97,5 +97,5 @@ class Project:
                 f"{name!r} is not a package of this project",
                 where=where,
                 expected=" or ".join([config.package, *self.folds]),
-                fix=f"leave out the configuration ({self.source}) with --no-config",
+                fix="conda-bridge takes anybody's package with --no-config",
             )

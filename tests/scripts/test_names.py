@@ -49,7 +49,8 @@ def test_even_where_the_package_requires_the_project_of_that_name():
 
 
 def test_what_the_package_requires_itself_is_a_name_on_pypi():
-    assert pip_name("libcst", required=["LibCST"]) == "LibCST"
+    assert pip_name("libertem", required=["LiberTEM"]) == "LiberTEM"
+    assert pip_name("libertem") is None
     assert pip_name("some_thing", required=["some-thing"]) == "some-thing"
     assert pip_name("libsome-thing", required=["some-thing"]) is None
 
@@ -65,6 +66,11 @@ def test_an_unknown_project_keeps_its_name_and_it_is_said():
     answer = find_conda("Some_Thing")
     assert (answer.name, answer.assumed) == ("some-thing", True)
     assert not find_conda("torch").assumed
+
+
+def test_a_wheel_that_conda_has_in_another_form_keeps_its_own_name():
+    assert conda_name("nvidia-cublas-cu12") == conda_name("nvidia-cublas") == "libcublas"
+    assert conda_name("nvidia-cublas-cu12", own=True) == "nvidia-cublas-cu12"
 
 
 def test_a_name_that_conda_has_for_something_else_is_refused():
