@@ -68,6 +68,11 @@ def test_an_unknown_project_keeps_its_name_and_it_is_said():
     assert not find_conda("torch").assumed
 
 
+def test_a_wheel_that_conda_has_in_another_form_keeps_its_own_name():
+    assert conda_name("nvidia-cublas-cu12") == conda_name("nvidia-cublas") == "libcublas"
+    assert conda_name("nvidia-cublas-cu12", own=True) == "nvidia-cublas-cu12"
+
+
 def test_a_name_that_conda_has_for_something_else_is_refused():
     with pytest.raises(ArtifactError, match="something else under that name"):
         conda_name("pixman")

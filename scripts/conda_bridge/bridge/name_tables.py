@@ -165,27 +165,25 @@ NO_PYTHON_PATTERNS = {
 }
 
 # PyPI name -> conda name where there is no way back: what a wheel brings, conda has under the name
-# of the library in it.
+# of the library in it, in the prefix's lib.
 TO_CONDA = {
-    **{
-        f"nvidia-{pip}-cu{major}": conda
-        for major in (11, 12)
-        for pip, conda in {
-            "cublas": "libcublas",
-            "cuda-cupti": "cuda-cupti",
-            "cuda-nvrtc": "cuda-nvrtc",
-            "cuda-runtime": "cuda-cudart",
-            "cudnn": "cudnn",
-            "cufft": "libcufft",
-            "cufile": "libcufile",
-            "curand": "libcurand",
-            "cusolver": "libcusolver",
-            "cusparse": "libcusparse",
-            "nccl": "nccl",
-            "nvjitlink": "libnvjitlink",
-            "nvtx": "cuda-nvtx",
-        }.items()
-    },
+    f"nvidia-{pip}{suffix}": conda
+    for suffix in ("", "-cu11", "-cu12", "-cu13")
+    for pip, conda in {
+        "cublas": "libcublas",
+        "cuda-cupti": "cuda-cupti",
+        "cuda-nvrtc": "cuda-nvrtc",
+        "cuda-runtime": "cuda-cudart",
+        "cudnn": "cudnn",
+        "cufft": "libcufft",
+        "cufile": "libcufile",
+        "curand": "libcurand",
+        "cusolver": "libcusolver",
+        "cusparse": "libcusparse",
+        "nccl": "nccl",
+        "nvjitlink": "libnvjitlink",
+        "nvtx": "cuda-nvtx",
+    }.items()
 }
 
 # Shared libraries that a wheel may take for granted on a Linux, and that conda has packages of.

@@ -329,7 +329,7 @@ class _Plan:
         if own and canonicalize_name(own) == canonicalize_name(self.wheel.name):
             return config.package or str(canonicalize_name(own))
         try:
-            name = conda_name(self.wheel.name, self.project, mapping, where=self.where)
+            name = conda_name(self.wheel.name, self.project, mapping, own=True, where=self.where)
         except ArtifactError as error:
             raise LabelError(
                 f"conda has something else under the name {self.wheel.name!r}",
@@ -546,6 +546,7 @@ class _Plan:
             self._main.index["noarch"] = "python"
         self._main.about = about
         self.remarks += needs.remarks
+        self.remarks += self._unpinned(needs, depends)
         if needs.unknown:
             self.remarks.append(
                 f"needs {', '.join(needs.unknown)}, which the wheel does not have: a package that "
@@ -553,6 +554,17 @@ class _Plan:
                 + ("it" if len(needs.unknown) == 1 else "them")
                 + " (provided-by in [tool.conda-bridge] says which does)"
             )
+
+    def _unpinned(self, needs: Needs, depends: list[str]) -> Iterator[str]:
+        """Packages whose libraries are linked, of which any newer version is taken."""
+        for conda, pip in self.requirements.names.items():
+            specs = [spec for spec in depends if spec.split()[0] == conda]
+            linked = any(canonicalize_name(name) == pip for name in needs.linked)
+            if linked and not any(re.search(r"<|==|\.\*", spec) for spec in specs):
+                yield (
+                    f"is linked to libraries of {conda}, and requires any {conda}: the wheel does "
+                    "not say which one it was built with"
+                )
 
     def _measure(self, objects: list[Object]) -> Needs:
         wanted = {str(name) for name in self.requirements.names.values()}
