@@ -7,6 +7,7 @@ to be before it becomes a wheel.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from conda_bridge import label as labels
@@ -41,6 +42,10 @@ _METADATA = "*.dist-info/METADATA"
 
 class FlashinferHooks(Hooks):
     """The checks of flashinfer's own packages and wheels."""
+
+    fact_titles: Mapping[str, str] = MappingProxyType(
+        {"cuda": "CUDA", "torch": "torch", "torch_abi": "C++ ABI"}
+    )
 
     def looks_into(self) -> Sequence[str]:
         """What the build wrote down of itself."""
