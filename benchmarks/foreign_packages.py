@@ -117,7 +117,7 @@ TORCH = Case(
     "import torch; torch.ones(2).sum()",
 )
 TORCH_REQUIRES = (
-    *("filelock", "fsspec", "jinja2", "networkx", "sympy", "mpmath", "typing-extensions"),
+    *("filelock", "fsspec", "jinja2", "networkx", "sympy", "mpmath<1.4", "typing-extensions"),
     "setuptools",
 )
 # Records without files: the environment is a venv.
@@ -192,9 +192,12 @@ def of_conda(path: Path) -> dict[str, str]:
     return found
 
 
-def differing(kind: str, one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, list[str]]:
-    """The files that are not the same in both, by kind; nothing where all are."""
-    found = sorted(path for path in {*one, *other} if one.get(path) != other.get(path))
+def differing(
+    kind: str, one: Mapping[str, str], other: Mapping[str, str], known: Sequence[str]
+) -> dict[str, list[str]]:
+    """The files that are not the same in both, by kind, but for those known to differ."""
+    paths = {*one, *other} - set(known)
+    found = sorted(path for path in paths if one.get(path) != other.get(path))
     return {kind: found} if found else {}
 
 
@@ -202,10 +205,13 @@ def there_and_back(wheel: Path, work: Path, level: int) -> tuple[dict[str, objec
     """What was measured of one wheel, and its conda package in ``work/channel``."""
     made = to_conda(wheel, work / "packages", level=level)
     started = time.monotonic()
-    back = bridge(made.path, work / "wheels").path
+    bridged = bridge(made.path, work / "wheels")
+    back = bridged.path
     to_wheel = time.monotonic() - started
     again = to_conda(back, work / "again", level=1)
     package = conda_package.read(made.path)
+    # A library search path that leads nowhere in a wheel is made to lead somewhere.
+    rewritten = [note.split(": ")[0] for note in bridged.notes if ": RUNPATH is " in note]
     return {
         "wheel": wheel.name,
         "package": made.path.name,
@@ -219,9 +225,10 @@ def there_and_back(wheel: Path, work: Path, level: int) -> tuple[dict[str, objec
         "seconds_to_wheel": round(to_wheel, 2),
         "wheel_again": back.name,
         "differ": {
-            **differing("wheel", of_wheel(wheel), of_wheel(back)),
-            **differing("package", of_conda(made.path), of_conda(again.path)),
+            **differing("wheel", of_wheel(wheel), of_wheel(back), rewritten),
+            **differing("package", of_conda(made.path), of_conda(again.path), rewritten),
         },
+        "runpath_rewritten": rewritten,
     }, made
 
 
