@@ -25,6 +25,8 @@ from conda_bridge.formats import conda_package
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.hooks import Hooks
 from conda_bridge.project import Project
+from flashinfer_build.label import Label as OurLabel
+from flashinfer_build.label import Variant
 
 FLASH = "2.8.3+cu12torch2.8cxx11abiTRUE"
 LINUX = "cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64"
@@ -417,6 +419,27 @@ def test_a_damaged_library_is_refused(tmp_path: Path, shared_objects: Mapping[st
     path = wheel(tmp_path, {"a.so": shared_objects["plain"][:4000]}, tag="py3-none-linux_x86_64")
     with pytest.raises(ArtifactError):
         to_conda(path, tmp_path / "out")
+
+
+def test_our_own_wheel_for_another_abi_is_refused_by_what_it_says(
+    tmp_path: Path, root: Path
+) -> None:
+    """PyPI's torch had the old strings up to 2.6; conda-forge's pytorch of that minor has not."""
+    project = Project.load(root / "pyproject.toml")
+    old = toy_artifacts.write_wheel(tmp_path, OurLabel(Variant(None, (2, 4)), "0.1.6"))
+    with pytest.raises(LabelMismatch, match="old C\\+\\+ string ABI") as caught:
+        to_conda(old, tmp_path / "out", project=project)
+    assert caught.value.where.endswith("_build_info.py")
+    new = toy_artifacts.write_wheel(tmp_path, OurLabel(Variant((12, 8), (2, 8)), "0.1.6"))
+    package, done = convert(new, project=project)
+    assert [made.path.name for made in done.packages] == [
+        "flashinfer-0.1.6-cu128_torch28_0.conda",
+        "libflashinfer-0.1.6-cu128_0.conda",
+    ]
+    wanted = {"libflashinfer 0.1.6 cu128_0", "pytorch 2.8.* *cuda*", "__cuda >=12"}
+    assert wanted < set(package.index["depends"])
+    library = conda_package.read(done.packages[1].path)
+    assert set(library.paths) == {"lib/libflashinfer.so", "include/flashinfer/api.h"}
 
 
 # ---------------------------------------------------------------- what a wheel says of itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ class Needs:
     unknown: tuple[str, ...] = ()
 
 
-def read_object(data: bytes, path: str, where: str) -> Object | None:
+def read_object(data: bytes | mmap.mmap, path: str, where: str) -> Object | None:
     """The facts of a file; None for what is no shared object that a loader would load.
 
     A wheel may have other ELF files: objects for a linker, GPU code, libraries for another system.
