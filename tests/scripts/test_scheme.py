@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from conda_bridge import label as ours
 from conda_bridge.config import read
 from conda_bridge.errors import ConfigError, LabelError
+from conda_bridge.label import Label, Scheme, conda_spelling, public_version
 from conda_bridge.project import Project
-from conda_bridge.scheme import Label, Scheme, conda_spelling, public_version
+from flashinfer_build import label as ours
 
 TABLE = {
     "build": "py{python:flat}_{cuda}_torch{torch:flat}_{abi}_{number}",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
-from ..scheme import CONDA_ENDINGS, split_conda_file
+from ..label import CONDA_ENDINGS, split_conda_file
 from .conda_container import INFO, REFETCH, Container, Limits, open_container, parse_object
 from .member_names import check_name
 from .tar_stream import TarMember

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import ArtifactError
 from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
-from ..scheme import CONDA_ENDINGS, split_conda_file
+from ..label import CONDA_ENDINGS, split_conda_file
 
 __all__ = ["Comparison", "Difference", "compare", "compare_all"]
 

@@ -20,8 +20,8 @@ from ..errors import ArtifactError, ConfigError
 from ..formats import wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
+from ..label import Label
 from ..project import Project
-from ..scheme import Label
 from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,
