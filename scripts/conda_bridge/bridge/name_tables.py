@@ -125,7 +125,10 @@ SAME = frozenset(
 
 # Packages that are no Python project. PyPI has something under many of these names all the same.
 NOT_PYTHON = {
-    **dict.fromkeys(("cpython", "python_abi", "pypy"), "the dependency on python says it"),
+    **dict.fromkeys(
+        ("cpython", "python_abi", "pypy", "python-gil", "python-freethreading", "python-abi3"),
+        "the dependency on python says it",
+    ),
     **dict.fromkeys(
         _words(
             "libgcc libgcc-ng libstdcxx libstdcxx-ng libgomp libgfortran libgfortran5"
