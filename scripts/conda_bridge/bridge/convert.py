@@ -502,7 +502,10 @@ def _look(
             lambda path, found=found, part=part: _is_text(path, found[path], part, patterns),  # type: ignore[misc]
             lambda path, found=found: _is_binary(path, found[path], every),  # type: ignore[misc]
             whole=part.package.index.get("noarch") is None
-            and (number == 0 or any(place.kind == "site" for place in found.values())),
+            and (
+                number == 0
+                or any(place.kind == "site" and not place.chosen for place in found.values())
+            ),
             folder=output,
         )
 
