@@ -180,6 +180,7 @@ WRONG: list[tuple[str, str, str, dict[str, Any]]] = [
     ("a library of nobody", "needed", "needs libtoy.so.1", {"files": {MODULE: module(needed=("libtoy.so.1",))}}),
     ("newer than its stable ABI", "abi3", "needs Python 3.10 (PyUnicode_AsUTF8AndSize)", {"files": {MODULE: None, STABLE: module(wants=("PyUnicode_AsUTF8AndSize",))}, "tag": f"cp38-abi3-{LINUX}"}),
     ("newer than its stable ABI, without a suffix", "abi3", "needs Python 3.10", {"files": {MODULE: None, "toy/_core.so": module(wants=("PyUnicode_AsUTF8AndSize",))}, "tag": f"cp38-abi3-{LINUX}"}),
+    ("a function of no stable ABI", "abi3", "_PyObject_LookupAttr is not in the stable ABI", {"files": {MODULE: None, STABLE: module(wants=("_PyObject_LookupAttr",))}, "tag": f"cp38-abi3-{LINUX}"}),
     ("an older system than it needs", "floor", "memcpy@GLIBC_2.14", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-manylinux_2_12_x86_64"}),
     ("an older system than it needs, between two policies", "floor", "GLIBC_2.14, and the tag promises manylinux_2_13", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-manylinux_2_13_x86_64"}),
     ("glibc on musl", "floor", "no symbol of glibc", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-musllinux_1_2_x86_64"}),
