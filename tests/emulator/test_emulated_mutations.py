@@ -444,7 +444,7 @@ CASES: dict[str, Case] = {
         f"{ATTENTION}/kernel.cuh", "first_key < high.begin || ", 1, "", window, "off by",
     ),
     "a softmax that forgets to scale what it has": (
-        f"{ATTENTION}/softmax.cuh", "kept != 1.0f", 1, "kept < 0.0f", rising_scores, "off by",
+        f"{ATTENTION}/softmax.cuh", "moved) != 0", 1, "false) != 0", rising_scores, "off by",
     ),
     "a merge without weights": (
         f"{ATTENTION}/merge.cuh", "weight = exp2_fast(lse - largest)", 1, "weight = 1.0f", split,

@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
 
 #pragma unroll
   for (int m = 0; m < Shape::kRowTiles; ++m) {
-    softmax[m].finish(scale);
+    softmax[m].finish();
     if constexpr (Shape::kKeySplits > 1) {
       merge_warps<Shape>(p, rows, reinterpret_cast<float*>(q + Shape::kStatsOffset),
                          reinterpret_cast<float*>(stages), softmax[m]);

@@ -53,9 +53,9 @@ __device__ __forceinline__ void write_rows(const AttentionParams& p, const Rows&
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int row = warp_row + lane / 4 + 8 * i;
-    factor[i] = softmax.sum[i] > 0.0f ? reciprocal(softmax.sum[i]) : 0.0f;
+    factor[i] = softmax.sum[i].sum > 0.0f ? reciprocal(softmax.sum[i].sum) : 0.0f;
     if (lane % 4 == 0 && row < rows.count) {
-      write_lse(p, rows, row, log_sum(softmax.largest[i], softmax.sum[i]));
+      write_lse(p, rows, row, log_sum(softmax.largest[i], softmax.sum[i].sum));
     }
   }
   if (rows.item.slot >= 0) {
@@ -112,7 +112,7 @@ __device__ __forceinline__ void merge_warps(const AttentionParams& p, const Rows
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       store(stats + warp * 16 + lane / 4 + 8 * i, softmax.largest[i]);
-      store(sums + warp * 16 + lane / 4 + 8 * i, softmax.sum[i]);
+      store(sums + warp * 16 + lane / 4 + 8 * i, softmax.sum[i].sum);
     }
   }
   __syncthreads();  // the stats are there, and nobody reads K and V any more

@@ -116,16 +116,34 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
 }
 
+// A sum over many tiles, with what rounding took from it (Kahan's summation). Without that, a
+// tile's sum is rounded at the size of the whole: for tiles that are alike always in the same
+// direction.
+struct RunningSum {
+  float sum = 0.0f, lost = 0.0f;
+
+  // sum * kept + more
+  __device__ __forceinline__ void update(float kept, float more) {
+    const float mended = fmaf(-lost, kept, more);
+    const float now = fmaf(sum, kept, mended);
+    lost = fmaf(-sum, kept, now) - mended;
+    sum = now;
+  }
+};
+
 // The running softmax of a lane's two rows. `out` are the fragments of the sum of p * v, `sum` is
-// what this lane alone has seen. The largest score so far is -inf as long as no key was seen.
+// what this lane alone has seen. The largest score so far, in base 2, is -inf as long as no key was
+// seen. It is kept as it is subtracted, scaled and rounded: what the earlier tiles are multiplied
+// by is then exactly 1 where the maximum stays. Any other number near 1 would re-weigh them a
+// little with every tile.
 template <int kOutTiles>
 struct Softmax {
   float largest[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0.0f, 0.0f};
+  RunningSum sum[2];
   float out[kOutTiles][4] = {};
 
-  // Makes probabilities of scores, which `scale` turns to base 2, and takes what was summed up
-  // to the new maximum.
+  // Makes probabilities of scores, which `scale` (positive) turns to base 2, and takes what was
+  // summed up to the new maximum.
   template <int kTiles>
   __device__ __forceinline__ void update(float (&scores)[kTiles][4], float scale) {
 #pragma unroll
@@ -135,36 +153,35 @@ struct Softmax {
       for (int tile = 0; tile < kTiles; ++tile) {
         tile_largest = fmaxf(tile_largest, fmaxf(scores[tile][2 * row], scores[tile][2 * row + 1]));
       }
-      const float now = fmaxf(largest[row], quad_max(tile_largest));
-      const float base = now == -INFINITY ? 0.0f : now * scale;
-      const float kept = exp2_fast(fmaf(largest[row], scale, -base));
+      const float now = fmaxf(largest[row], quad_max(tile_largest) * scale);
+      const bool moved = now != largest[row];
+      const float base = now == -INFINITY ? 0.0f : now;
+      const float kept = exp2_fast(largest[row] - base);
       largest[row] = now;
-      sum[row] *= kept;
-      if (__ballot_sync(kAllLanes, kept != 1.0f) != 0) {  // rare after the first tiles
+      if (__ballot_sync(kAllLanes, moved) != 0) {  // rare after the first tiles
 #pragma unroll
         for (int tile = 0; tile < kOutTiles; ++tile) {
           out[tile][2 * row] *= kept;
           out[tile][2 * row + 1] *= kept;
         }
       }
+      float tile_sum = 0.0f;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int i = 2 * row; i < 2 * row + 2; ++i) {
           scores[tile][i] = exp2_fast(fmaf(scores[tile][i], scale, -base));
-          sum[row] += scores[tile][i];
+          tile_sum += scores[tile][i];
         }
       }
+      sum[row].update(kept, tile_sum);
     }
   }
 
-  // The lanes of a row add their sums up; `largest` is in base 2 from here on.
-  __device__ __forceinline__ void finish(float scale) {
+  // The lanes of a row add their sums up.
+  __device__ __forceinline__ void finish() {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      sum[row] = warp_sum(sum[row], 4);
-      largest[row] *= scale;
-    }
+    for (int row = 0; row < 2; ++row) sum[row].sum = warp_sum(sum[row].sum, 4);
   }
 };
 

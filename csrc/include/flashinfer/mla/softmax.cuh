@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "flashinfer/attention/output.cuh"
 #include "flashinfer/attention/softmax.cuh"
 #include "flashinfer/mla/shape.cuh"
 
@@ -21,7 +22,8 @@ template <class Shape>
 struct LatentSoftmax {
   int row;
   KeyRange keys;
-  float largest = -INFINITY, sum = 0.0f;
+  float largest = -INFINITY;
+  RunningSum sum;
 
   __device__ __forceinline__ LatentSoftmax(const MlaParams& p, const Rows& rows)
       : row(static_cast<int>(threadIdx.x) / Shape::kRowLanes),
@@ -54,12 +56,13 @@ struct LatentSoftmax {
     const float base = now == -INFINITY ? 0.0f : now;
     const float kept = exp2_fast(largest - base);
     largest = now;
-    sum *= kept;
+    float tile_sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       x[i] = exp2_fast(x[i] - base);
-      sum += x[i];
+      tile_sum += x[i];
     }
+    sum.update(kept, tile_sum);
     char* const to = scores + probability_place(row, part / 2) + part % 2 * 8;
     const uint2 words = make_uint2(narrow_word<T>(x), narrow_word<T>(x + 2));
     __syncwarp();  // all lanes of the row have read its scores
@@ -69,7 +72,7 @@ struct LatentSoftmax {
 
   // Writes the row's log-sum-exp, and to `factors` what its output is to be multiplied by.
   __device__ __forceinline__ void finish(const MlaParams& p, const Rows& rows, float* factors) {
-    const float total = warp_sum(sum, Shape::kRowLanes);
+    const float total = warp_sum(sum.sum, Shape::kRowLanes);
     if (threadIdx.x % Shape::kRowLanes != 0) return;
     store(factors + row, total > 0.0f ? reciprocal(total) : 0.0f);
     if (row < rows.count) write_lse(p, rows, row, log_sum(largest, total));
