@@ -1,4 +1,4 @@
-// The definition of launch_attention, for the units that instantiate it.
+// The definitions of AttentionKernels, for the units that instantiate it.
 #ifndef FLASHINFER_CUDA_ATTENTION_LAUNCH_CUH_
 #define FLASHINFER_CUDA_ATTENTION_LAUNCH_CUH_
 
@@ -29,9 +29,25 @@ fi_status launch_head_dim(Device& device, const AttentionGrid& grid, bool fp8,
   return launch_shape<AttentionShape<T, kHeadDim, kRows, kGeneral, false>>(device, grid, params);
 }
 
+template <class Shape>
+int load_shape(Device& device) {
+  return device.blocks_per_multiprocessor(attention_kernel<Shape>, Shape::kThreads,
+                                          Shape::kSharedBytes);
+}
+
+template <typename T, int kHeadDim, int kRows, bool kGeneral>
+int load_head_dim(Device& device) {
+  int blocks = load_shape<AttentionShape<T, kHeadDim, kRows, kGeneral, false>>(device);
+  if constexpr (kGeneral) {
+    blocks = std::min(blocks, load_shape<AttentionShape<T, kHeadDim, kRows, true, true>>(device));
+  }
+  return blocks;
+}
+
 template <typename T, int kRows, bool kGeneral>
-fi_status launch_attention(Device& device, const AttentionGrid& grid, int64_t head_dim, bool fp8,
-                           const GeneralAttentionParams& params) {
+fi_status AttentionKernels<T, kRows, kGeneral>::launch(Device& device, const AttentionGrid& grid,
+                                                       int64_t head_dim, bool fp8,
+                                                       const GeneralAttentionParams& params) {
   switch (head_dim) {
     case 64:
       return launch_head_dim<T, 64, kRows, kGeneral>(device, grid, fp8, params);
@@ -45,6 +61,15 @@ fi_status launch_attention(Device& device, const AttentionGrid& grid, int64_t he
       return fail(FI_UNSUPPORTED, "attention: no kernel for head_dim %lld and %d rows",
                   static_cast<long long>(head_dim), kRows);
   }
+}
+
+template <typename T, int kRows, bool kGeneral>
+int AttentionKernels<T, kRows, kGeneral>::load(Device& device, int64_t head_dim) {
+  if (head_dim == 64) return load_head_dim<T, 64, kRows, kGeneral>(device);
+  if constexpr (kRows <= 64) {
+    if (head_dim == 256) return load_head_dim<T, 256, kRows, kGeneral>(device);
+  }
+  return load_head_dim<T, 128, kRows, kGeneral>(device);
 }
 
 }  // namespace cuda

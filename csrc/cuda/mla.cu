@@ -13,15 +13,6 @@ namespace {
 
 constexpr int kFewHeads = 16, kManyHeads = 32;  // the rows of a block, and of a plan's tile
 
-// How many blocks a multiprocessor holds, by shared memory and by registers.
-template <int kRows, int kRegisters>
-int64_t resident_blocks(int64_t shared_memory) {
-  using Shape = MlaShape<__half, kRows>;
-  constexpr int kReserved = 1024;  // bytes that the system takes for each block
-  return std::max<int64_t>(1, std::min<int64_t>(shared_memory / (Shape::kSharedBytes + kReserved),
-                                                65536 / (Shape::kThreads * kRegisters)));
-}
-
 fi_status check_tile_rows(const char* op, int64_t tile_rows) {
   if (tile_rows == kFewHeads || tile_rows == kManyHeads) return FI_OK;
   return fail(FI_INVALID_ARGUMENT, "%s: tile_rows must be 16 or 32 for head_dim 512, got %lld", op,
@@ -125,6 +116,21 @@ fi_status launch_shape(Device& device, const fi_mla_decode_args& args, const Mla
                        Shape::kSharedBytes, params);
 }
 
+template <class Shape>
+int load_shape(Device& device) {
+  return device.blocks_per_multiprocessor(mla_decode_kernel<Shape>, Shape::kThreads,
+                                          Shape::kSharedBytes);
+}
+
+// Loads the kernels that a plan with so many rows leads to, as that of attention does, and returns
+// how many blocks a multiprocessor has at once.
+template <typename T>
+int load(Device& device, int64_t rows) {
+  load_merge<T>(device);
+  return rows == kFewHeads ? load_shape<MlaShape<T, kFewHeads>>(device)
+                           : load_shape<MlaShape<T, kManyHeads>>(device);
+}
+
 template <typename T>
 fi_status run(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
   const fi_status status = args.tile_rows == kFewHeads
@@ -155,9 +161,8 @@ fi_status mla_plan(const fi_exec& exec, const fi_attention_plan_args& args) {
   shape.kv_granularity = MlaShape<__half, kFewHeads>::kKeys;
   shape.min_chunk = 128;  // 147 KB of the cache
   Device device(exec);
-  const int64_t shared = device.shared_memory();
-  const int64_t blocks = shape.tile_rows == kFewHeads ? resident_blocks<kFewHeads, 255>(shared)
-                                                      : resident_blocks<kManyHeads, 255>(shared);
+  const int64_t blocks =
+      std::min(load<__half>(device, shape.tile_rows), load<__nv_bfloat16>(device, shape.tile_rows));
   if (const fi_status status = device.status(kOp)) return status;
   shape.parallel_items = device.multiprocessors() * blocks;
   return plan_attention(args, shape);

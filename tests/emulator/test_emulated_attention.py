@@ -249,6 +249,19 @@ def test_a_plan_is_made_for_the_device_of_exec(gpu: Emulator) -> None:
     assert gpu.library.fi_emulator_current_device() == 0
 
 
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("rows", [16, 64, 128])
+def test_a_plan_loads_all_that_it_can_lead_to(gpu: Emulator, rows: int, head_dim: int) -> None:
+    """The first call may be captured: dtype and options, which a plan does not know, load none."""
+    before = gpu.library.fi_emulator_loads_by_launches()
+    shape = {"head_dim": head_dim, "tile_rows": rows, "max_slots": 8, "device": 1}
+    for dtype, kv_dtype, cap in itertools.product((HALF, BFLOAT), (None, FP8[0]), (0.0, 5.0)):
+        case = Case([(1, 600)], dtype=dtype, kv_dtype=kv_dtype, cap=cap, **shape)
+        assert case.plan(gpu)[1].num_merges == 1
+        case.run(gpu)
+    assert gpu.library.fi_emulator_loads_by_launches() == before
+
+
 # ---------------------------------------------------------------- refusals
 
 
