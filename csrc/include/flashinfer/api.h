@@ -298,6 +298,18 @@ typedef struct fi_attention_args {
 } fi_attention_args;
 FI_API fi_status fi_attention(const fi_exec* exec, const fi_attention_args* args);
 
+// ---------------------------------------------------------------- upload_words
+// out[i] = words[i], i < count. `words` is on the host, whatever the device, and is not read any
+// more when the call returns. On CUDA they travel as arguments of kernels: the host does not wait,
+// no pinned memory has to live on, and a graph replays them. For a plan of one request, of which
+// every length needs another.
+typedef struct fi_upload_words_args {
+  int64_t count;
+  const int32_t* words;
+  int32_t* out;
+} fi_upload_words_args;
+FI_API fi_status fi_upload_words(const fi_exec* exec, const fi_upload_words_args* args);
+
 // ---------------------------------------------------------------- mla
 // Decode of multi-head latent attention (DeepSeek-V2) over a paged cache whose one row a key, ckv
 // and kpe, serves all heads as key and as value:
