@@ -4,6 +4,7 @@
 #include "attention_kernels.h"
 #include "attention_plan.h"
 #include "flashinfer/attention/merge.cuh"
+#include "flashinfer/attention/tile_sizes.cuh"
 #include "flashinfer/mla/params.cuh"
 #include "launcher.h"
 #include "rope_frequencies.h"
@@ -14,7 +15,11 @@ namespace {
 
 constexpr int kShortRows = 16, kRows = 64, kLongRows = 128;
 
-bool is_head_dim(int64_t head_dim) { return head_dim == 64 || head_dim == 128 || head_dim == 256; }
+bool is_head_dim(int64_t head_dim) {
+  return head_dim <= INT_MAX && has_tile(static_cast<int>(head_dim), kRows);
+}
+
+bool has_long_rows(int64_t head_dim) { return has_tile(static_cast<int>(head_dim), kLongRows); }
 
 bool is_tile_rows(int64_t rows) { return rows == kShortRows || rows == kRows || rows == kLongRows; }
 
@@ -139,8 +144,8 @@ GeneralAttentionParams make_params(const fi_attention_args& args) {
   return p;
 }
 
-// The lean build knows none of the options, and its softmax needs the largest score before scaling
-// to be the largest after it.
+// The lean instantiation knows none of the options, and its softmax needs the largest score before
+// scaling to be the largest after it.
 bool is_lean(const fi_attention_args& args) {
   return args.kv_dtype == args.q_dtype && args.mask_mode != FI_MASK_CUSTOM &&
          !(args.logits_soft_cap > 0.0f) && args.pos_encoding == FI_POS_NONE && args.sm_scale > 0.0f;
@@ -159,7 +164,7 @@ fi_status run(Device& device, const fi_attention_args& args, const GeneralAttent
   if (!is_lean(args)) {
     return AttentionKernels<T, kRows, true>::launch(device, grid(kRows), args.head_dim, fp8, p);
   }
-  if (args.tile_rows == kLongRows && args.head_dim <= 128) {
+  if (args.tile_rows == kLongRows && has_long_rows(args.head_dim)) {
     return AttentionKernels<T, kLongRows, false>::launch(device, grid(kLongRows), args.head_dim,
                                                          fp8, p);
   }
@@ -174,7 +179,7 @@ int load(Device& device, int64_t rows, int64_t head_dim) {
   load_merge<T>(device);
   if (rows == kShortRows) return AttentionKernels<T, kShortRows, true>::load(device, head_dim);
   AttentionKernels<T, kRows, true>::load(device, head_dim);
-  return rows == kLongRows && head_dim <= 128
+  return rows == kLongRows && has_long_rows(head_dim)
              ? AttentionKernels<T, kLongRows, false>::load(device, head_dim)
              : AttentionKernels<T, kRows, false>::load(device, head_dim);
 }
@@ -211,12 +216,12 @@ fi_status attention_plan(const fi_exec& exec, const fi_attention_plan_args& args
   shape.tile_rows = args.tile_rows;
   if (args.tile_rows == 0) {
     const int64_t rows = average_rows(args);
-    shape.tile_rows = rows <= kShortRows                     ? kShortRows
-                      : rows <= kRows || args.head_dim > 128 ? kRows
-                                                             : kLongRows;
+    shape.tile_rows = rows <= kShortRows                               ? kShortRows
+                      : rows <= kRows || !has_long_rows(args.head_dim) ? kRows
+                                                                       : kLongRows;
   }
   if (const fi_status status = check_tile_rows("attention_plan", shape.tile_rows)) return status;
-  shape.kv_granularity = args.head_dim <= 128 ? 64 : 32;
+  shape.kv_granularity = tile_sizes(static_cast<int>(args.head_dim), kShortRows).keys;
   shape.min_chunk = 256;
   Device device(exec);
   const int64_t blocks = std::min(load<__half>(device, shape.tile_rows, args.head_dim),

@@ -46,7 +46,7 @@ struct AttentionGrid {
   int64_t parts;  // blocks that share a tile of the plan
 };
 
-// The kernels with kRows rows a block. The lean build (kGeneral false) looks only at the
+// The kernels with kRows rows a block. The lean instantiation (kGeneral false) looks only at the
 // AttentionParams of params and has no fp8.
 template <typename T, int kRows, bool kGeneral>
 struct AttentionKernels {

@@ -109,17 +109,17 @@ MlaParams make_params(const fi_mla_decode_args& args) {
   return p;
 }
 
-template <class Shape>
-fi_status launch_shape(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
-  return device.launch("mla_decode", mla_decode_kernel<Shape>,
-                       dim3(static_cast<unsigned>(args.item_capacity)), dim3(Shape::kThreads),
-                       Shape::kSharedBytes, params);
+template <class Traits>
+fi_status launch_kernel(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
+  return device.launch("mla_decode", mla_decode_kernel<Traits>,
+                       dim3(static_cast<unsigned>(args.item_capacity)), dim3(Traits::kThreads),
+                       Traits::kSharedBytes, params);
 }
 
-template <class Shape>
-int load_shape(Device& device) {
-  return device.blocks_per_multiprocessor(mla_decode_kernel<Shape>, Shape::kThreads,
-                                          Shape::kSharedBytes);
+template <class Traits>
+int load_kernel(Device& device) {
+  return device.blocks_per_multiprocessor(mla_decode_kernel<Traits>, Traits::kThreads,
+                                          Traits::kSharedBytes);
 }
 
 // Loads the kernels that a plan with so many rows leads to, as that of attention does, and returns
@@ -127,15 +127,15 @@ int load_shape(Device& device) {
 template <typename T>
 int load(Device& device, int64_t rows) {
   load_merge<T>(device);
-  return rows == kFewHeads ? load_shape<MlaShape<T, kFewHeads>>(device)
-                           : load_shape<MlaShape<T, kManyHeads>>(device);
+  return rows == kFewHeads ? load_kernel<MlaTraits<T, kFewHeads>>(device)
+                           : load_kernel<MlaTraits<T, kManyHeads>>(device);
 }
 
 template <typename T>
 fi_status run(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
   const fi_status status = args.tile_rows == kFewHeads
-                               ? launch_shape<MlaShape<T, kFewHeads>>(device, args, params)
-                               : launch_shape<MlaShape<T, kManyHeads>>(device, args, params);
+                               ? launch_kernel<MlaTraits<T, kFewHeads>>(device, args, params)
+                               : launch_kernel<MlaTraits<T, kManyHeads>>(device, args, params);
   if (status != FI_OK || args.merge_capacity == 0) return status;
   return launch_merge<T>(device, "mla_decode", params, kCkvDim, args.item_capacity,
                          args.merge_capacity);
@@ -158,7 +158,7 @@ fi_status mla_plan(const fi_exec& exec, const fi_attention_plan_args& args) {
     shape.tile_rows = average_rows(args) <= kFewHeads ? kFewHeads : kManyHeads;
   }
   if (const fi_status status = check_tile_rows(kOp, shape.tile_rows)) return status;
-  shape.kv_granularity = MlaShape<__half, kFewHeads>::kKeys;
+  shape.kv_granularity = MlaTraits<__half, kFewHeads>::kKeys;
   shape.min_chunk = 128;  // 147 KB of the cache
   Device device(exec);
   const int64_t blocks =

@@ -39,7 +39,7 @@ KERNELS = [
 
 @cases(*KERNELS)
 def test_lean_kernels(gpu: Emulator, values: dict[str, Any]) -> None:
-    """With 16 rows there is only the general build; it too runs without options here."""
+    """With 16 rows there is only the general instantiation; it too runs without options here."""
     rows = values["tile_rows"]
     lengths = [(9, 100), (1, 65)] if rows == 16 else [(rows // 2 + 5, 100), (3, 33)]
     check(gpu, Case(lengths, heads=(4, 2), mask="causal", **values))
@@ -65,7 +65,7 @@ def test_fp8(gpu: Emulator, values: dict[str, Any]) -> None:
     )
 )  # fmt: skip
 def test_general_kernels(gpu: Emulator, values: dict[str, Any]) -> None:
-    """All that the general build does at once."""
+    """All that the general instantiation does at once."""
     more = {"cap": 5.0, "position": "rope", "mask": "custom", "window": 40, "v_scale": 0.5}
     check(gpu, Case([(9, 70), (2, 65)], heads=(4, 2), page_size=16, **more, **values))
 

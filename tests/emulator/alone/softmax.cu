@@ -10,7 +10,7 @@ namespace flashinfer {
 namespace {
 
 constexpr int kRows = 16, kTileKeys = 64;
-using Latent = MlaShape<__half, kRows>;
+using Latent = MlaTraits<__half, kRows>;
 
 // scores [16, keys]. `share` gets what the first half of the keys has of each row's probabilities,
 // summed up as the output is.
@@ -39,8 +39,8 @@ __global__ void running_softmax(const float* scores, int keys, float scale, floa
     const int row = lane / 4 + 8 * i;
     const float sum = warp_sum(softmax.out[0][2 * i] + softmax.out[0][2 * i + 1], 4);
     if (lane % 4 != 0) continue;
-    lse[row] = log_sum(softmax.largest[i], softmax.sum[i].sum);
-    share[row] = sum / softmax.sum[i].sum;
+    lse[row] = log_sum(softmax.row_max[i], softmax.row_sum[i].sum);
+    share[row] = sum / softmax.row_sum[i].sum;
   }
 }
 

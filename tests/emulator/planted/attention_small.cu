@@ -9,8 +9,8 @@ template <>
 fi_status AttentionKernels<__half, 16, true>::launch(Device& device, const AttentionGrid& grid,
                                                      int64_t, bool fp8,
                                                      const GeneralAttentionParams& params) {
-  return fp8 ? launch_shape<AttentionShape<__half, 64, 16, true, true>>(device, grid, params)
-             : launch_shape<AttentionShape<__half, 64, 16, true, false>>(device, grid, params);
+  return fp8 ? launch_kernel<AttentionTraits<__half, 64, 16, true, true>>(device, grid, params)
+             : launch_kernel<AttentionTraits<__half, 64, 16, true, false>>(device, grid, params);
 }
 template <>
 int AttentionKernels<__half, 16, true>::load(Device& device, int64_t) {
@@ -21,7 +21,7 @@ template <>
 fi_status AttentionKernels<__half, 128, false>::launch(Device& device, const AttentionGrid& grid,
                                                        int64_t, bool,
                                                        const GeneralAttentionParams& params) {
-  return launch_shape<AttentionShape<__half, 64, 128, false, false>>(device, grid, params);
+  return launch_kernel<AttentionTraits<__half, 64, 128, false, false>>(device, grid, params);
 }
 template <>
 int AttentionKernels<__half, 128, false>::load(Device& device, int64_t) {

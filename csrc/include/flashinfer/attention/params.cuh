@@ -39,7 +39,7 @@ struct AttentionParams {
 
 constexpr int kMaxRopePairs = 128;
 
-// The options that only the general build knows.
+// The options that only the general instantiation knows.
 struct GeneralAttentionParams : AttentionParams {
   const uint8_t* mask;  // or NULL
   const int32_t* mask_indptr;
