@@ -47,7 +47,7 @@ struct AttentionGrid {
 };
 
 // The kernels with kRows rows a block. The lean instantiation (kGeneral false) looks only at the
-// AttentionParams of params and has no fp8.
+// KvAttentionParams of params and has no fp8.
 template <typename T, int kRows, bool kGeneral>
 struct AttentionKernels {
   static fi_status launch(Device& device, const AttentionGrid& grid, int64_t head_dim, bool fp8,

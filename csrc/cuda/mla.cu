@@ -81,8 +81,8 @@ MlaParams make_params(const fi_mla_decode_args& args) {
   p.q_pe = args.q_pe;
   p.q_pe_stride_n = args.q_pe_stride_n;
   p.q_pe_stride_h = args.q_pe_stride_h;
-  p.k = kv_tensor(args.ckv, 2, args.ckv_stride_page, args.ckv_stride_n, 0);
-  p.v = kv_tensor(args.kpe, 2, args.kpe_stride_page, args.kpe_stride_n, 0);
+  p.ckv = kv_tensor(args.ckv, 2, args.ckv_stride_page, args.ckv_stride_n, 0);
+  p.kpe = kv_tensor(args.kpe, 2, args.kpe_stride_page, args.kpe_stride_n, 0);
   p.kv_indices = args.kv_indices;
   p.page_size = static_cast<int>(args.page_size);
   p.out = args.out;

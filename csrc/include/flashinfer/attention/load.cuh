@@ -33,7 +33,7 @@ __device__ __forceinline__ void load_q(const AttentionParams& p, const Rows& row
 template <class Traits>
 class KvLoader {
  public:
-  __device__ __forceinline__ KvLoader(const AttentionParams& p, const fi_attention_item& item,
+  __device__ __forceinline__ KvLoader(const KvAttentionParams& p, const fi_attention_item& item,
                                       int kv_head, int key_end)
       : p_(p),
         base_(item.kv_base),
@@ -96,7 +96,7 @@ class KvLoader {
         static_cast<intptr_t>(__shfl_sync(kAllLanes, address, lane)));
   }
 
-  const AttentionParams& p_;
+  const KvAttentionParams& p_;
   const char* k_row_;
   const char* v_row_;
   int base_, kv_head_, key_end_, warp_row_;

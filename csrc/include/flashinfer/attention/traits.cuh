@@ -16,7 +16,7 @@ template <typename T_, int kHeadDim_, int kRows_, bool kGeneral_, bool kFp8_>
 struct AttentionTraits {
   static_assert(kGeneral_ || !kFp8_, "only the general instantiation reads fp8");
   using T = T_;
-  using Params = std::conditional_t<kGeneral_, GeneralAttentionParams, AttentionParams>;
+  using Params = std::conditional_t<kGeneral_, GeneralAttentionParams, KvAttentionParams>;
   static constexpr int kHeadDim = kHeadDim_, kRows = kRows_;
   static constexpr bool kGeneral = kGeneral_, kFp8 = kFp8_;
 

@@ -47,14 +47,14 @@ class LatentLoader {
   // Finds the rows of the tile that load() brings next.
   __device__ __forceinline__ void locate(int first_key) {
     const int key = first_key + warp_row_ + static_cast<int>(threadIdx.x) % kWarpRows;
-    ckv_row_ = p_.k.data;
-    kpe_row_ = p_.v.data;
+    ckv_row_ = p_.ckv.data;
+    kpe_row_ = p_.kpe.data;
     if (key >= key_end_) return;
     const int page_in_request = key / p_.page_size;
     const int64_t slot = key - page_in_request * p_.page_size;
     const int64_t page = load_readonly(p_.kv_indices + base_ + page_in_request);
-    ckv_row_ += page * p_.k.page_stride + slot * p_.k.row_stride;
-    kpe_row_ += page * p_.v.page_stride + slot * p_.v.row_stride;
+    ckv_row_ += page * p_.ckv.page_stride + slot * p_.ckv.row_stride;
+    kpe_row_ += page * p_.kpe.page_stride + slot * p_.kpe.row_stride;
   }
 
   // Rows from the end of the keys on become zeros: a probability of 0 must not meet a NaN.
