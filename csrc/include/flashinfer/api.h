@@ -252,8 +252,9 @@ typedef struct fi_attention_plan_result {
   int64_t split_target;  // with max_slots given, num_items <= max(number of tiles, split_target)
 } fi_attention_plan_result;
 
-// Plans on the host; every pointer is a host pointer. exec->device tells for which device (its
-// multiprocessors are asked for; -1 is the CPU).
+// Plans on the host; every pointer is a host pointer. exec->device tells for which device (-1 is
+// the CPU): it is asked what it has room for, and loads the kernels that the plan can lead to, so
+// that a later call may be captured.
 typedef struct fi_attention_plan_args {
   int64_t batch_size, num_qo_heads, num_kv_heads, head_dim;
   const int32_t* qo_indptr;  // [batch_size + 1] tokens
