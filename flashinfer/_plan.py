@@ -184,6 +184,13 @@ def upload(parts: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
     return [there[end - size : end] for size, end in zip(sizes, ends)]
 
 
+def to_device(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``value`` on the device; from the host, by a copy that the host does not wait for."""
+    if device.type == "cpu" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
 def write(target: torch.Tensor, source: torch.Tensor) -> None:
     """Copies ``source``, of the host or a device, to the beginning of ``target`` without waiting.
 

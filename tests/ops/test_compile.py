@@ -79,6 +79,7 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
         *(i("cpu", 0, 2), i("cpu", 0), i("cpu", 3), 4, 2, 64, -1, 0, 0, 1, 0),
         *(torch.zeros(13, dtype=torch.int32), torch.zeros(5, dtype=torch.int64)),
     ),
+    "upload_words": lambda d: (i("cpu", 3, 1, 4), i(d, 0, 0, 0)),
     "attention": lambda d: (
         *(f(d, 2, 4, 64), f(d, 4, 2, 2, 64), f(d, 4, 2, 2, 64), i(d, 3, 1)),
         *(f(d, 2, 4, 64), f(d, 2, 4).float(), plan_words(d), torch.empty(0, device=d)),
