@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 import torch
 
-from flashinfer import _attention, _single
+from flashinfer import _api, _attention, _forms, _single
 from flashinfer._attention import KVCache
 from flashinfer._ops import merge_state_inplace
 from flashinfer.decode import BatchDecodeWithPagedKVCacheWrapper
@@ -101,6 +101,7 @@ class MultiLevelCascadeAttentionWrapper:
         for wrapper, buffer in zip(self._batch_prefill_wrappers, int_workspace_buffers):
             wrapper.reset_workspace_buffer(float_workspace_buffer, buffer)
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def plan(
         self,
         qo_indptr_arr: list[torch.Tensor],
@@ -120,6 +121,7 @@ class MultiLevelCascadeAttentionWrapper:
         rope_scale: float | None = None,
         rope_theta: float | None = None,
         q_data_type: str | torch.dtype | None = "float16",
+        kv_data_type: str | torch.dtype | None = None,
     ) -> None:
         """Plans every level; ``begin_forward`` is the same.
 
@@ -157,6 +159,7 @@ class MultiLevelCascadeAttentionWrapper:
                 rope_scale=rope_scale,
                 rope_theta=rope_theta,
                 q_data_type=q_data_type,
+                kv_data_type=kv_data_type,
             )
 
     begin_forward = plan
@@ -302,13 +305,14 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
             page_size,
         )
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def forward(
         self,
         q: torch.Tensor,
         k_shared: torch.Tensor,
         v_shared: torch.Tensor,
         unique_kv_cache: KVCache,
-        causal: bool = False,
+        causal: bool | None = None,
         allow_fp16_qk_reduction: bool = False,
         sm_scale: float | None = None,
         rope_scale: float | None = None,
@@ -322,7 +326,9 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
                 ``[num_kv_heads, shared_len, head_dim]`` (HND).
             v_shared: like ``k_shared``.
             unique_kv_cache: as for :meth:`flashinfer.BatchPrefillWithPagedKVCacheWrapper.run`.
-            causal: of the unique keys. (True by default in FlashInfer 0.1.6.)
+            causal: of the unique keys. False by default in FlashInfer 0.2.0, and True in 0.1.6. A
+                call without it warns and has the meaning of 0.2.0, or of the release that
+                ``FLASHINFER_API`` names.
             allow_fp16_qk_reduction: ignored.
             sm_scale: see :mod:`flashinfer.decode`.
             rope_scale: without effect, there is no rotation.
@@ -336,6 +342,7 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
             TypeError: a dtype is wrong, or an argument is not a tensor.
             RuntimeError: there was no ``begin_forward``.
         """
+        causal = _api.causal(f"{type(self).__name__}.forward", causal)
         unique = self._unique.forward_return_lse(
             q, unique_kv_cache, causal=causal, sm_scale=sm_scale
         )

@@ -51,6 +51,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
         paged_kv_indices_buffer: for graphs: int32, room for all pages that a plan may have.
         paged_kv_last_page_len_buffer: for graphs: int32 ``[batch_size]``.
+        use_tensor_cores: ignored.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: torch.Tensor | None = None,
         paged_kv_indices_buffer: torch.Tensor | None = None,
         paged_kv_last_page_len_buffer: torch.Tensor | None = None,
+        *,
+        use_tensor_cores: bool = False,
     ) -> None:
         super().__init__(float_workspace_buffer, use_cuda_graph=use_cuda_graph)
         self._prepare(
@@ -120,8 +123,8 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
                 have been turned already. Not in FlashInfer, which always turns them.
 
         Raises:
-            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
-                small.
+            ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
+                too small.
             TypeError: a dtype is wrong, or an argument is not a tensor.
         """
         for name, dtype in (("data_type", data_type), ("q_data_type", q_data_type)):
@@ -131,7 +134,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
                 "sm_scale is None, expected 1 / sqrt(qk_nope_head_dim + qk_rope_head_dim)"
             )
         if pos_encoding_mode not in ("ROPE_LLAMA", "NONE"):
-            raise ValueError(
+            raise _checks.UnknownName(
                 f"pos_encoding_mode is {pos_encoding_mode!r}, expected 'ROPE_LLAMA' or 'NONE'"
             )
         chosen = _attention.options(
@@ -161,6 +164,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         return_lse: Literal[False] = ...,
         *,
         out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
@@ -176,6 +180,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         *,
         return_lse: Literal[True],
         out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
         lse: torch.Tensor | None = ...,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
@@ -192,6 +197,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         return_lse: bool = ...,
         *,
         out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
         lse: torch.Tensor | None = ...,
     ) -> Attended: ...
 
@@ -208,6 +214,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         *,
         out: torch.Tensor | None = None,
         lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> Attended:
         """Attention of the batch that was planned for.
 
@@ -225,6 +232,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             return_lse: return ``(out, lse)``.
             out: where to write the output; allocated where None.
             lse: where to write the log-sum-exps, only with ``return_lse``; allocated where None.
+            enable_pdl: ignored.
 
         Returns:
             ``[batch_size, num_qo_heads, head_dim_ckv]``, like ``q_nope``; with ``return_lse`` also
@@ -252,6 +260,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         *,
         out: torch.Tensor | None = None,
         lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`run` with ``return_lse``."""
         chosen = _attention.scaled(self._options, q_scale, k_scale)
@@ -339,16 +348,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         if _attention.DEBUG and not torch.compiler.is_compiling():
             assert self._kv_indices is not None
             _attention.check_pages(self._kv_indices, self._used_indices, ckv.shape[0])
-        new_lse = return_lse and lse is None
-        if out is None:
-            out = torch.empty(q_nope.shape, dtype=q_nope.dtype, device=q_nope.device)
-        else:
-            _checks.shape("out", out, tuple(q_nope.shape), "the shape of q_nope")
-            _checks.like("out", out, "q_nope", q_nope)
-        if new_lse:
-            lse = torch.empty(q_nope.shape[:2], dtype=torch.float32, device=q_nope.device)
-        elif lse is not None:
-            _check_lse(lse, q_nope, return_lse)
+        out, lse = _attention.allocate(q_nope, return_lse, out, lse, "q_nope")
         tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
         options = chosen.after_causal(v_scale)
         planned = (out, lse, plan.words, plan.workspace)
@@ -418,12 +418,3 @@ def _run_planned(
 
 
 _ops.implement("planned_mla", _run_planned)
-
-
-def _check_lse(lse: torch.Tensor, q_nope: torch.Tensor, return_lse: bool) -> None:
-    if not return_lse:
-        raise ValueError("lse is given, expected return_lse=True with it")
-    _checks.shape("lse", lse, tuple(q_nope.shape[:2]), "batch_size and num_qo_heads")
-    if lse.dtype != torch.float32:
-        raise TypeError(f"lse has dtype {lse.dtype}, expected torch.float32")
-    _checks.same_device("lse", lse, "q_nope", q_nope)

@@ -31,14 +31,17 @@ Common to all attention functions of this package:
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
 from flashinfer import _attention, _plan, _single
 from flashinfer._attention import Attended, KVCache, Options
 from flashinfer._mla import BatchDecodeMlaWithPagedKVCacheWrapper
-from flashinfer._wrapper import BatchDecodeWrapper, result, state
+from flashinfer._wrapper import NEW, BatchDecodeWrapper, Into, result, splits, state
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "BatchDecodeMlaWithPagedKVCacheWrapper",
@@ -51,6 +54,47 @@ __all__ = [
 def _grouped_size_compiled_for_decode_kernels(num_qo_heads: int, num_kv_heads: int) -> bool:
     """Whether decode has a kernel for the group size: for any. SGLang asks."""
     return num_kv_heads > 0 and num_qo_heads % num_kv_heads == 0
+
+
+@overload
+def single_decode_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    use_tensor_cores: bool = ...,
+    q_scale: float | None = ...,
+    k_scale: float | None = ...,
+    v_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    sm_scale: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    return_lse: Literal[False] = ...,
+) -> torch.Tensor: ...
+
+
+@overload
+def single_decode_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    use_tensor_cores: bool = ...,
+    q_scale: float | None = ...,
+    k_scale: float | None = ...,
+    v_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    sm_scale: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    *,
+    return_lse: Literal[True],
+) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 def single_decode_with_kv_cache(
@@ -68,7 +112,8 @@ def single_decode_with_kv_cache(
     sm_scale: float | None = None,
     rope_scale: float | None = None,
     rope_theta: float | None = None,
-) -> torch.Tensor:
+    return_lse: bool = False,
+) -> Attended:
     """Attention of one query token over the keys and values of one request.
 
     Its plan depends on shapes alone and is kept, so a repeated call costs no planning.
@@ -88,9 +133,10 @@ def single_decode_with_kv_cache(
         sm_scale: see the module.
         rope_scale: see the module.
         rope_theta: see the module.
+        return_lse: return ``(out, lse)``.
 
     Returns:
-        ``[num_qo_heads, head_dim]``, like ``q``.
+        ``[num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32 ``[num_qo_heads]``.
 
     Raises:
         ValueError: a shape, a device, a layout or an option is wrong.
@@ -108,7 +154,8 @@ def single_decode_with_kv_cache(
     )
     chosen = _attention.scaled(chosen, q_scale, k_scale)
     hnd = _attention.check_layout(kv_layout)
-    return _single.attend(q[None], k, v, hnd, chosen, v_scale=v_scale)[0][0]
+    out, lse = _single.attend(q[None], k, v, hnd, chosen, v_scale=v_scale, return_lse=return_lse)
+    return out[0] if lse is None else (out[0], lse[0])
 
 
 class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
@@ -131,6 +178,7 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
         paged_kv_indices_buffer: for graphs: int32, room for all pages that a plan may have.
         paged_kv_last_page_len_buffer: for graphs: int32 ``[batch_size]``.
+        backend: ignored.
     """
 
     def __init__(
@@ -142,6 +190,7 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: torch.Tensor | None = None,
         paged_kv_indices_buffer: torch.Tensor | None = None,
         paged_kv_last_page_len_buffer: torch.Tensor | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph)
         self._use_tensor_cores = use_tensor_cores
@@ -173,6 +222,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         rope_scale: float | None = None,
         rope_theta: float | None = None,
         non_blocking: bool = False,
+        *,
+        o_data_type: str | torch.dtype | None = None,
+        fixed_split_size: int | None = None,
+        disable_split_kv: bool = False,
+        **hints: Unpack[_attention.Hints],
     ) -> None:
         """Plans for a batch; ``begin_forward`` is the same.
 
@@ -198,10 +252,15 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             rope_scale: see the module.
             rope_theta: see the module.
             non_blocking: ignored.
+            o_data_type: of the output; it must be that of the queries.
+            fixed_split_size: as ``disable_split_kv`` where it is above 0.
+            disable_split_kv: do not split the keys of a request, so that its result does not depend
+                on the other requests.
+            hints: ignored; ``block_tables``, ``seq_lens`` and such, which later releases take.
 
         Raises:
-            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
-                small.
+            ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
+                too small.
             TypeError: a dtype is wrong, or an argument is not a tensor.
         """
         if isinstance(data_type, (int, float)) and not isinstance(data_type, bool):
@@ -213,6 +272,8 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             ("data_type", data_type),
         ):
             _attention.check_dtype(name, dtype)
+        self._o_data_type = _attention.check_dtype("o_data_type", o_data_type)
+        _attention.check_hints(f"{type(self).__name__}.plan", hints)
         chosen = _attention.options(
             head_dim,
             pos_encoding_mode=pos_encoding_mode,
@@ -223,7 +284,8 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             rope_theta=rope_theta,
         )
         heads = _plan.Heads(num_qo_heads, num_kv_heads, head_dim)
-        self._plan_decode(indptr, indices, last_page_len, heads, page_size, chosen)
+        split = splits(fixed_split_size, disable_split_kv)
+        self._plan_decode(indptr, indices, last_page_len, heads, page_size, chosen, split)
 
     begin_forward = plan
 
@@ -236,6 +298,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None = ...,
         v_scale: float | None = ...,
         return_lse: Literal[False] = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
+        window_left: int | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
@@ -248,6 +314,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         v_scale: float | None = ...,
         *,
         return_lse: Literal[True],
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
+        window_left: int | None = ...,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     @overload
@@ -259,6 +329,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None = ...,
         v_scale: float | None = ...,
         return_lse: bool = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
+        window_left: int | None = ...,
     ) -> Attended: ...
 
     def run(
@@ -269,6 +344,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None = None,
         v_scale: float | None = None,
         return_lse: bool = False,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
+        window_left: int | None = None,
     ) -> Attended:
         """Attention of the batch that was planned for.
 
@@ -282,6 +362,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             k_scale: see the module.
             v_scale: see the module.
             return_lse: return ``(out, lse)``.
+            out: where to write the output; allocated where None.
+            lse: where to write the log-sum-exps, only with ``return_lse``.
+            enable_pdl: ignored.
+            window_left: in place of the planned one.
 
         Returns:
             ``[batch_size, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
@@ -293,8 +377,9 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             TypeError: a dtype is wrong, or an argument is not a tensor.
             RuntimeError: there is no plan.
         """
+        chosen, into = _attention.with_window(self._options, window_left), Into(out, lse)
         return result(
-            self._decode(q, paged_kv_cache, self._options, q_scale, k_scale, v_scale, return_lse)
+            self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, return_lse, into)
         )
 
     def run_return_lse(
@@ -304,11 +389,15 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         q_scale: float | None = None,
         k_scale: float | None = None,
         v_scale: float | None = None,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
+        window_left: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`run` with ``return_lse``."""
-        return state(
-            self._decode(q, paged_kv_cache, self._options, q_scale, k_scale, v_scale, True)
-        )
+        chosen, into = _attention.with_window(self._options, window_left), Into(out, lse)
+        return state(self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, True, into))
 
     def _decode(
         self,
@@ -319,9 +408,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None,
         v_scale: float | None,
         return_lse: bool,
+        into: Into = NEW,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         chosen = _attention.scaled(chosen, q_scale, k_scale)
-        return self._attend_paged(q, paged_kv_cache, chosen, v_scale, return_lse, exact=True)
+        return self._attend_paged(q, paged_kv_cache, chosen, v_scale, return_lse, True, into)
 
     def forward(
         self,

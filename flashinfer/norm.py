@@ -59,6 +59,7 @@ def rmsnorm(
     weight: torch.Tensor,
     eps: float = 1e-6,
     out: torch.Tensor | None = None,
+    enable_pdl: bool | None = None,
 ) -> torch.Tensor:
     """RMS norm of every row: ``input * rsqrt(mean(input**2) + eps) * weight``, summed in fp32.
 
@@ -67,6 +68,7 @@ def rmsnorm(
         weight: ``[hidden]``, dtype and device of ``input``.
         eps: added to the mean of the squares.
         out: where to write, like ``input``; allocated if None.
+        enable_pdl: ignored.
 
     Returns:
         ``out``, or a new tensor ``[rows, hidden]``.
@@ -83,6 +85,7 @@ def gemma_rmsnorm(
     weight: torch.Tensor,
     eps: float = 1e-6,
     out: torch.Tensor | None = None,
+    enable_pdl: bool | None = None,
 ) -> torch.Tensor:
     """RMS norm as Gemma has it, whose weights are stored less one: ``... * (1 + weight)``.
 
@@ -93,7 +96,11 @@ def gemma_rmsnorm(
 
 
 def fused_add_rmsnorm(
-    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float = 1e-6,
+    enable_pdl: bool | None = None,
 ) -> None:
     """Adds and norms in one pass, both in place.
 
@@ -105,6 +112,7 @@ def fused_add_rmsnorm(
         residual: like ``input``. Becomes the sum.
         weight: ``[hidden]``, dtype and device of ``input``.
         eps: added to the mean of the squares.
+        enable_pdl: ignored.
 
     Raises:
         ValueError: a shape or a device is wrong.
@@ -114,7 +122,11 @@ def fused_add_rmsnorm(
 
 
 def gemma_fused_add_rmsnorm(
-    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float = 1e-6,
+    enable_pdl: bool | None = None,
 ) -> None:
     """:func:`fused_add_rmsnorm` with Gemma's ``1 + weight``."""
     _fused_add_rmsnorm(input, residual, weight, eps, 1.0)

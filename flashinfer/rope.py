@@ -19,16 +19,21 @@ Common to all functions:
 * A function without ``_inplace`` returns new tensors ``(q_rope, k_rope)``; one with it writes to
   ``q`` and ``k`` and returns None.
 * ValueError names a wrong shape, device or number; TypeError a wrong dtype or a missing tensor.
+* Functions with ``indptr`` take the calls of FlashInfer 0.1.6 too, which have no ``rotary_dim`` and
+  ``interleave`` in its place: a bool there is ``interleave``.
+* ``interleave`` of :func:`apply_llama31_rope` and its in-place form is True by default in 0.1.6 and
+  False in 0.2.0. Without it and without ``rotary_dim``, a call warns and has the meaning of 0.2.0,
+  or that of the release that ``FLASHINFER_API`` in the environment names.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 
-from flashinfer import _checks, _ops
+from flashinfer import _api, _checks, _forms, _ops
 
 __all__ = [
     "apply_llama31_rope",
@@ -226,6 +231,28 @@ def _rotate_cached(
     )
 
 
+_SEGMENTS_0_1_6 = ("q", "k", "indptr", "offsets", "interleave", "rope_scale", "rope_theta")
+_LLAMA31_0_1_6 = (*_SEGMENTS_0_1_6, "low_freq_factor", "high_freq_factor", "old_context_len")
+
+
+def _has_no_rotary_dim(args: Any, kwargs: Any) -> bool:
+    return len(args) > 4 and isinstance(args[4], bool)
+
+
+def _interleave(function: str, interleave: bool | None, rotary_dim: int | None) -> bool:
+    """``interleave`` of the llama31 form by segment, whose default depends on the release."""
+    if interleave is not None or rotary_dim is not None:
+        return bool(interleave)
+    release = _api.settle(
+        f"{function} without interleave",
+        "interleave is True by default in FlashInfer 0.1.6, and False in 0.2.0",
+        _api.NEW,
+        "Pass interleave=True or interleave=False",
+    )
+    return release == _api.OLD
+
+
+@_forms.also(_SEGMENTS_0_1_6, _has_no_rotary_dim)
 def apply_rope_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -255,13 +282,14 @@ def apply_rope_pos_ids_inplace(
     _rotate_pos_ids(q, k, pos_ids, rotary_dim, interleave, frequencies, True)
 
 
+@_forms.also(_LLAMA31_0_1_6, _has_no_rotary_dim)
 def apply_llama31_rope_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
     indptr: torch.Tensor,
     offsets: torch.Tensor,
     rotary_dim: int | None = None,
-    interleave: bool = False,
+    interleave: bool | None = None,
     rope_scale: float = 8,
     rope_theta: float = 5e5,
     low_freq_factor: float = 1,
@@ -269,6 +297,7 @@ def apply_llama31_rope_inplace(
     old_context_len: int = 8192,
 ) -> None:
     """:func:`apply_rope_inplace` with the frequencies of :func:`apply_llama31_rope`."""
+    interleave = _interleave("apply_llama31_rope_inplace", interleave, rotary_dim)
     frequencies = _llama31(
         rope_scale, rope_theta, low_freq_factor, high_freq_factor, old_context_len
     )
@@ -294,6 +323,7 @@ def apply_llama31_rope_pos_ids_inplace(
     _rotate_pos_ids(q, k, pos_ids, rotary_dim, interleave, frequencies, True)
 
 
+@_forms.also(_SEGMENTS_0_1_6, _has_no_rotary_dim)
 def apply_rope(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -323,13 +353,14 @@ def apply_rope_pos_ids(
     return _rotate_pos_ids(q, k, pos_ids, rotary_dim, interleave, frequencies, False)
 
 
+@_forms.also(_LLAMA31_0_1_6, _has_no_rotary_dim)
 def apply_llama31_rope(
     q: torch.Tensor,
     k: torch.Tensor,
     indptr: torch.Tensor,
     offsets: torch.Tensor,
     rotary_dim: int | None = None,
-    interleave: bool = False,
+    interleave: bool | None = None,
     rope_scale: float = 8,
     rope_theta: float = 5e5,
     low_freq_factor: float = 1,
@@ -355,6 +386,7 @@ def apply_llama31_rope(
         high_freq_factor: turns over the old context above which a frequency is left as it is.
         old_context_len: context length of the model before it was extended, in tokens.
     """
+    interleave = _interleave("apply_llama31_rope", interleave, rotary_dim)
     frequencies = _llama31(
         rope_scale, rope_theta, low_freq_factor, high_freq_factor, old_context_len
     )
@@ -380,6 +412,85 @@ def apply_llama31_rope_pos_ids(
     return _rotate_pos_ids(q, k, pos_ids, rotary_dim, interleave, frequencies, False)
 
 
+_COS_SIN_CACHE = ("positions", "query", "key", "head_size", "cos_sin_cache", "is_neox")
+
+
+def _has_one_cache(args: Any, kwargs: Any) -> bool:
+    if len(args) > 3:
+        return isinstance(args[3], int)
+    return not kwargs.keys().isdisjoint(_COS_SIN_CACHE)
+
+
+def _heads(name: str, value: torch.Tensor, head_size: int) -> torch.Tensor:
+    """``value`` as ``[nnz, heads, head_size]``: a view, which can be written to."""
+    _checks.tensor(name, value)
+    if value.ndim == 2 and head_size > 0 and value.shape[1] % head_size == 0:
+        return value.view(value.shape[0], value.shape[1] // head_size, head_size)
+    if value.ndim != 3 or value.shape[2] != head_size:
+        raise ValueError(
+            f"{name} has shape {list(value.shape)}, expected [nnz, heads * head_size] with a"
+            f" head_size of {head_size}"
+        )
+    return value
+
+
+def _one_cache(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    head_size: int,
+    cos_sin_cache: torch.Tensor,
+    is_neox: bool = True,
+    *,
+    inplace: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The form of releases after 0.2.0."""
+    _checks.dims("cos_sin_cache", cos_sin_cache, "[max_position, rotary_dim]")
+    q, k = _heads("query", query, head_size), _heads("key", key, head_size)
+    if cos_sin_cache.dtype != torch.float32:
+        raise TypeError(f"cos_sin_cache has dtype {cos_sin_cache.dtype}, expected torch.float32")
+    _checks.same_device("cos_sin_cache", cos_sin_cache, "query", query)
+    dim = _check_qk(q, k, cos_sin_cache.shape[1])
+    q, k = _rotate(
+        q,
+        k,
+        dim,
+        not is_neox,
+        _plain(1.0, 1e4),
+        inplace=inplace,
+        pos_ids=_positions(q, positions),
+        cos_sin_cache=_checks.rows_contiguous(cos_sin_cache),
+    )
+    return q.reshape(query.shape), k.reshape(key.shape)
+
+
+def _one_cache_inplace(*args: Any, **kwargs: Any) -> None:
+    _one_cache(*args, **kwargs, inplace=True)
+
+
+@overload
+def apply_rope_with_cos_sin_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    cos_cache: torch.Tensor,
+    sin_cache: torch.Tensor,
+    pos_ids: torch.Tensor,
+    interleave: bool = ...,
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@overload
+def apply_rope_with_cos_sin_cache(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    head_size: int,
+    cos_sin_cache: torch.Tensor,
+    is_neox: bool = ...,
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@_forms.diverted(_COS_SIN_CACHE, _has_one_cache, _one_cache)
 def apply_rope_with_cos_sin_cache(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -400,10 +511,38 @@ def apply_rope_with_cos_sin_cache(
         sin_cache: the sines, likewise.
         pos_ids: ``[nnz]``, int32 or int64, rows of the caches.
         interleave: see the module.
+
+    A call of releases after 0.2.0 works too: ``positions``, ``query``, ``key``, ``head_size``,
+    ``cos_sin_cache``, ``is_neox=True``. Queries and keys are then ``[nnz, heads * head_size]`` and
+    come back so; ``cos_sin_cache`` is ``[max_position, rotary_dim]``, float32, with the cosine of
+    each pair in its first half and the sine in its second; ``is_neox`` is ``not interleave``.
     """
     return _rotate_cached(q, k, cos_cache, sin_cache, pos_ids, interleave, False)
 
 
+@overload
+def apply_rope_with_cos_sin_cache_inplace(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    cos_cache: torch.Tensor,
+    sin_cache: torch.Tensor,
+    pos_ids: torch.Tensor,
+    interleave: bool = ...,
+) -> None: ...
+
+
+@overload
+def apply_rope_with_cos_sin_cache_inplace(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    head_size: int,
+    cos_sin_cache: torch.Tensor,
+    is_neox: bool = ...,
+) -> None: ...
+
+
+@_forms.diverted(_COS_SIN_CACHE, _has_one_cache, _one_cache_inplace)
 def apply_rope_with_cos_sin_cache_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -412,5 +551,5 @@ def apply_rope_with_cos_sin_cache_inplace(
     pos_ids: torch.Tensor,
     interleave: bool = False,
 ) -> None:
-    """:func:`apply_rope_with_cos_sin_cache`, in place."""
+    """:func:`apply_rope_with_cos_sin_cache`, in place, in both forms."""
     _rotate_cached(q, k, cos_cache, sin_cache, pos_ids, interleave, True)
