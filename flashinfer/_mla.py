@@ -21,7 +21,7 @@ from typing import Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _ops, _plan
+from flashinfer import _attention, _checks, _docs, _ops, _plan
 from flashinfer._attention import Attended, Options
 from flashinfer._wrapper import BatchDecodeWrapper, result, state
 
@@ -30,6 +30,14 @@ _CUDA_CKV, _CUDA_KPE = 512, 64
 _CPU_CKV, _CPU_KPE = 512, 128
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q_nope="``[batch_size, num_qo_heads, head_dim_ckv]``, the part without RoPE.",
+    q_pe="``[batch_size, num_qo_heads, head_dim_kpe]``.",
+    paged_ckv_cache="``[pages, page_size, head_dim_ckv]``.",
+    paged_kpe_cache="``[pages, page_size, head_dim_kpe]``.",
+    sm_scale="factor of the scores; None: the planned one.",
+)
 class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
     """Decode of multi-head latent attention: ``plan`` once a step, ``run`` per layer.
 
@@ -51,7 +59,6 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
         paged_kv_indices_buffer: for graphs: int32, room for all pages that a plan may have.
         paged_kv_last_page_len_buffer: for graphs: int32 ``[batch_size]``.
-        use_tensor_cores: ignored.
     """
 
     def __init__(
@@ -109,16 +116,10 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             indptr: ``[batch_size + 1]``, where each request begins in ``indices``.
             indices: ``[indptr[-1]]``, the pages of all requests, one request after another.
             last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
-            num_qo_heads: heads of the queries.
             head_dim_compressed_kv: elements of a row of the compressed cache (kv_lora_rank).
-            page_size: entries of a page.
             sm_scale: factor of the scores: ``1 / sqrt(qk_nope_head_dim + qk_rope_head_dim)``.
-            window_left: see :mod:`flashinfer.decode`, as for ``logits_soft_cap``.
-            logits_soft_cap: see there.
             data_type: dtype of the cache, or its name; a plan does not depend on it.
             q_data_type: dtype of the queries, or its name; a plan does not depend on it.
-            rope_scale: see the module.
-            rope_theta: see the module.
             pos_encoding_mode: ``"ROPE_LLAMA"``, or ``"NONE"`` where ``q_pe`` and the cached ``kpe``
                 have been turned already. Not in FlashInfer, which always turns them.
 
@@ -220,19 +221,6 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
 
         The caches may have any strides, as long as their last dimension is contiguous: they may be
         slices of one tensor.
-
-        Args:
-            q_nope: ``[batch_size, num_qo_heads, head_dim_ckv]``, the part without RoPE.
-            q_pe: ``[batch_size, num_qo_heads, head_dim_kpe]``.
-            paged_ckv_cache: ``[pages, page_size, head_dim_ckv]``.
-            paged_kpe_cache: ``[pages, page_size, head_dim_kpe]``.
-            q_scale: see :mod:`flashinfer.decode`.
-            k_scale: see there.
-            v_scale: see there.
-            return_lse: return ``(out, lse)``.
-            out: where to write the output; allocated where None.
-            lse: where to write the log-sum-exps, only with ``return_lse``; allocated where None.
-            enable_pdl: ignored.
 
         Returns:
             ``[batch_size, num_qo_heads, head_dim_ckv]``, like ``q_nope``; with ``return_lse`` also

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _forms, _plan
+from flashinfer import _attention, _checks, _docs, _forms, _plan
 from flashinfer._attention import Attended, Options
 from flashinfer._wrapper import (
     NEW,
@@ -51,6 +51,14 @@ def _has_head_dim_vo(args: Any, kwargs: Any) -> bool:
     return len(args) > 6 and isinstance(args[6], int)
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of which the"
+    " results are not written.",
+    k="``[kv_indptr[-1], num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_indptr[-1],"
+    " head_dim]`` (HND), or with more rows.",
+    v="like ``k``.",
+)
 class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     """Prefill attention of a batch whose keys and values lie one request after another.
 
@@ -62,7 +70,6 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         kv_indptr_buf: for graphs: int32 ``[batch_size + 1]``.
         custom_mask_buf: for graphs with a custom mask: uint8, room for the packed mask.
         qk_indptr_buf: for graphs with a custom mask: int32 ``[batch_size + 1]``.
-        backend: ignored.
     """
 
     @_forms.renamed(mask_indptr_buf="qk_indptr_buf")
@@ -120,30 +127,9 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         Args:
             qo_indptr: ``[batch_size + 1]``, where the query tokens of each request begin.
             kv_indptr: ``[batch_size + 1]``, where its keys begin.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of keys and values.
-            head_dim: elements of a head.
-            custom_mask: ``[sum(qo_len * kv_len)]``, see :mod:`flashinfer.prefill`.
-            packed_custom_mask: uint8.
-            causal: see :mod:`flashinfer.prefill`. False by default in FlashInfer 0.2.0, and True in
-                0.1.6: without it, ``run`` warns and has the meaning of 0.2.0, or of the release
-                that ``FLASHINFER_API`` names.
-            pos_encoding_mode: see :mod:`flashinfer.decode`.
-            allow_fp16_qk_reduction: ignored.
-            window_left: see :mod:`flashinfer.decode`.
-            logits_soft_cap: see :mod:`flashinfer.decode`.
-            sm_scale: see :mod:`flashinfer.decode`.
-            rope_scale: see :mod:`flashinfer.decode`.
-            rope_theta: see :mod:`flashinfer.decode`.
-            q_data_type: see :mod:`flashinfer.decode`.
-            kv_data_type: see :mod:`flashinfer.decode`.
-            non_blocking: ignored.
-            head_dim_vo: elements of a head of the values; it must be ``head_dim``.
-            o_data_type: of the output; it must be that of the queries.
-            fixed_split_size: as ``disable_split_kv`` where it is above 0.
-            disable_split_kv: do not split the keys of a request, so that its result does not depend
-                on the other requests.
-            hints: ignored; ``block_tables``, ``seq_lens`` and such, which later releases take.
+            causal: query i of ``qo_len`` sees keys up to ``kv_len - qo_len + i``. False by default
+                in FlashInfer 0.2.0, and True in 0.1.6: without it, ``run`` warns and has the
+                meaning of 0.2.0, or of the release that ``FLASHINFER_API`` names.
 
         Raises:
             ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
@@ -235,17 +221,6 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         enable_pdl: bool | None = None,
     ) -> Attended:
         """Attention of the batch that was planned for.
-
-        Args:
-            q: ``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of
-                which the results are not written.
-            k: ``[kv_indptr[-1], num_kv_heads, head_dim]`` (NHD) or
-                ``[num_kv_heads, kv_indptr[-1], head_dim]`` (HND), or with more rows.
-            v: like ``k``.
-            return_lse: return ``(out, lse)``.
-            out: where to write the output; allocated where None.
-            lse: where to write the log-sum-exps, only with ``return_lse``.
-            enable_pdl: ignored.
 
         Returns:
             Like ``q``; with ``return_lse`` also fp32 ``[rows of q, num_qo_heads]``.

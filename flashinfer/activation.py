@@ -70,6 +70,7 @@ def gelu_tanh_and_mul(
 ) -> torch.Tensor:
     """:func:`gelu_and_mul` with the tanh form of GELU (Hendrycks and Gimpel, arXiv:1606.08415).
 
-    ``gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))``.
+    ``gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))``. Arguments, result and errors
+    are those of :func:`silu_and_mul`.
     """
     return _act_and_mul(input, out, "gelu_tanh")

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
-from flashinfer import _attention, _plan, _single
+from flashinfer import _attention, _docs, _plan, _single
 from flashinfer._attention import Attended, KVCache, Options
 from flashinfer._mla import BatchDecodeMlaWithPagedKVCacheWrapper
 from flashinfer._wrapper import NEW, BatchDecodeWrapper, Into, result, splits, state
@@ -97,6 +97,7 @@ def single_decode_with_kv_cache(
 ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
+@_docs.arguments(_docs.ATTENTION)
 def single_decode_with_kv_cache(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -122,18 +123,6 @@ def single_decode_with_kv_cache(
         q: ``[num_qo_heads, head_dim]``.
         k: ``[kv_len, num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_len, head_dim]`` (HND).
         v: like ``k``.
-        kv_layout: ``"NHD"`` or ``"HND"``.
-        pos_encoding_mode: see the module, as for all that follow.
-        use_tensor_cores: ignored.
-        q_scale: see the module.
-        k_scale: see the module.
-        v_scale: see the module.
-        window_left: see the module.
-        logits_soft_cap: see the module.
-        sm_scale: see the module.
-        rope_scale: see the module.
-        rope_theta: see the module.
-        return_lse: return ``(out, lse)``.
 
     Returns:
         ``[num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32 ``[num_qo_heads]``.
@@ -158,6 +147,10 @@ def single_decode_with_kv_cache(
     return out[0] if lse is None else (out[0], lse[0])
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[batch_size, num_qo_heads, head_dim]``.",
+)
 class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
     """Decode attention of a batch over a paged KV cache: ``plan`` once a step, ``run`` per layer.
 
@@ -171,14 +164,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
             Wrappers that run on one stream may share it.
-        kv_layout: ``"NHD"`` or ``"HND"``.
         use_cuda_graph: keep all addresses and sizes, so that a graph that captured ``run`` can be
             replayed after another ``plan``. The batch size is then fixed, by the buffers.
-        use_tensor_cores: ignored.
         paged_kv_indptr_buffer: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
         paged_kv_indices_buffer: for graphs: int32, room for all pages that a plan may have.
         paged_kv_last_page_len_buffer: for graphs: int32 ``[batch_size]``.
-        backend: ignored.
     """
 
     def __init__(
@@ -238,25 +228,6 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             indptr: ``[batch_size + 1]``, where each request begins in ``indices``.
             indices: ``[indptr[-1]]``, the pages of all requests, one request after another.
             last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of the cache.
-            head_dim: elements of a head.
-            page_size: entries of a page.
-            pos_encoding_mode: see the module, as for all that follow.
-            window_left: see the module.
-            logits_soft_cap: see the module.
-            q_data_type: see the module.
-            kv_data_type: see the module.
-            data_type: see the module.
-            sm_scale: see the module.
-            rope_scale: see the module.
-            rope_theta: see the module.
-            non_blocking: ignored.
-            o_data_type: of the output; it must be that of the queries.
-            fixed_split_size: as ``disable_split_kv`` where it is above 0.
-            disable_split_kv: do not split the keys of a request, so that its result does not depend
-                on the other requests.
-            hints: ignored; ``block_tables``, ``seq_lens`` and such, which later releases take.
 
         Raises:
             ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
@@ -353,19 +324,7 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         """Attention of the batch that was planned for.
 
         Args:
-            q: ``[batch_size, num_qo_heads, head_dim]``.
-            paged_kv_cache: one tensor ``[pages, 2, page_size, num_kv_heads, head_dim]`` (NHD) or
-                ``[pages, 2, num_kv_heads, page_size, head_dim]`` (HND), or a tuple of keys and
-                values, each without the dimension of 2. With a page size of 1, the dimension of the
-                pages' entries may be missing.
-            q_scale: see the module.
-            k_scale: see the module.
-            v_scale: see the module.
-            return_lse: return ``(out, lse)``.
-            out: where to write the output; allocated where None.
-            lse: where to write the log-sum-exps, only with ``return_lse``.
-            enable_pdl: ignored.
-            window_left: in place of the planned one.
+            window_left: in place of the planned one, where given.
 
         Returns:
             ``[batch_size, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
@@ -395,7 +354,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         enable_pdl: bool | None = None,
         window_left: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`run` with ``return_lse``."""
+        """:meth:`run` with ``return_lse``.
+
+        Args:
+            window_left: in place of the planned one, where given.
+        """
         chosen, into = _attention.with_window(self._options, window_left), Into(out, lse)
         return state(self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, True, into))
 
@@ -454,6 +417,7 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         return state(self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, True))
 
 
+@_docs.arguments(_docs.ATTENTION)
 class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWrapper):
     """:class:`BatchDecodeWithPagedKVCacheWrapper` with ``use_cuda_graph`` and its buffers.
 
@@ -462,8 +426,6 @@ class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWra
         indptr_buffer: as ``paged_kv_indptr_buffer`` there.
         indices_buffer: as ``paged_kv_indices_buffer`` there.
         last_page_len_buffer: as ``paged_kv_last_page_len_buffer`` there.
-        kv_layout: ``"NHD"`` or ``"HND"``.
-        use_tensor_cores: ignored.
     """
 
     def __init__(

@@ -74,9 +74,12 @@ class SegmentGEMMWrapper:
         float_workspace_buffer: torch.Tensor,
         int_workspace_buffer: torch.Tensor | None = None,
     ) -> None:
-        """Takes other buffers, as other wrappers do; they are not used.
+        """Takes other buffers, as other wrappers do.
 
-        In FlashInfer 0.1.6 the first is ``new_workspace_buffer``, which works too.
+        Args:
+            float_workspace_buffer: not used; ``new_workspace_buffer`` in FlashInfer 0.1.6, which
+                works too.
+            int_workspace_buffer: not used.
         """
         _checks.tensor("float_workspace_buffer", float_workspace_buffer)
         self._float_workspace_buffer = float_workspace_buffer

@@ -128,5 +128,5 @@ def gemma_fused_add_rmsnorm(
     eps: float = 1e-6,
     enable_pdl: bool | None = None,
 ) -> None:
-    """:func:`fused_add_rmsnorm` with Gemma's ``1 + weight``."""
+    """:func:`fused_add_rmsnorm` with Gemma's ``1 + weight``; arguments and errors are the same."""
     _fused_add_rmsnorm(input, residual, weight, eps, 1.0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
-from flashinfer import _api, _attention, _forms, _plan, _single
+from flashinfer import _api, _attention, _docs, _forms, _plan, _single
 from flashinfer._attention import Attended, KVCache
 from flashinfer._prefill_ragged import BatchPrefillWithRaggedKVCacheWrapper
 from flashinfer._wrapper import (
@@ -38,6 +38,19 @@ __all__ = [
     "single_prefill_with_kv_cache",
     "single_prefill_with_kv_cache_return_lse",
 ]
+
+
+_SINGLE = {
+    **_docs.ATTENTION,
+    "q": "``[qo_len, num_qo_heads, head_dim]``.",
+    "k": "``[kv_len, num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_len, head_dim]``"
+    " (HND).",
+    "v": "like ``k``.",
+    "custom_mask": "``[qo_len, kv_len]``, or the same in one dimension; it takes the place of"
+    " ``causal``.",
+    "packed_custom_mask": "uint8 ``[ceil(qo_len * kv_len / 8)]``, the same as bits.",
+    "causal": "query i sees keys up to ``kv_len - qo_len + i``; needs ``kv_len >= qo_len``.",
+}
 
 
 @overload
@@ -105,6 +118,7 @@ def single_prefill_with_kv_cache(
 
 
 @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
+@_docs.arguments(_SINGLE)
 def single_prefill_with_kv_cache(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -124,24 +138,6 @@ def single_prefill_with_kv_cache(
     backend: str = "auto",
 ) -> Attended:
     """Attention of the last tokens of one request over its keys and values.
-
-    Args:
-        q: ``[qo_len, num_qo_heads, head_dim]``.
-        k: ``[kv_len, num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_len, head_dim]`` (HND).
-        v: like ``k``.
-        custom_mask: ``[qo_len, kv_len]``, or the same in one dimension.
-        packed_custom_mask: uint8 ``[ceil(qo_len * kv_len / 8)]``.
-        causal: see the module, as for all that follow; needs ``kv_len >= qo_len``.
-        kv_layout: ``"NHD"`` or ``"HND"``.
-        pos_encoding_mode: see :mod:`flashinfer.decode`.
-        allow_fp16_qk_reduction: ignored.
-        sm_scale: see :mod:`flashinfer.decode`.
-        window_left: see :mod:`flashinfer.decode`.
-        logits_soft_cap: see :mod:`flashinfer.decode`.
-        rope_scale: see :mod:`flashinfer.decode`.
-        rope_theta: see :mod:`flashinfer.decode`.
-        return_lse: return ``(out, lse)``.
-        backend: ignored.
 
     Returns:
         ``[qo_len, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
@@ -210,6 +206,7 @@ def _has_window_in_tenth_place(args: Any, kwargs: Any) -> bool:
 
 @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
 @_forms.also(_RETURN_LSE_0_1_6, _has_window_in_tenth_place)
+@_docs.arguments(_SINGLE)
 def single_prefill_with_kv_cache_return_lse(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -286,6 +283,11 @@ def _has_head_dim_vo(args: Any, kwargs: Any) -> bool:
     return len(args) > 9 and isinstance(args[9], int)
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of which the"
+    " results are not written.",
+)
 class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
     """Prefill and append attention of a batch over a paged KV cache.
 
@@ -299,7 +301,6 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
             Wrappers that run on one stream may share it.
-        kv_layout: ``"NHD"`` or ``"HND"``.
         use_cuda_graph: keep all addresses and sizes, so that a graph that captured ``run`` can be
             replayed after another ``plan``. The batch size is then that of the buffers, and later
             plans have at most as many query tokens as the first one.
@@ -309,7 +310,6 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         paged_kv_last_page_len_buf: for graphs: int32 ``[batch_size]``.
         custom_mask_buf: for graphs with a custom mask: uint8, room for the packed mask.
         qk_indptr_buf: for graphs with a custom mask: int32 ``[batch_size + 1]``.
-        backend: ignored.
     """
 
     @_forms.renamed(mask_indptr_buf="qk_indptr_buf")
@@ -384,29 +384,6 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
             paged_kv_indptr: ``[batch_size + 1]``, where its pages begin in ``paged_kv_indices``.
             paged_kv_indices: ``[paged_kv_indptr[-1]]``, the pages of all requests.
             paged_kv_last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of the cache.
-            head_dim: elements of a head.
-            page_size: entries of a page.
-            custom_mask: ``[sum(qo_len * kv_len)]``, see the module, as for all that follow.
-            packed_custom_mask: uint8.
-            causal: see the module.
-            pos_encoding_mode: see :mod:`flashinfer.decode`.
-            allow_fp16_qk_reduction: ignored.
-            sm_scale: see :mod:`flashinfer.decode`.
-            window_left: see :mod:`flashinfer.decode`.
-            logits_soft_cap: see :mod:`flashinfer.decode`.
-            rope_scale: see :mod:`flashinfer.decode`.
-            rope_theta: see :mod:`flashinfer.decode`.
-            q_data_type: see :mod:`flashinfer.decode`.
-            kv_data_type: see :mod:`flashinfer.decode`.
-            non_blocking: ignored.
-            head_dim_vo: elements of a head of the values; it must be ``head_dim``.
-            o_data_type: of the output; it must be that of the queries.
-            fixed_split_size: as ``disable_split_kv`` where it is above 0.
-            disable_split_kv: do not split the keys of a request, so that its result does not depend
-                on the other requests.
-            hints: ignored; ``block_tables``, ``seq_lens`` and such, which later releases take.
 
         Raises:
             ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
@@ -516,20 +493,7 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         """Attention of the batch that was planned for.
 
         Args:
-            q: ``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of
-                which the results are not written.
-            paged_kv_cache: one tensor ``[pages, 2, page_size, num_kv_heads, head_dim]`` (NHD) or
-                ``[pages, 2, num_kv_heads, page_size, head_dim]`` (HND), or a tuple of keys and
-                values, each without the dimension of 2. With a page size of 1, the dimension of the
-                pages' entries may be missing.
-            k_scale: see :mod:`flashinfer.decode`.
-            v_scale: see :mod:`flashinfer.decode`.
-            return_lse: return ``(out, lse)``.
-            q_scale: see :mod:`flashinfer.decode`.
-            out: where to write the output; allocated where None.
-            lse: where to write the log-sum-exps, only with ``return_lse``.
-            enable_pdl: ignored.
-            window_left: in place of the planned one.
+            window_left: in place of the planned one, where given.
 
         Returns:
             Like ``q``; with ``return_lse`` also fp32 ``[rows of q, num_qo_heads]``.
@@ -558,7 +522,11 @@ class BatchPrefillWithPagedKVCacheWrapper(BatchPrefillWrapper):
         enable_pdl: bool | None = None,
         window_left: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`run` with ``return_lse``."""
+        """:meth:`run` with ``return_lse``.
+
+        Args:
+            window_left: in place of the planned one, where given.
+        """
         return self.run(
             q,
             paged_kv_cache,

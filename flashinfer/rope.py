@@ -9,13 +9,10 @@ by ``rope_scale``, with a linear transition in between (Meta's ``apply_scaling``
 
 Common to all functions:
 
-* ``q``: ``[nnz, num_qo_heads, head_dim]``, ``k``: ``[nnz, num_kv_heads, head_dim]``; float16,
-  bfloat16, or float32 on the CPU; of one dtype and device. Strides may be anything, so ``q`` and
-  ``k`` can be slices of a packed QKV tensor. Angles are computed in fp32.
-* Positions: either ``pos_ids``, ``[nnz]``, int32 or int64; or ``indptr``, ``[batch_size + 1]``, and
-  ``offsets``, ``[batch_size]``, int32 (int64 is converted): row n with
-  ``indptr[b] <= n < indptr[b + 1]`` is at ``offsets[b] + n - indptr[b]``.
-* ``rotary_dim``: even, up to ``head_dim``; None for ``head_dim``.
+* ``q`` and ``k`` are of one dtype and device. Strides may be anything, so they can be slices of a
+  packed QKV tensor. Angles are computed in fp32.
+* Positions come either by row, or by segment: row n with ``indptr[b] <= n < indptr[b + 1]`` is at
+  ``offsets[b] + n - indptr[b]``.
 * A function without ``_inplace`` returns new tensors ``(q_rope, k_rope)``; one with it writes to
   ``q`` and ``k`` and returns None.
 * ValueError names a wrong shape, device or number; TypeError a wrong dtype or a missing tensor.
@@ -33,7 +30,7 @@ from typing import Any, NamedTuple, overload
 
 import torch
 
-from flashinfer import _api, _checks, _forms, _ops
+from flashinfer import _api, _checks, _docs, _forms, _ops
 
 __all__ = [
     "apply_llama31_rope",
@@ -47,6 +44,28 @@ __all__ = [
     "apply_rope_with_cos_sin_cache",
     "apply_rope_with_cos_sin_cache_inplace",
 ]
+
+
+_ARGUMENTS = {
+    "q": "``[nnz, num_qo_heads, head_dim]``; float16, bfloat16, or float32 on the CPU.",
+    "k": "``[nnz, num_kv_heads, head_dim]``, likewise.",
+    "indptr": "``[batch_size + 1]``, where the rows of each request begin; int32 (int64 is"
+    " converted).",
+    "offsets": "``[batch_size]``, the position of each request's first row; likewise.",
+    "pos_ids": "``[nnz]``, the position of each row; int32 or int64.",
+    "rotary_dim": "how many elements of a head are rotated: even, up to ``head_dim``; None: all.",
+    "interleave": "pairs are elements ``2 * i`` and ``2 * i + 1``, otherwise ``i`` and ``i +"
+    " rotary_dim / 2``.",
+    "rope_scale": "divisor of the frequencies.",
+    "rope_theta": "base of the frequencies.",
+}
+_LLAMA31_ARGUMENTS = {
+    **_ARGUMENTS,
+    "rope_scale": "divisor of the low frequencies.",
+    "low_freq_factor": "turns over the old context below which a frequency is low.",
+    "high_freq_factor": "turns over the old context above which a frequency is left as it is.",
+    "old_context_len": "context length of the model before it was extended, in tokens.",
+}
 
 
 class _Frequencies(NamedTuple):
@@ -253,6 +272,7 @@ def _interleave(function: str, interleave: bool | None, rotary_dim: int | None) 
 
 
 @_forms.also(_SEGMENTS_0_1_6, _has_no_rotary_dim)
+@_docs.arguments(_ARGUMENTS)
 def apply_rope_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -263,11 +283,12 @@ def apply_rope_inplace(
     rope_scale: float = 1,
     rope_theta: float = 1e4,
 ) -> None:
-    """Rotates ``q`` and ``k`` in place, positions by segment; see the module for all arguments."""
+    """Rotates ``q`` and ``k`` in place, positions by segment."""
     frequencies = _plain(rope_scale, rope_theta)
     _rotate_segments(q, k, indptr, offsets, rotary_dim, interleave, frequencies, True)
 
 
+@_docs.arguments(_ARGUMENTS)
 def apply_rope_pos_ids_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -277,12 +298,13 @@ def apply_rope_pos_ids_inplace(
     rope_scale: float = 1,
     rope_theta: float = 1e4,
 ) -> None:
-    """Rotates ``q`` and ``k`` in place, positions by row; see the module for all arguments."""
+    """Rotates ``q`` and ``k`` in place, positions by row."""
     frequencies = _plain(rope_scale, rope_theta)
     _rotate_pos_ids(q, k, pos_ids, rotary_dim, interleave, frequencies, True)
 
 
 @_forms.also(_LLAMA31_0_1_6, _has_no_rotary_dim)
+@_docs.arguments(_LLAMA31_ARGUMENTS)
 def apply_llama31_rope_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -304,6 +326,7 @@ def apply_llama31_rope_inplace(
     _rotate_segments(q, k, indptr, offsets, rotary_dim, interleave, frequencies, True)
 
 
+@_docs.arguments(_LLAMA31_ARGUMENTS)
 def apply_llama31_rope_pos_ids_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -324,6 +347,7 @@ def apply_llama31_rope_pos_ids_inplace(
 
 
 @_forms.also(_SEGMENTS_0_1_6, _has_no_rotary_dim)
+@_docs.arguments(_ARGUMENTS)
 def apply_rope(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -334,11 +358,12 @@ def apply_rope(
     rope_scale: float = 1,
     rope_theta: float = 1e4,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(q, k)`` rotated, positions by segment; see the module for all arguments."""
+    """``(q, k)`` rotated, positions by segment."""
     frequencies = _plain(rope_scale, rope_theta)
     return _rotate_segments(q, k, indptr, offsets, rotary_dim, interleave, frequencies, False)
 
 
+@_docs.arguments(_ARGUMENTS)
 def apply_rope_pos_ids(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -348,12 +373,13 @@ def apply_rope_pos_ids(
     rope_scale: float = 1,
     rope_theta: float = 1e4,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(q, k)`` rotated, positions by row; see the module for all arguments."""
+    """``(q, k)`` rotated, positions by row."""
     frequencies = _plain(rope_scale, rope_theta)
     return _rotate_pos_ids(q, k, pos_ids, rotary_dim, interleave, frequencies, False)
 
 
 @_forms.also(_LLAMA31_0_1_6, _has_no_rotary_dim)
+@_docs.arguments(_LLAMA31_ARGUMENTS)
 def apply_llama31_rope(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -372,19 +398,6 @@ def apply_llama31_rope(
     With ``f`` the frequency at ``rope_scale`` 1 and ``turns = f * old_context_len / (2 * pi)``, the
     frequency is ``(1 - w) * f / rope_scale + w * f`` for
     ``w = clamp((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)``.
-
-    Args:
-        q: see the module, as for ``k``, ``indptr``, ``offsets``, ``rotary_dim``, ``interleave``.
-        k: as above.
-        indptr: as above.
-        offsets: as above.
-        rotary_dim: as above.
-        interleave: as above.
-        rope_scale: divisor of the low frequencies.
-        rope_theta: base of the frequencies.
-        low_freq_factor: turns over the old context below which a frequency is low.
-        high_freq_factor: turns over the old context above which a frequency is left as it is.
-        old_context_len: context length of the model before it was extended, in tokens.
     """
     interleave = _interleave("apply_llama31_rope", interleave, rotary_dim)
     frequencies = _llama31(
@@ -393,6 +406,7 @@ def apply_llama31_rope(
     return _rotate_segments(q, k, indptr, offsets, rotary_dim, interleave, frequencies, False)
 
 
+@_docs.arguments(_LLAMA31_ARGUMENTS)
 def apply_llama31_rope_pos_ids(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -491,6 +505,7 @@ def apply_rope_with_cos_sin_cache(
 
 
 @_forms.diverted(_COS_SIN_CACHE, _has_one_cache, _one_cache)
+@_docs.arguments(_ARGUMENTS)
 def apply_rope_with_cos_sin_cache(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -502,15 +517,12 @@ def apply_rope_with_cos_sin_cache(
     """``(q, k)`` rotated by angles whose cosines and sines the caller has computed.
 
     Args:
-        q: see the module.
-        k: see the module.
         cos_cache: ``[max_position, rotary_dim]``, float32; the cosine of element i at every
             position. Both elements of a pair have the same one: columns i and
             ``i + rotary_dim / 2``, or ``2 * i`` and ``2 * i + 1`` with ``interleave``; the first of
             the two is read.
         sin_cache: the sines, likewise.
         pos_ids: ``[nnz]``, int32 or int64, rows of the caches.
-        interleave: see the module.
 
     A call of releases after 0.2.0 works too: ``positions``, ``query``, ``key``, ``head_size``,
     ``cos_sin_cache``, ``is_neox=True``. Queries and keys are then ``[nnz, heads * head_size]`` and
@@ -543,6 +555,7 @@ def apply_rope_with_cos_sin_cache_inplace(
 
 
 @_forms.diverted(_COS_SIN_CACHE, _has_one_cache, _one_cache_inplace)
+@_docs.arguments(_ARGUMENTS)
 def apply_rope_with_cos_sin_cache_inplace(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -551,5 +564,5 @@ def apply_rope_with_cos_sin_cache_inplace(
     pos_ids: torch.Tensor,
     interleave: bool = False,
 ) -> None:
-    """:func:`apply_rope_with_cos_sin_cache`, in place, in both forms."""
+    """:func:`apply_rope_with_cos_sin_cache`, in place: the same arguments, in both forms."""
     _rotate_cached(q, k, cos_cache, sin_cache, pos_ids, interleave, True)

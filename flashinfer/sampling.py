@@ -8,7 +8,7 @@ sample is the same in every call, on any number of threads, on the CPU and on CU
 
 Rows need not sum to 1. A draw is from what the filters keep, in proportion. The filters:
 
-* ``top_k`` keeps the largest entries, 1 or more; more than there are classes keeps all.
+* ``top_k`` keeps that many of the largest entries; more than there are classes keeps all.
 * ``top_p``, 0 to 1, keeps the nucleus: an entry is kept if the larger ones sum to less than
   ``top_p``, so the largest always is. It is a probability, not a share of the row: of a row that
   sums to less, it keeps all, and of one that sums to more it keeps fewer than its share would.
@@ -20,14 +20,6 @@ entries are kept or dropped together.
 
 Common to the samplers:
 
-* ``probs``: ``[batch_size, num_classes]``, computed with as float32. NaN and negative entries count
-  as 0.
-* Uniform numbers: ``uniform_samples``, ``[batch_size]`` or ``[rounds, batch_size]``, of which one
-  round decides, the first; else new ones from ``generator``, or torch's default one for the device.
-  CUDA graphs capture the default one, and others that the graph was given.
-* ``deterministic``: ignored. ``check_nan``: look for NaN first, which on CUDA waits for the device.
-* ``indices``: ``[count]``, integers: draw from these rows of ``probs``, in this order. Filters have
-  an element for each row of ``probs``.
 * The call has the form of 0.1.6 and 0.2.0, with ``uniform_samples`` in second place, and returns
   ``(samples, success)``; or that of later releases, without them, with the filters in second place,
   and returns ``samples``, or with ``return_valid`` the pair too. The latter have ``indices``,
@@ -45,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal, Tuple, TypedDict, Unio
 
 import torch
 
-from flashinfer import _checks, _forms, _ops
+from flashinfer import _checks, _docs, _forms, _ops
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -71,6 +63,26 @@ _ORDERS = ("top_k_first", "joint")
 TopK = Union[torch.Tensor, int]
 Share = Union[torch.Tensor, float]
 Pair = Tuple[torch.Tensor, torch.Tensor]
+
+
+_ARGUMENTS = {
+    "probs": "``[batch_size, num_classes]``, computed with as float32. NaN and negative entries"
+    " count as 0.",
+    "uniform_samples": "``[batch_size]`` or ``[rounds, batch_size]`` in [0, 1), of which one round"
+    " decides, the first; by default new ones.",
+    "top_k": "1 or more, or a tensor ``[batch_size]`` of any real dtype.",
+    "top_p": "0 to 1, or such a tensor: a probability, not a share of the row's sum.",
+    "min_p": "0 to 1, or such a tensor.",
+    "filter_apply_order": '``"top_k_first"`` or ``"joint"``.',
+    "deterministic": "ignored: results always are.",
+    "check_nan": "look for NaN first, which on CUDA waits for the device.",
+    "generator": "for new uniform numbers; torch's default one for the device if None. CUDA graphs"
+    " capture the default one, and others that the graph was given.",
+    "indices": "``[count]``, integers: draw from these rows, in this order. Filters have an element"
+    " for each row of ``probs``.",
+    "return_valid": "return ``(samples, success)``.",
+    "logits": "``[batch_size, num_classes]``, computed with as float32. A NaN is less than -inf.",
+}
 
 
 class Draw(TypedDict, total=False):
@@ -248,6 +260,7 @@ def sampling_from_probs(
 
 
 @_forms.also(("probs", "indices", *_AFTER), _later_plain)
+@_docs.arguments(_ARGUMENTS)
 def sampling_from_probs(
     probs: torch.Tensor,
     uniform_samples: torch.Tensor | None = None,
@@ -258,16 +271,10 @@ def sampling_from_probs(
     indices: torch.Tensor | None = None,
     return_valid: bool = False,
 ) -> torch.Tensor | Pair:
-    """Draws one class from every row; the module has the arguments, the form and the errors.
+    """Draws one class from every row; the module has the forms and the errors.
 
     Args:
-        probs: ``[batch_size, num_classes]``.
-        uniform_samples: ``[batch_size]`` in [0, 1), which decide the draws.
-        deterministic: ignored.
-        check_nan: look for NaN first.
-        generator: for new uniform numbers.
-        indices: of the rows to draw from.
-        return_valid: return ``(samples, success)``.
+        uniform_samples: ``[batch_size]`` in [0, 1), which decide the draws; by default new ones.
 
     Returns:
         int32 ``[batch_size]``, with ``uniform_samples`` too, as in 0.2.0.
@@ -310,6 +317,7 @@ def top_p_sampling_from_probs(
 
 
 @_later_form("top_p")
+@_docs.arguments(_ARGUMENTS)
 def top_p_sampling_from_probs(
     probs: torch.Tensor,
     uniform_samples: torch.Tensor | None = None,
@@ -323,7 +331,7 @@ def top_p_sampling_from_probs(
 ) -> torch.Tensor | Pair:
     """Draws from the nucleus: the largest entries, up to the one that reaches ``top_p``.
 
-    The module has the arguments, both forms of the call, its result and the errors.
+    The module has both forms of the call, its result and the errors.
     """
     _given("top_p", top_p)
     rows = _rows("probs", probs)
@@ -364,6 +372,7 @@ def top_k_sampling_from_probs(
 
 
 @_later_form("top_k")
+@_docs.arguments(_ARGUMENTS)
 def top_k_sampling_from_probs(
     probs: torch.Tensor,
     uniform_samples: torch.Tensor | None = None,
@@ -377,7 +386,7 @@ def top_k_sampling_from_probs(
 ) -> torch.Tensor | Pair:
     """Draws from the ``top_k`` largest entries, and those that equal the least of them.
 
-    The module has the arguments, both forms of the call, its result and the errors.
+    The module has both forms of the call, its result and the errors.
     """
     _given("top_k", top_k)
     rows = _rows("probs", probs)
@@ -418,6 +427,7 @@ def min_p_sampling_from_probs(
 
 
 @_later_form("min_p")
+@_docs.arguments(_ARGUMENTS)
 def min_p_sampling_from_probs(
     probs: torch.Tensor,
     uniform_samples: torch.Tensor | None = None,
@@ -431,7 +441,7 @@ def min_p_sampling_from_probs(
 ) -> torch.Tensor | Pair:
     """Draws from the entries that are at least the share ``min_p`` of the row's largest.
 
-    The module has the arguments, both forms of the call, its result and the errors.
+    The module has both forms of the call, its result and the errors.
     """
     _given("min_p", min_p)
     rows = _rows("probs", probs)
@@ -504,6 +514,7 @@ def top_k_top_p_sampling_from_probs(
 
 
 @_later_form("top_k", "top_p")
+@_docs.arguments(_ARGUMENTS)
 def top_k_top_p_sampling_from_probs(
     probs: torch.Tensor,
     uniform_samples: torch.Tensor | None = None,
@@ -521,7 +532,7 @@ def top_k_top_p_sampling_from_probs(
 
     With ``filter_apply_order`` ``"top_k_first"``, ``top_p`` is a share of the sum of what top-k
     keeps, if ``top_k`` is less than the number of classes; with ``"joint"``, both look at the whole
-    row. The module has the other arguments, both forms of the call, its result and the errors.
+    row. The module has both forms of the call, its result and the errors.
     """
     rows = _rows("probs", probs)
     pair = _sample_both(
@@ -570,6 +581,7 @@ def top_k_top_p_sampling_from_logits(
 
 @_forms.renamed(logits="probs")
 @_later_form("top_k", "top_p")
+@_docs.arguments(_ARGUMENTS)
 def top_k_top_p_sampling_from_logits(
     probs: torch.Tensor,
     uniform_samples: torch.Tensor | None = None,
@@ -595,15 +607,14 @@ def top_k_top_p_sampling_from_logits(
     return _result(pair, uniform_samples, return_valid)
 
 
+@_docs.arguments(_ARGUMENTS)
 def top_p_renorm_probs(
     probs: torch.Tensor, top_p: Share, is_deterministic: bool = True
 ) -> torch.Tensor:
     """Every row with 0 outside of its nucleus, scaled to a sum of 1.
 
     Args:
-        probs: see the module.
-        top_p: see the module: a probability, not a share of the row's sum.
-        is_deterministic: ignored; results always are.
+        is_deterministic: ignored: results always are.
 
     Returns:
         float32 ``[batch_size, num_classes]``; of a row without a positive entry zeros.
@@ -619,12 +630,9 @@ def top_p_renorm_probs(
     return out
 
 
+@_docs.arguments(_ARGUMENTS)
 def top_k_renorm_probs(probs: torch.Tensor, top_k: TopK) -> torch.Tensor:
     """Every row with 0 for all but its ``top_k`` largest entries, scaled to a sum of 1.
-
-    Args:
-        probs: see the module.
-        top_k: see the module.
 
     Returns:
         float32 ``[batch_size, num_classes]``; of a row without a positive entry zeros.
@@ -645,12 +653,9 @@ top_p_renorm_prob = top_p_renorm_probs
 top_k_renorm_prob = top_k_renorm_probs
 
 
+@_docs.arguments(_ARGUMENTS)
 def top_k_mask_logits(logits: torch.Tensor, top_k: TopK) -> torch.Tensor:
     """Every row with -inf for what is less than its ``top_k``-th largest logit.
-
-    Args:
-        logits: ``[batch_size, num_classes]``, computed with as float32. A NaN is less than -inf.
-        top_k: see the module.
 
     Returns:
         float32 ``[batch_size, num_classes]``.
@@ -696,6 +701,7 @@ def _target_is_third(args: Any, kwargs: Any) -> bool:
     ),
     _target_is_third,
 )
+@_docs.arguments(_ARGUMENTS)
 def chain_speculative_sampling(
     draft_probs: torch.Tensor,
     draft_token_ids: torch.Tensor,
@@ -724,8 +730,6 @@ def chain_speculative_sampling(
         maybe_output_accepted_token_num: integers ``[batch_size]``, to which are added, in place,
             how many tokens would be accepted if each were looked at alone; zeros if None.
         maybe_output_emitted_token_num: the same for the length of the accepted chain.
-        deterministic: as for :func:`sampling_from_probs`.
-        generator: as for :func:`sampling_from_probs`.
 
     Returns:
         ``(output_token_ids, accepted, emitted)``: int32 ``[batch_size, num_speculate_tokens + 1]``

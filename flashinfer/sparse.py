@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _forms, _plan
+from flashinfer import _attention, _checks, _docs, _forms, _plan
 from flashinfer._attention import Attended, Options
 from flashinfer._masks import Masks
 from flashinfer._wrapper import NEW, Into, Wrapper, result
@@ -39,6 +39,12 @@ def convert_bsr_mask_layout(mask: torch.Tensor, indptr: torch.Tensor) -> torch.T
     return torch.cat(flat) if flat else mask.new_empty(0)
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[M, num_qo_heads, head_dim]``.",
+    k="``[N, num_kv_heads, head_dim]``.",
+    v="like ``k``.",
+)
 class BlockSparseAttentionWrapper(Wrapper):
     """Attention where blocks of ``R`` queries see blocks of ``C`` keys, given as a BSR matrix.
 
@@ -50,7 +56,6 @@ class BlockSparseAttentionWrapper(Wrapper):
 
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
-        backend: ignored.
     """
 
     def __init__(self, float_workspace_buffer: torch.Tensor, backend: str = "auto") -> None:
@@ -95,25 +100,14 @@ class BlockSparseAttentionWrapper(Wrapper):
             N: keys, a multiple of ``C``.
             R: queries of a block.
             C: keys of a block.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of keys and values.
-            head_dim: elements of a head.
             mask: ``[nnz, R, C]``, bool: which pairs within the blocks count. None: all.
             packed_mask: uint8, the mask by rows (:func:`convert_bsr_mask_layout`) as
                 :func:`flashinfer.segment_packbits` packs it with ``bitorder="little"``, one
                 segment for each row of blocks. It is used where both are given.
             causal: of a row of blocks over its own keys: the last of its queries sees all, the
                 one before it all but the last. Without effect where there is a mask.
-            pos_encoding_mode: see :mod:`flashinfer.decode`; positions count within a row of blocks.
-            allow_fp16_qk_reduction: ignored.
-            logits_soft_cap: see :mod:`flashinfer.decode`, as for all that follow.
-            sm_scale: see there.
-            rope_scale: see there.
-            rope_theta: see there.
-            q_data_type: see there.
-            kv_data_type: see there.
-            non_blocking: ignored.
-            o_data_type: of the output; it must be that of the queries.
+            pos_encoding_mode: ``"NONE"``, ``"ROPE_LLAMA"`` or ``"ALIBI"``; positions count within a
+                row of blocks.
 
         Index tensors are int32 (int64 is converted), on the host or on a device; on a device the
         host waits for them.
@@ -223,15 +217,6 @@ class BlockSparseAttentionWrapper(Wrapper):
         enable_pdl: bool | None = None,
     ) -> Attended:
         """Attention under the mask that was planned for.
-
-        Args:
-            q: ``[M, num_qo_heads, head_dim]``.
-            k: ``[N, num_kv_heads, head_dim]``.
-            v: like ``k``.
-            return_lse: return ``(out, lse)``.
-            out: where to write the output; allocated where None.
-            lse: where to write the log-sum-exps, only with ``return_lse``.
-            enable_pdl: ignored.
 
         Returns:
             ``[M, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import typing
 
 import pytest
@@ -426,6 +427,30 @@ def test_everything_public_is_exported_and_documented() -> None:
     assert set(flashinfer.__all__) == {*SIGNATURES, *WRAPPERS, "append_paged_kv_cache"}
     for name in flashinfer.__all__:
         assert inspect.getdoc(getattr(flashinfer, name)), name
+
+
+def documented(doc: str) -> set[str]:
+    """The names that ``Args`` of a docstring explains."""
+    section = doc.partition("Args:\n")[2].partition("\n\n")[0]
+    return set(re.findall(r"^    (\w+): \S", section, re.M))
+
+
+@pytest.mark.parametrize("name", flashinfer.__all__)
+def test_help_explains_every_argument(name: str) -> None:
+    member = getattr(flashinfer, name)
+    functions = {name: member}
+    if inspect.isclass(member):
+        functions |= {
+            f"{name}.{method}": function
+            for method, function in inspect.getmembers(member, inspect.isfunction)
+            if not method.startswith("_")
+        }
+    for where, function in functions.items():
+        doc = inspect.getdoc(function) or ""
+        if "rguments" in doc:  # says whose arguments they are
+            continue
+        parameters = set(inspect.signature(function).parameters) - {"self", "args", "kwargs"}
+        assert parameters <= documented(doc), f"{where}: {parameters - documented(doc)}"
 
 
 def test_version_is_the_full_one() -> None:
