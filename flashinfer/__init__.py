@@ -39,9 +39,11 @@ from flashinfer.decode import (  # noqa: E402
     BatchDecodeMlaWithPagedKVCacheWrapper,
     BatchDecodeWithPagedKVCacheWrapper,
     CUDAGraphBatchDecodeWithPagedKVCacheWrapper,
+    fast_decode_plan,
     single_decode_with_kv_cache,
 )
 from flashinfer.gemm import SegmentGEMMWrapper, bmm_fp8  # noqa: E402
+from flashinfer.mla import BatchMLAPagedAttentionWrapper  # noqa: E402
 from flashinfer.norm import (  # noqa: E402
     fused_add_rmsnorm,
     gemma_fused_add_rmsnorm,
@@ -95,6 +97,7 @@ __all__ = [
     "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper",
+    "BatchMLAPagedAttentionWrapper",
     "BatchPrefillWithPagedKVCacheWrapper",
     "BatchPrefillWithRaggedKVCacheWrapper",
     "BatchPrefillWithSharedPrefixPagedKVCacheWrapper",
@@ -115,6 +118,7 @@ __all__ = [
     "apply_rope_with_cos_sin_cache_inplace",
     "bmm_fp8",
     "chain_speculative_sampling",
+    "fast_decode_plan",
     "fused_add_rmsnorm",
     "gelu_and_mul",
     "gelu_tanh_and_mul",

@@ -23,11 +23,96 @@ import torch
 
 from flashinfer import _attention, _checks, _docs, _ops, _plan
 from flashinfer._attention import Attended, Options
-from flashinfer._wrapper import BatchDecodeWrapper, result, state
+from flashinfer._wrapper import BatchDecodeWrapper, Wrapper, result, state
 
 # What the kernels have: on CUDA one pair of sizes, on the CPU multiples of 8 up to a limit.
 _CUDA_CKV, _CUDA_KPE = 512, 64
 _CPU_CKV, _CPU_KPE = 512, 128
+
+
+class MlaWrapper(Wrapper):
+    """What the wrappers of multi-head latent attention share: the sizes there are, and runs."""
+
+    _caches = ("paged_ckv_cache", "paged_kpe_cache")  # what they are called in run
+
+    def _check_heads(self, heads: _plan.Heads) -> None:
+        if heads.qo <= 0:
+            raise ValueError(f"num_qo_heads is {heads.qo}, expected 1 or more")
+        if self.device.type == "cuda":
+            if heads.dim != _CUDA_CKV:
+                raise ValueError(
+                    f"head_dim_compressed_kv is {heads.dim}, expected {_CUDA_CKV} on CUDA"
+                )
+        elif heads.dim <= 0 or heads.dim > _CPU_CKV or heads.dim % 8 != 0:
+            raise ValueError(
+                f"head_dim_compressed_kv is {heads.dim}, expected a multiple of 8 up to {_CPU_CKV}"
+            )
+
+    def _latent(
+        self,
+        q_nope: torch.Tensor,
+        q_pe: torch.Tensor,
+        caches: tuple[torch.Tensor, torch.Tensor],
+        chosen: Options,
+        v_scale: float | None,
+        return_lse: bool,
+        out: torch.Tensor | None,
+        lse: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        plan = self._ready(q_nope, exact=True, name="q_nope")
+        ckv, kpe = caches
+        self._check_run(plan, q_nope, q_pe, ckv, kpe)
+        if _attention.DEBUG and not torch.compiler.is_compiling():
+            assert self._kv_indices is not None
+            _attention.check_pages(self._kv_indices, self._used_indices, ckv.shape[0])
+        out, lse = _attention.allocate(q_nope, return_lse, out, lse, "q_nope")
+        tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
+        options = chosen.after_causal(v_scale)
+        planned = (out, lse, plan.words, plan.workspace)
+        if plan.sizes is not None and _plan.compiling():
+            _ops.planned_mla(*tensors, *planned, plan.sizes, *options)
+        else:
+            _ops.mla_decode(*tensors, *planned, *plan.capacity, *options)
+        return out, lse
+
+    def _check_run(
+        self,
+        plan: _plan.Plan,
+        q_nope: torch.Tensor,
+        q_pe: torch.Tensor,
+        ckv: torch.Tensor,
+        kpe: torch.Tensor,
+    ) -> None:
+        """Compares what comes to ``run`` with the plan and with each other."""
+        _checks.dims("q_pe", q_pe, "[batch_size, num_qo_heads, head_dim_kpe]")
+        ckv_name, kpe_name = self._caches
+        _checks.dims(ckv_name, ckv, "[pages, page_size, head_dim_ckv]")
+        _checks.dims(kpe_name, kpe, "[pages, page_size, head_dim_kpe]")
+        for name, value in (("q_pe", q_pe), (ckv_name, ckv), (kpe_name, kpe)):
+            _checks.like(name, value, "q_nope", q_nope)
+        if q_pe.shape[:2] != q_nope.shape[:2]:
+            raise ValueError(
+                f"q_pe has shape {list(q_pe.shape)}, expected {list(q_nope.shape[:2])} tokens and"
+                " heads as q_nope has"
+            )
+        width = q_pe.shape[2]
+        if q_pe.is_cuda:
+            if width != _CUDA_KPE:
+                raise ValueError(f"q_pe has {width} elements a head, expected {_CUDA_KPE} on CUDA")
+        elif width <= 0 or width > _CPU_KPE or width % 8 != 0:
+            raise ValueError(
+                f"q_pe has {width} elements a head, expected a multiple of 8 up to {_CPU_KPE}"
+            )
+        if ckv.shape[1] != self._page_size or ckv.shape[2] != plan.heads.dim:
+            raise ValueError(
+                f"{ckv_name} has shape {list(ckv.shape)}, expected pages of"
+                f" {self._page_size} x {plan.heads.dim} as planned"
+            )
+        if kpe.shape[:2] != ckv.shape[:2] or kpe.shape[2] != width:
+            raise ValueError(
+                f"{kpe_name} has shape {list(kpe.shape)}, expected"
+                f" {[*ckv.shape[:2], width]}: pages as {ckv_name} has, elements as q_pe"
+            )
 
 
 @_docs.arguments(
@@ -38,7 +123,7 @@ _CPU_CKV, _CPU_KPE = 512, 128
     paged_kpe_cache="``[pages, page_size, head_dim_kpe]``.",
     sm_scale="factor of the scores; None: the planned one.",
 )
-class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
+class BatchDecodeMlaWithPagedKVCacheWrapper(MlaWrapper, BatchDecodeWrapper):
     """Decode of multi-head latent attention: ``plan`` once a step, ``run`` per layer.
 
     float16 and bfloat16, on the CPU float32 too; head_dim_ckv 512 and head_dim_kpe 64 on CUDA, on
@@ -75,19 +160,6 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         self._prepare(
             paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer
         )
-
-    def _check_heads(self, heads: _plan.Heads) -> None:
-        if heads.qo <= 0:
-            raise ValueError(f"num_qo_heads is {heads.qo}, expected 1 or more")
-        if self.device.type == "cuda":
-            if heads.dim != _CUDA_CKV:
-                raise ValueError(
-                    f"head_dim_compressed_kv is {heads.dim}, expected {_CUDA_CKV} on CUDA"
-                )
-        elif heads.dim <= 0 or heads.dim > _CPU_CKV or heads.dim % 8 != 0:
-            raise ValueError(
-                f"head_dim_compressed_kv is {heads.dim}, expected a multiple of 8 up to {_CPU_CKV}"
-            )
 
     def plan(
         self,
@@ -318,71 +390,6 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             rope_scale,
             rope_theta,
         )
-
-    def _latent(
-        self,
-        q_nope: torch.Tensor,
-        q_pe: torch.Tensor,
-        caches: tuple[torch.Tensor, torch.Tensor],
-        chosen: Options,
-        v_scale: float | None,
-        return_lse: bool,
-        out: torch.Tensor | None,
-        lse: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        plan = self._ready(q_nope, exact=True, name="q_nope")
-        ckv, kpe = caches
-        self._check_run(plan, q_nope, q_pe, ckv, kpe)
-        if _attention.DEBUG and not torch.compiler.is_compiling():
-            assert self._kv_indices is not None
-            _attention.check_pages(self._kv_indices, self._used_indices, ckv.shape[0])
-        out, lse = _attention.allocate(q_nope, return_lse, out, lse, "q_nope")
-        tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
-        options = chosen.after_causal(v_scale)
-        planned = (out, lse, plan.words, plan.workspace)
-        if plan.sizes is not None and _plan.compiling():
-            _ops.planned_mla(*tensors, *planned, plan.sizes, *options)
-        else:
-            _ops.mla_decode(*tensors, *planned, *plan.capacity, *options)
-        return out, lse
-
-    def _check_run(
-        self,
-        plan: _plan.Plan,
-        q_nope: torch.Tensor,
-        q_pe: torch.Tensor,
-        ckv: torch.Tensor,
-        kpe: torch.Tensor,
-    ) -> None:
-        """Compares what comes to ``run`` with the plan and with each other."""
-        _checks.dims("q_pe", q_pe, "[batch_size, num_qo_heads, head_dim_kpe]")
-        _checks.dims("paged_ckv_cache", ckv, "[pages, page_size, head_dim_ckv]")
-        _checks.dims("paged_kpe_cache", kpe, "[pages, page_size, head_dim_kpe]")
-        for name, value in (("q_pe", q_pe), ("paged_ckv_cache", ckv), ("paged_kpe_cache", kpe)):
-            _checks.like(name, value, "q_nope", q_nope)
-        if q_pe.shape[:2] != q_nope.shape[:2]:
-            raise ValueError(
-                f"q_pe has shape {list(q_pe.shape)}, expected {list(q_nope.shape[:2])} tokens and"
-                " heads as q_nope has"
-            )
-        width = q_pe.shape[2]
-        if q_pe.is_cuda:
-            if width != _CUDA_KPE:
-                raise ValueError(f"q_pe has {width} elements a head, expected {_CUDA_KPE} on CUDA")
-        elif width <= 0 or width > _CPU_KPE or width % 8 != 0:
-            raise ValueError(
-                f"q_pe has {width} elements a head, expected a multiple of 8 up to {_CPU_KPE}"
-            )
-        if ckv.shape[1] != self._page_size or ckv.shape[2] != plan.heads.dim:
-            raise ValueError(
-                f"paged_ckv_cache has shape {list(ckv.shape)}, expected pages of"
-                f" {self._page_size} x {plan.heads.dim} as planned"
-            )
-        if kpe.shape[:2] != ckv.shape[:2] or kpe.shape[2] != width:
-            raise ValueError(
-                f"paged_kpe_cache has shape {list(kpe.shape)}, expected"
-                f" {[*ckv.shape[:2], width]}: pages as paged_ckv_cache has, elements as q_pe"
-            )
 
 
 def _run_planned(

@@ -47,6 +47,7 @@ __all__ = [
     "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
+    "fast_decode_plan",
     "single_decode_with_kv_cache",
 ]
 
@@ -446,3 +447,71 @@ class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWra
             paged_kv_indices_buffer=indices_buffer,
             paged_kv_last_page_len_buffer=last_page_len_buffer,
         )
+
+
+@_docs.arguments(_docs.ATTENTION)
+def fast_decode_plan(
+    self: BatchDecodeWithPagedKVCacheWrapper,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    last_page_len: torch.Tensor,
+    num_qo_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    page_size: int,
+    pos_encoding_mode: str = "NONE",
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    q_data_type: str | torch.dtype | None = None,
+    kv_data_type: str | torch.dtype | None = None,
+    data_type: str | torch.dtype | None = None,
+    sm_scale: float | None = None,
+    rope_scale: float | None = None,
+    rope_theta: float | None = None,
+    non_blocking: bool = True,
+    fixed_split_size: int | None = None,
+    disable_split_kv: bool = False,
+    q_len_per_req: int = 1,
+    global_override_indptr_cpu: torch.Tensor | None = None,
+) -> None:
+    """:meth:`BatchDecodeWithPagedKVCacheWrapper.plan` of a wrapper, with offsets on the host.
+
+    SGLang puts it in the place of a wrapper's ``begin_forward``. The other plan is as fast here
+    where its index tensors are on the host.
+
+    Args:
+        self: the wrapper to plan.
+        indptr: as in ``plan``.
+        indices: as in ``plan``.
+        last_page_len: as in ``plan``; on a device, the host waits for it.
+        q_len_per_req: query tokens of a request: 1.
+        global_override_indptr_cpu: a copy of ``indptr`` on the host, so that the host need not wait
+            for ``indptr`` itself.
+
+    Raises:
+        ValueError: as by ``plan``, or ``q_len_per_req`` is not 1.
+        TypeError: as by ``plan``.
+    """
+    if q_len_per_req != 1:
+        raise ValueError(f"q_len_per_req is {q_len_per_req}, expected 1: use the prefill wrapper")
+    self.plan(
+        indptr if global_override_indptr_cpu is None else global_override_indptr_cpu,
+        indices,
+        last_page_len,
+        num_qo_heads,
+        num_kv_heads,
+        head_dim,
+        page_size,
+        pos_encoding_mode,
+        window_left,
+        logits_soft_cap,
+        q_data_type,
+        kv_data_type,
+        data_type,
+        sm_scale,
+        rope_scale,
+        rope_theta,
+        non_blocking,
+        fixed_split_size=fixed_split_size,
+        disable_split_kv=disable_split_kv,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -344,6 +345,28 @@ def test_without_splits_there_are_none(option: dict[str, Any], graph: bool, devi
         assert (merges == 0) == bool(options), planned.words[:4]
         outs.append(wrapper.run(batch.q, batch.cache))
         assert_attention(outs[-1], batch.reference())
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_plan_in_the_place_of_begin_forward(graph: bool, device: str) -> None:
+    batch = Batch([1, 1, 1], [50, 9, 33], HEADS, torch.float16, device)
+    indptr, indices, last = batch.tables
+    buffers = (torch.empty_like(indptr), torch.empty_like(indices), torch.empty_like(last))
+    wrapper: Any = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
+        workspace(device), "NHD", graph, False, *(buffers if graph else ())
+    )
+    wrapper.begin_forward = functools.partial(flashinfer.fast_decode_plan, wrapper)
+    for _ in range(2):
+        wrapper.begin_forward(
+            torch.full_like(indptr, -7), indices, last, *PLANNED, batch.page_size,
+            data_type=torch.float16, q_data_type=torch.float16, non_blocking=True,
+            fixed_split_size=None, disable_split_kv=False, global_override_indptr_cpu=indptr.cpu(),
+        )  # fmt: skip
+        assert_attention(wrapper.forward(batch.q, batch.cache), batch.reference())
+    wrapper.begin_forward(*batch.tables, *PLANNED, batch.page_size, window_left=3)
+    assert_attention(wrapper.run(batch.q, batch.cache), batch.reference(window_left=3))
+    with pytest.raises(ValueError, match="q_len_per_req is 2, expected 1"):
+        wrapper.begin_forward(*batch.tables, *PLANNED, batch.page_size, q_len_per_req=2)
 
 
 def test_windows_of_a_run(device: str) -> None:

@@ -95,6 +95,16 @@ SIGNATURES |= {
     "single_prefill_with_kv_cache": f"{SINGLE_PREFILL}, return_lse=False, backend='auto'",
     "single_prefill_with_kv_cache_return_lse": f"{SINGLE_PREFILL}, return_lse=True, backend='auto'",
 }
+# Of releases after 0.2.0.
+SIGNATURES |= {
+    "fast_decode_plan": (
+        "self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,"
+        " pos_encoding_mode='NONE', window_left=-1, logits_soft_cap=None, q_data_type=None,"
+        " kv_data_type=None, data_type=None, sm_scale=None, rope_scale=None, rope_theta=None,"
+        " non_blocking=True, fixed_split_size=None, disable_split_kv=False, q_len_per_req=1,"
+        " global_override_indptr_cpu=None"
+    ),
+}
 WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
 SEGMENT_GEMM = (
     "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
@@ -190,6 +200,22 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "run_return_lse": f"{RUN_MLA}, out=None, lse=None",
             "forward": FORWARD_MLA,
             "forward_return_lse": FORWARD_MLA,
+            "end_forward": "self",
+        },
+    ),
+    "BatchMLAPagedAttentionWrapper": (
+        "float_workspace_buffer, use_cuda_graph=False, qo_indptr=None, kv_indptr=None,"
+        " kv_indices=None, kv_len_arr=None, backend='auto'",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": (
+                "self, qo_indptr, kv_indptr, kv_indices, kv_len_arr, num_heads, head_dim_ckv,"
+                " head_dim_kpe, page_size, causal, sm_scale, q_data_type=None, kv_data_type=None"
+            ),
+            "run": (
+                "self, q_nope, q_pe, ckv_cache, kpe_cache, out=None, lse=None, return_lse=False,"
+                " return_lse_base_on_e=False"
+            ),
             "end_forward": "self",
         },
     ),
@@ -413,8 +439,8 @@ OF_THE_MODULES = {"convert_bsr_mask_layout", "block_sparse_indices_to_vector_spa
 def test_every_module_exports_what_the_package_does() -> None:
     exported: set[str] = set()
     for name in (
-        *("activation", "cascade", "decode", "gemm", "norm", "page", "prefill", "quantization"),
-        *("rope", "sampling", "sparse"),
+        *("activation", "cascade", "decode", "gemm", "mla", "norm", "page", "prefill"),
+        *("quantization", "rope", "sampling", "sparse"),
     ):
         module = importlib.import_module(f"flashinfer.{name}")
         for export in set(module.__all__) - OF_THE_MODULES:
