@@ -1,7 +1,8 @@
 """Calls in the form of another release: the same function, with other names or another order.
 
 A decorator takes such a call to the function's own form, so that the function has one signature,
-which ``help()``, editors and type checkers show, and one body.
+which ``help()``, editors and type checkers show, and one body. torch.compile traces what is here,
+so it is plain: of the operations on sets, for one, it knows not all.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def renamed(**names: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            for theirs in kwargs.keys() & names.keys():
-                ours = names[theirs]
+            for theirs, ours in names.items():
+                if theirs not in kwargs:
+                    continue
                 if ours in kwargs:
                     raise TypeError(
                         f"{function.__qualname__} got {theirs!r} and {ours!r}, two names of one"
@@ -92,6 +94,7 @@ def bind(
             f" got {len(args)}"
         )
     bound = dict(zip(parameters, args))
-    for twice in bound.keys() & kwargs.keys():
-        raise TypeError(f"{name} got {twice!r} twice")
+    for given in bound:
+        if given in kwargs:
+            raise TypeError(f"{name} got {given!r} twice")
     return {**bound, **kwargs}

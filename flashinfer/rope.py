@@ -432,7 +432,7 @@ _COS_SIN_CACHE = ("positions", "query", "key", "head_size", "cos_sin_cache", "is
 def _has_one_cache(args: Any, kwargs: Any) -> bool:
     if len(args) > 3:
         return isinstance(args[3], int)
-    return not kwargs.keys().isdisjoint(_COS_SIN_CACHE)
+    return "positions" in kwargs or "cos_sin_cache" in kwargs
 
 
 def _heads(name: str, value: torch.Tensor, head_size: int) -> torch.Tensor:

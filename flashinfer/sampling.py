@@ -224,8 +224,11 @@ def _later_form(*filters: str) -> Callable[[Any], Any]:
         if not isinstance(args[1], torch.Tensor) or not args[1].is_floating_point():
             return True
         # Uniform numbers have all filters behind them. A filter has not itself behind it.
-        behind = [*args[2 : 2 + len(filters)], *(kwargs.get(name) for name in filters)]
-        return sum(value is not None for value in behind) < len(filters)
+        missing = len(filters)
+        for value in [*args[2 : 2 + len(filters)], *[kwargs.get(name) for name in filters]]:
+            if value is not None:
+                missing -= 1
+        return missing > 0
 
     order = ("filter_apply_order",) if len(filters) > 1 else ()
     return _forms.also(("probs", *filters, "indices", *order, *_AFTER), without_uniform)

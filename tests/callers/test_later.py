@@ -456,3 +456,50 @@ def test_positions_into_buffers(device: str) -> None:
         assert torch.equal(written, right)
         assert torch.equal(room[:4], right)
         assert (room[4:] == -9).all()
+
+
+COMPILED: dict[str, tuple[Callable[..., Any], Callable[[], tuple[torch.Tensor, ...]]]] = {
+    "sampling": (
+        lambda p, k, u: (
+            flashinfer.top_k_sampling_from_probs(p, k, indices=k, return_valid=True)[1],
+            flashinfer.top_k_top_p_sampling_from_probs(p, 1, 0.9, deterministic=True),
+            flashinfer.top_k_top_p_sampling_from_probs(p, u, k, 0.9)[0],
+        ),
+        lambda: (P, torch.arange(1, 7) // 2, torch.full((6,), 0.5)),
+    ),
+    "one cache": (
+        lambda positions, query, cache: apply_rope_with_cos_sin_cache(
+            positions=positions, query=query, key=query, head_size=64, cos_sin_cache=cache
+        ),
+        lambda: (torch.arange(3), torch.randn(3, 128), torch.rand(4, 64)),
+    ),
+    "an order of 0.1.6": (
+        lambda q, indptr, offsets: flashinfer.apply_rope(q, q, indptr, offsets, True, 2.0),
+        lambda: (torch.randn(3, 2, 64), torch.tensor([0, 3]), torch.tensor([7])),
+    ),
+    "without interleave": (
+        lambda q, indptr, offsets: flashinfer.apply_llama31_rope(q, q, indptr, offsets),
+        lambda: (torch.randn(3, 2, 64), torch.tensor([0, 3]), torch.tensor([7])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_forms_are_traced(name: str) -> None:
+    function, make = COMPILED[name]
+    inputs = make()
+    traced = torch.compile(function, backend="eager", fullgraph=True)(*inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = function(*inputs)
+    for got, right in zip(traced, plain, strict=True):
+        assert torch.equal(got, right)
+
+
+@pytest.mark.parametrize("name", ["run", "forward"])
+def test_runs_without_causal_are_traced(name: str) -> None:
+    batch = Batch([3, 4], [9, 8], HEADS, torch.float16, "cpu")
+    wrapper = flashinfer.BatchPrefillWithRaggedKVCacheWrapper(workspace("cpu"))
+    wrapper.plan(batch.qo_indptr, batch.ragged_indptr, *PLANNED)
+    run = torch.compile(getattr(wrapper, name), backend="eager", fullgraph=True)
+    assert_attention(run(batch.q, *batch.ragged), batch.reference())
