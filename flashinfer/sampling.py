@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 __all__ = [
     "chain_speculative_sampling",
     "min_p_sampling_from_probs",
+    "sampling_from_logits",
     "sampling_from_probs",
+    "softmax",
     "top_k_mask_logits",
     "top_k_renorm_prob",
     "top_k_renorm_probs",
@@ -789,3 +791,62 @@ def chain_speculative_sampling(
         if counter is not None and counter is not counters[i]:
             counters[i] = counter.add_(counters[i])
     return output, counters[0], counters[1]
+
+
+def softmax(
+    logits: torch.Tensor,
+    temperature: torch.Tensor | float | None = None,
+    enable_pdl: bool | None = None,
+) -> torch.Tensor:
+    """``softmax(logits / temperature)`` of every row, in fp32; by torch's own operations.
+
+    Args:
+        logits: ``[batch_size, num_classes]``, floating point.
+        temperature: a number, or a tensor ``[batch_size]`` of any real dtype; 1 if None. With 0, as
+            in FlashInfer, all classes are equally likely.
+        enable_pdl: ignored.
+
+    Returns:
+        float32 ``[batch_size, num_classes]``.
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    rows = _rows("logits", logits)
+    if temperature is None:
+        return torch.softmax(rows, dim=-1)
+    if isinstance(temperature, torch.Tensor) and temperature.ndim > 0:
+        _column("temperature", temperature, rows)
+        heat = temperature.float()[:, None]
+        return torch.softmax(rows * torch.where(heat == 0, 0.0, 1 / heat), dim=-1)
+    number = float(temperature)
+    return torch.softmax(rows * (1 / number if number else 0.0), dim=-1)
+
+
+@_docs.arguments(_ARGUMENTS)
+def sampling_from_logits(
+    logits: torch.Tensor,
+    indices: torch.Tensor | None = None,
+    deterministic: bool = True,
+    generator: torch.Generator | None = None,
+    check_nan: bool = False,
+) -> torch.Tensor:
+    """:func:`sampling_from_probs` of the softmax of logits.
+
+    Args:
+        logits: ``[batch_size, num_classes]``, computed with as float32.
+        indices: ``[count]``, integers: draw from these rows, in this order.
+
+    Returns:
+        int32 ``[batch_size]``, or ``[count]``.
+
+    Raises:
+        ValueError: a shape or a device is wrong, or with ``check_nan`` a row has NaN.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    rows = _rows("logits", logits)
+    if check_nan:
+        _refuse_nan("logits", rows)
+    probs = torch.softmax(rows, dim=-1)
+    return _sample(probs, None, generator, False, indices, rounds=False)[0]

@@ -447,6 +447,97 @@ def test_norms_and_activations_with_enable_pdl(device: str) -> None:
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("out_dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_norms_in_fp8(out_dtype: torch.dtype, as_tensor: bool, device: str) -> None:
+    x, w = torch.randn(5, 96).to(device).half(), torch.randn(96).to(device).half()
+    residual, out = torch.randn(5, 96).to(device).half(), torch.empty(5, 96).to(device, out_dtype)
+    scale: Any = torch.tensor([0.3], device=device) if as_tensor else 0.3
+    most = torch.finfo(out_dtype).max
+
+    def right(rows: torch.Tensor, scale: float) -> torch.Tensor:
+        normed = reference.rmsnorm(rows, w, 1e-6) / scale
+        return normed.clamp(-most, most).float().to(out_dtype).double().cpu()
+
+    def check(expected: torch.Tensor) -> None:
+        # fp32 and fp64 may round to neighbours.
+        torch.testing.assert_close(out.cpu().double(), expected, rtol=0.26, atol=2e-4)
+        assert (out.cpu().double() == expected).float().mean() > 0.98
+
+    flashinfer.rmsnorm_quant(out, x, w, scale)
+    check(right(x.cpu(), 0.3) if device == "cpu" else right(x, 0.3))
+    flashinfer.rmsnorm_quant(out, x, w, 1e-9)
+    assert out.float().abs().max() == most
+    total = x.float() + residual.float()
+    before = x.clone()
+    flashinfer.fused_add_rmsnorm_quant(out, x, residual, w, scale)
+    check(right(total, 0.3))
+    assert torch.equal(residual, total.half())
+    assert torch.equal(x, before)
+
+
+def test_layernorm(device: str) -> None:
+    x, gamma, beta = torch.randn(5, 96).to(device).bfloat16() + 3, torch.randn(96), torch.randn(96)
+    right = x.double().cpu()
+    right = (right - right.mean(-1, keepdim=True)) / right.var(-1, False, keepdim=True).sqrt()
+    got = flashinfer.layernorm(x, gamma.to(device), beta.to(device))
+    assert got.dtype == torch.bfloat16
+    reference.assert_close(got, right * gamma.double() + beta.double(), atol=2e-2)
+
+
+def test_softmax_and_draws_from_logits(device: str) -> None:
+    logits = torch.randn(6, 50).to(device)
+    heat = torch.tensor([1.0, 0.5, 2.0, 1e-3, 0.0, 7.0], device=device)
+    right = torch.softmax(logits.double() / heat.double()[:, None], -1)
+    right[4] = 1 / 50
+    reference.assert_close(flashinfer.softmax(logits, heat.double()), right.cpu(), atol=1e-4)
+    reference.assert_close(flashinfer.softmax(logits, 0.5), torch.softmax(2 * logits, -1).cpu())
+    assert torch.equal(flashinfer.softmax(logits, 0), torch.full_like(logits, 1 / 50))
+    g = torch.Generator(device).manual_seed(2)
+    rows = torch.tensor([3, 0], device=device)
+    got = flashinfer.sampling_from_logits(logits, rows, generator=g)
+    g.manual_seed(2)
+    probs = flashinfer.softmax(logits)
+    assert torch.equal(got, flashinfer.sampling_from_probs(probs, indices=rows, generator=g))
+    with pytest.raises(ValueError, match="logits has NaN in row 0, 1"):
+        flashinfer.sampling_from_logits(logits * torch.nan, check_nan=True)
+
+
+def test_top_k(device: str) -> None:
+    x = torch.randint(0, 9, (4, 60)).to(device).half()
+    for options in (
+        {},
+        {"sorted": True},
+        {"deterministic": True},
+        {"tie_break": 1},
+        {"tie_break": 2},
+    ):
+        values, indices = flashinfer.top_k(x, 13, **options)
+        assert (values.dtype, indices.dtype) == (x.dtype, torch.int64)
+        assert torch.equal(x.gather(1, indices), values)
+        ordered = values.sort(-1, descending=True).values
+        assert torch.equal(ordered, x.topk(13).values)
+        assert all(len(set(row)) == 13 for row in indices.tolist())
+    least = x.topk(13).values[:, -1:]
+    for tie_break in (1, 2):
+        chosen = torch.zeros_like(x).scatter_(1, flashinfer.top_k(x, 13, tie_break=tie_break)[1], 1)
+        for row, ties in zip(chosen, x == least, strict=True):
+            taken = row[ties].tolist()  # of the equal ones: those at one end
+            assert taken == sorted(taken, reverse=tie_break == 1)
+    for k, tie_break, words in ((0, 0, "k is 0, expected 1 to 60"), (1, 3, "tie_break is 3")):
+        with pytest.raises(ValueError, match=words):
+            flashinfer.top_k(x, k, tie_break=tie_break)
+
+
+def test_concat_mla_k(device: str) -> None:
+    nope, rope = torch.randn(7, 3, 16).to(device).half(), torch.randn(7, 1, 8).to(device).half()
+    k = torch.empty(7, 3, 48).to(device).half()[..., ::2]
+    flashinfer.concat_mla_k(k, nope, rope)
+    assert torch.equal(k, torch.cat((nope, rope.expand(-1, 3, -1)), -1))
+    with pytest.raises(ValueError, match=r"k has shape \[7, 3, 20\], expected \[7, 3, 24\]"):
+        flashinfer.concat_mla_k(k[..., :20], nope, rope)
+
+
 def test_positions_into_buffers(device: str) -> None:
     indptr, lengths = torch.tensor([0, 2, 3], device=device), torch.tensor([5, 1], device=device)
     rooms = [torch.full((6,), -9, dtype=torch.int32, device=device) for _ in range(2)]

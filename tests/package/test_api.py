@@ -104,6 +104,18 @@ SIGNATURES |= {
         " non_blocking=True, fixed_split_size=None, disable_split_kv=False, q_len_per_req=1,"
         " global_override_indptr_cpu=None"
     ),
+    "concat_mla_k": "k, k_nope, k_rope",
+    "fused_add_rmsnorm_quant": "out, input, residual, weight, scale, eps=1e-06, enable_pdl=None",
+    "layernorm": "input, gemma, beta, eps=1e-06",
+    "rmsnorm_quant": "out, input, weight, scale, eps=1e-06, enable_pdl=None",
+    "sampling_from_logits": (
+        "logits, indices=None, deterministic=True, generator=None, check_nan=False"
+    ),
+    "softmax": "logits, temperature=None, enable_pdl=None",
+    "top_k": (
+        "input, k, sorted=False, deterministic=False, tie_break=<TopKTieBreak.NONE: 0>,"
+        " dsa_graph_safe=False"
+    ),
 }
 WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
 SEGMENT_GEMM = (
@@ -439,8 +451,8 @@ OF_THE_MODULES = {"convert_bsr_mask_layout", "block_sparse_indices_to_vector_spa
 def test_every_module_exports_what_the_package_does() -> None:
     exported: set[str] = set()
     for name in (
-        *("activation", "cascade", "decode", "gemm", "mla", "norm", "page", "prefill"),
-        *("quantization", "rope", "sampling", "sparse"),
+        *("activation", "cascade", "concat_ops", "decode", "gemm", "mla", "norm", "page"),
+        *("prefill", "quantization", "rope", "sampling", "sparse", "topk"),
     ):
         module = importlib.import_module(f"flashinfer.{name}")
         for export in set(module.__all__) - OF_THE_MODULES:
@@ -450,7 +462,12 @@ def test_every_module_exports_what_the_package_does() -> None:
 
 
 def test_everything_public_is_exported_and_documented() -> None:
-    assert set(flashinfer.__all__) == {*SIGNATURES, *WRAPPERS, "append_paged_kv_cache"}
+    assert set(flashinfer.__all__) == {
+        *SIGNATURES,
+        *WRAPPERS,
+        "append_paged_kv_cache",
+        "TopKTieBreak",
+    }
     for name in flashinfer.__all__:
         assert inspect.getdoc(getattr(flashinfer, name)), name
 
@@ -464,6 +481,8 @@ def documented(doc: str) -> set[str]:
 @pytest.mark.parametrize("name", flashinfer.__all__)
 def test_help_explains_every_argument(name: str) -> None:
     member = getattr(flashinfer, name)
+    if name == "TopKTieBreak":  # an enum
+        return
     functions = {name: member}
     if inspect.isclass(member):
         functions |= {
