@@ -10,19 +10,10 @@ Common to all attention functions of this package:
   is made where that is not so).
 * A log-sum-exp is fp32, to base 2: ``log2(sum_j exp(x_j))`` of the scores x, ``-inf`` where no key
   is seen; the output is then 0.
-* ``sm_scale``: factor of the scores, ``1 / sqrt(head_dim)`` where None. ``logits_soft_cap``: c > 0
-  turns a score x into ``c * tanh(x / c)``. ``window_left``: a query at position p sees keys from
-  ``p - window_left`` on; -1 or None is no window.
-* ``pos_encoding_mode``: ``"NONE"``; ``"ROPE_LLAMA"``, which rotates queries and keys on the fly,
-  with ``rope_scale`` (None: 1) and ``rope_theta`` (None: 1e4) as in :mod:`flashinfer.rope`; or
-  ``"ALIBI"``. Queries are right-aligned with the keys: the last one is at ``kv_len - 1``.
-* ``q_scale``, ``k_scale``: what quantised queries and keys are to be multiplied by; they join
-  ``sm_scale``. ``v_scale`` multiplies the output.
-* ``use_tensor_cores``, ``backend``, ``allow_fp16_qk_reduction``, ``non_blocking``: accepted and
-  ignored. There is one kernel for all group sizes, scores are always summed in fp32, and copies
-  never wait.
-* ``q_data_type``, ``kv_data_type``, ``data_type``: dtypes or their names. A plan does not depend on
-  them, so they are not compared with the tensors that come to ``run``.
+* With ``pos_encoding_mode`` other than ``"NONE"`` and with a window, queries are right-aligned with
+  the keys: the last one is at ``kv_len - 1``.
+* What the arguments mean is said with each function (``help()`` shows it), and in
+  ``flashinfer/_docs.py`` for all.
 * ``FLASHINFER_DEBUG=1`` in the environment at import compares page indices with the cache in every
   run, also on CUDA, where that waits for the device; on the CPU they are always compared.
 * ValueError names a wrong shape, number, layout or device; TypeError a wrong dtype or an argument
