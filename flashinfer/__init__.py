@@ -95,7 +95,7 @@ from flashinfer.sampling import (  # noqa: E402
     top_p_sampling_from_probs,
 )
 from flashinfer.sparse import BlockSparseAttentionWrapper  # noqa: E402
-from flashinfer.topk import TopKTieBreak, top_k  # noqa: E402
+from flashinfer.topk import top_k  # noqa: E402
 
 __version__: str = _build_info.VERSION
 __git_commit__: str = _build_info.COMMIT  # of a nightly; "" for a release
@@ -112,7 +112,6 @@ __all__ = [
     "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
     "MultiLevelCascadeAttentionWrapper",
     "SegmentGEMMWrapper",
-    "TopKTieBreak",
     "append_paged_kv_cache",
     "apply_llama31_rope",
     "apply_llama31_rope_inplace",

@@ -141,6 +141,15 @@ def _share(name: str, value: Share | None, rows: torch.Tensor) -> tuple[torch.Te
     return None, number
 
 
+def _random(
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+) -> torch.Tensor:
+    # Where torch.compile has symbols for sizes, torch.rand takes no generator, be it None.
+    if generator is None:
+        return torch.rand(shape, dtype=torch.float32, device=device)
+    return torch.rand(shape, dtype=torch.float32, device=device, generator=generator)
+
+
 def _uniform(
     value: torch.Tensor | None,
     generator: torch.Generator | None,
@@ -150,9 +159,7 @@ def _uniform(
     """One uniform number for each row, the caller's or new ones."""
     batch_size = rows.shape[0]
     if value is None:
-        return torch.rand(
-            (batch_size,), dtype=torch.float32, device=rows.device, generator=generator
-        )
+        return _random((batch_size,), rows.device, generator)
     if generator is not None:
         raise ValueError("uniform_samples and generator are both given, expected one of them")
     _checks.tensor("uniform_samples", value)
@@ -762,7 +769,7 @@ def chain_speculative_sampling(
         )
     form = (batch_size, length + 1)
     if uniform_samples is None:
-        uniform_samples = torch.rand(form, device=draft_probs.device, generator=generator)
+        uniform_samples = _random(form, draft_probs.device, generator)
     elif generator is not None:
         raise ValueError("uniform_samples and generator are both given, expected one of them")
     else:
