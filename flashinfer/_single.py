@@ -121,6 +121,7 @@ def attend(
         )
     q = _attention.rows(q)
     out, lse = _attention.allocate(q, return_lse)
+    moves = return_lse and chosen.pos_encoding == "ALIBI" and _attention.alibi_moves()
     arguments = (
         q,
         k,
@@ -137,4 +138,6 @@ def attend(
         _ops.single_attention(*arguments)
     else:
         _run(*arguments)
+    if lse is not None and moves:
+        lse = _attention.moved(lse, lse.new_full((qo_len,), kv_len - qo_len))
     return out, lse

@@ -212,7 +212,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "q has shape [3, 4, 64], expected [num_qo_heads, head_dim]",
     ),
     # plans
-    (decode(indptr=i(0, 3, 2)), ValueError, "indptr[1:3] is (3, 2), expected values that do not"),
+    (decode(indptr=i(0, 3, 2)), ValueError, "indptr[1:3] is (3, 2), expected non-decreasing"),
     (decode(indptr=i(-1, 2, 3)), ValueError, "indptr[0] is -1, expected 0"),
     (decode(indptr=i()), ValueError, "indptr has shape [0], expected [batch_size + 1]"),
     (decode(indptr=f(3)), TypeError, "indptr has dtype torch.float16, expected torch.int32"),

@@ -414,8 +414,9 @@ FI_API fi_status fi_bmm_fp8(const fi_exec* exec, const fi_bmm_fp8_args* args);
 //
 // The filters keep entry i where all of these hold; equal entries are kept or dropped together:
 //   top-k:  #{j: p[j] > p[i]} < k
-//   top-p:  sum_{j: p[j] > p[i]} w[j] < max(1, ceil(top_p W)) over the whole row, or with
-//           top_k_first over the entries that top-k keeps, W being their sum
+//   top-p:  sum_{j: p[j] > p[i]} w[j] < max(1, ceil(top_p 2^e)): top_p is a probability, not a
+//           share of the row's sum. With top_k_first and top-k on, the sum is over the entries that
+//           top-k keeps, and theirs takes the place of 2^e
 //   min-p:  p[i] >= min_p * max_j p[j], the product rounded to fp32
 // top_k NULL and top_k_value 0, top_p >= 1 and min_p <= 0 switch a filter off; k < 1 from an array
 // counts as 1. Arrays have an element per row and, where not NULL, replace the value.
