@@ -19,6 +19,7 @@ import argparse
 
 from conda_bridge.cli.verify import add_own_arguments, print_report
 from conda_bridge.errors import BridgeError
+from conda_bridge.project import Project
 from conda_bridge.system.failure import failure
 from conda_bridge.verify.gate import verify
 
@@ -34,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = _parser().parse_args()
     try:
-        report = verify(args.artifacts, arch_list=args.arch)
+        project = Project.load(bootstrap.project_root() / "pyproject.toml")
+        report = verify(args.artifacts, project=project, arch_list=args.arch)
     except BridgeError as error:
         return failure(error, as_json=args.json)
     print_report(report, as_json=args.json)

@@ -16,7 +16,18 @@ import msgspec
 from .errors import ConfigError
 from .system.toml import tomllib
 
-__all__ = ["TABLE", "Config", "Dropped", "FieldTable", "FoldTable", "LabelTable", "find", "read"]
+__all__ = [
+    "TABLE",
+    "Config",
+    "Dropped",
+    "FieldTable",
+    "FoldTable",
+    "LabelTable",
+    "document",
+    "find",
+    "parse",
+    "read",
+]
 
 TABLE = "tool.conda-bridge"
 
@@ -101,6 +112,8 @@ class Config(_Table, frozen=True):
         platform_tag: ``auto``, ``linux_x86_64`` or one manylinux policy.
         license: the SPDX expression that every artifact has to have; empty for any.
         rebuild: said where a package has to be built again, e.g. a command.
+        info_section: of a compiled library, where its build wrote ``key=value`` lines; empty for
+            none.
         hooks: a module with a ``HOOKS`` object (:class:`~conda_bridge.hooks.Hooks`).
         hooks_path: the folder that has it, relative to this file; of several modules of the name,
             an installed one is taken.
@@ -118,6 +131,7 @@ class Config(_Table, frozen=True):
     platform_tag: str = "auto"
     license: str = ""
     rebuild: str = ""
+    info_section: str = ""
     hooks: str = ""
     hooks_path: str = "."
     index_layout: str = ""
@@ -132,7 +146,7 @@ def find(folder: Path) -> Path | None:
     """The nearest ``pyproject.toml`` at or above `folder` that has the table."""
     for candidate in (folder, *folder.parents):
         path = candidate / "pyproject.toml"
-        if path.is_file() and _table(_document(path), path.name == "pyproject.toml") is not None:
+        if path.is_file() and _table(document(path), path.name == "pyproject.toml") is not None:
             return path
     return None
 
@@ -146,8 +160,7 @@ def read(path: Path) -> Config:
         ConfigError: no such file, not TOML, no table, or a key that is unknown or of another type;
             the message has its path and what was expected.
     """
-    document = _document(path)
-    table = _table(document, path.name == "pyproject.toml")
+    table = _table(document(path), path.name == "pyproject.toml")
     if table is None:
         raise ConfigError(f"has no table [{TABLE}]", where=str(path))
     return parse(table, f"{path}: {TABLE}")
@@ -165,7 +178,12 @@ def parse(table: object, where: str) -> Config:
         raise _explained(str(error), table, where) from None
 
 
-def _document(path: Path) -> dict[str, Any]:
+def document(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -28,7 +28,10 @@ class Hooks:
     """The hooks of a project without any; a project's own derive from it."""
 
     def looks_into(self) -> Sequence[str]:
-        """Payload files (paths in the wheel) whose content the checks below want to see."""
+        """Files (paths in the wheel, or patterns) whose content the checks below want to see.
+
+        ``*.dist-info/METADATA`` is the package's own, before it is written anew.
+        """
         return ()
 
     def check_package(
@@ -40,6 +43,17 @@ class Hooks:
             package: the main package.
             label: what its name says.
             contents: by path in the wheel, the files of :meth:`looks_into` that it has.
+
+        Raises:
+            BridgeError: what is wrong with it.
+        """
+
+    def check_folded(self, package: CondaPackage, label: Label) -> None:
+        """Refuses a conda package that must not be folded into a wheel.
+
+        Args:
+            package: one of those that the configuration folds in.
+            label: what the main package's name says.
 
         Raises:
             BridgeError: what is wrong with it.
@@ -69,6 +83,14 @@ class Hooks:
 
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Adds a project's own checks of a wheel or conda package to its report."""
+
+    def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
+        """Adds what only a package and those that are folded in with it can say together.
+
+        Args:
+            main: takes the checks; its artifact is the main package.
+            folds: of the packages of the same label.
+        """
 
     def index_page(self, folders: Mapping[str, Sequence[Label]], scheme: Scheme) -> str | None:
         """The overview page of the wheel index, as HTML; None for the plain list.

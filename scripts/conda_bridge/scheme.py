@@ -162,6 +162,12 @@ class Scheme:
         if unknown:
             raise LabelError(f"there is no field {min(unknown)!r}", where=where)
         made = Label(version, tuple((name, values.get(name)) for name in names), number)
+        if self.local is not None and "+" in version:
+            raise LabelError(
+                f"{version!r} has a local part; that part says what it was built for",
+                where=where,
+                expected=version.partition("+")[0],
+            )
         self.conda_build(made, where)
         self.local_version(made, where)
         return made

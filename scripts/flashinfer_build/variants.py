@@ -247,10 +247,7 @@ def _spec(
                 f"{archs.text!r} for a CPU variant", where=archs.where, expected='"None"'
             )
     else:
-        try:
-            flags = gencode_flags(archs.text)
-        except ConfigError as error:
-            raise ConfigError(error.what, where=archs.where, expected=error.expected) from None
+        flags = gencode_flags(archs.text, archs.where)
         if variant.cuda < _HOPPER_CUDA and any("sm_90a" in flag for flag in flags):
             raise ConfigError(
                 f"CUDA {cuda.text} has no sm_90a", where=archs.where, expected="9.0 in its place"

@@ -15,6 +15,9 @@ from pathlib import Path
 from conda_bridge.bridge.convert import bridge, wheel_path
 from conda_bridge.formats import conda_package
 from conda_bridge.label import Label
+from conda_bridge.project import Project
+
+FLASHINFER = Project.load(Path(__file__).parents[2] / "pyproject.toml")
 
 
 def test_the_files_have_the_names_of_the_label(dist: Path, label: Label) -> None:
@@ -37,7 +40,7 @@ def _conda_payload(path: Path) -> dict[str, str]:
         digest = sha256()
         for chunk in member.chunks():
             digest.update(chunk)
-        target = wheel_path(package.name, member.path)
+        target = wheel_path(package, member.path, FLASHINFER)
         if target is not None:
             payload[target] = digest.hexdigest()
     return payload
@@ -132,7 +135,7 @@ def test_published_bytes_are_never_replaced_silently(
 def test_auditwheel_agrees_with_the_platform_tag(dist: Path, label: Label, tmp_path: Path) -> None:
     """The wheel that is made with ``--platform-tag auto``, judged by auditwheel on its own."""
     package = dist / "channel" / "linux-64" / label.conda_file
-    wheel = bridge(package, tmp_path, platform_tag="auto").path
+    wheel = bridge(package, tmp_path, project=FLASHINFER, platform_tag="auto").path
     tag = wheel.stem.rpartition("-")[2]
     assert tag.startswith("manylinux_2_")
     command = [sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)]

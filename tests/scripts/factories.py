@@ -11,10 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from conda_bridge.bridge import convert
 from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.label import Label, Variant
+from conda_bridge.project import Project
 
+# What flashinfer says of itself, by this checkout's own table.
+FLASHINFER = Project.load(Path(__file__).parents[2] / "pyproject.toml")
 README = b"# FlashInfer\n\nAttention kernels.\n"
 LICENSE = b"Apache License\nVersion 2.0\n"
 MODULE = "site-packages/flashinfer/_C.abi3.so"
@@ -22,6 +26,11 @@ BUILD_INFO = "site-packages/flashinfer/_build_info.py"
 
 # A member of a tar archive and its content.
 Member = tuple[tarfile.TarInfo, bytes]
+
+
+def bridge(package: Path, output: Path, **options: Any) -> convert.Bridged:
+    """The wheel of a flashinfer package."""
+    return convert.bridge(package, output, project=FLASHINFER, **options)
 
 
 def label_of(variant: str = "cpu_torch213", **changes: Any) -> Label:

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def wheel(
     executables: Sequence[str] = (),
     entry_points: str = "",
     record: Mapping[str, tuple[str, str] | None] | None = None,
+    wheel_lines: Sequence[str] | None = None,
 ) -> Path:
     """Writes a wheel with a true RECORD.
 
@@ -37,10 +39,12 @@ def wheel(
         metadata: further lines of METADATA.
         executables: the paths of `files` with an executable bit.
         entry_points: ``entry_points.txt``.
+        wheel_lines: of WHEEL, in place of the true ones.
         record: path -> digest and size to put in place of the true ones; None for no line.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{name.replace('-', '_')}-{version}"
+    plain = re.sub(r"[-_.]+", "_", name).lower()
+    stem = f"{plain}-{version}"
     info = f"{stem}.dist-info"
     head = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *metadata]
     members = {
@@ -48,7 +52,13 @@ def wheel(
     }
     bits = {path.format(data=f"{stem}.data", info=info) for path in executables}
     members[f"{info}/METADATA"] = "\n".join(head) + "\n"
-    members[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n"
+    lines = wheel_lines
+    if lines is None:
+        python, abi, platforms = tag.split("-")
+        lines = ["Wheel-Version: 1.0", "Root-Is-Purelib: false"]
+        lines += [f"Tag: {python}-{abi}-{platform}" for platform in platforms.split(".")]
+        lines += [f"Build: {build}"] if build else []
+    members[f"{info}/WHEEL"] = "\n".join(lines) + "\n"
     if entry_points:
         members[f"{info}/entry_points.txt"] = entry_points
     rows = {}
@@ -58,15 +68,15 @@ def wheel(
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
         rows[path] = (f"sha256={digest}", str(len(data)))
     rows[f"{info}/RECORD"] = ("", "")
-    for path, row in (record or {}).items():
-        path = path.format(data=f"{stem}.data", info=info)
-        rows.pop(path, None)
+    for short, row in (record or {}).items():
+        changed = short.format(data=f"{stem}.data", info=info)
+        rows.pop(changed, None)
         if row:
-            rows[path] = row
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows([path, *row] for path, row in rows.items())
-    members[f"{info}/RECORD"] = lines.getvalue().encode()
-    parts = [name.replace("-", "_"), file_version or version, *([build] if build else []), tag]
+            rows[changed] = row
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([path, *row] for path, row in rows.items())
+    members[f"{info}/RECORD"] = table.getvalue().encode()
+    parts = [plain, file_version or version, *([build] if build else []), tag]
     path = folder / ("-".join(parts) + ".whl")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, data in members.items():

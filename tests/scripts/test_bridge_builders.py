@@ -22,11 +22,10 @@ from typing import Any
 
 import factories
 import pytest
-from factories import Member, label_of, tar_file, write_pair
+from factories import Member, bridge, label_of, tar_file, write_pair
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conda_bridge.bridge.convert import bridge
 from conda_bridge.errors import ArtifactError, ConflictError, LabelError
 
 LABEL = label_of()
@@ -449,7 +448,7 @@ def test_memory_stays_small_for_a_large_member_that_waits(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from conda_bridge.bridge.convert import bridge
+from factories import bridge
 
 def report(done, total):
     if done > 8 << 20:
@@ -463,7 +462,10 @@ def test_a_kill_leaves_nothing_of_what_waits(root: Path, tmp_path: Path) -> None
     package, output = reversed_pair(tmp_path, 32 << 20), tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(package), str(output)],
-        env={**os.environ, "PYTHONPATH": str(root / "scripts")},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{root / 'scripts'}:{Path(__file__).parent}",
+        },
     )
     assert done.returncode == -signal.SIGKILL
     [left] = output.iterdir()  # the wheel that was being written

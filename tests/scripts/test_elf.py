@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from conda_bridge.errors import ArtifactError
 from conda_bridge.formats import elf
+from flashinfer_build.checks import torch_abi
+
+INFO = "flashinfer_info"
 
 
 def test_what_the_linker_was_told() -> None:
@@ -50,11 +53,14 @@ def test_rpath_is_not_runpath() -> None:
 
 
 def test_information_section() -> None:
-    info = elf.read(toy.library(cuda="13.0.88", archs="8.0+PTX;9.0a", gpu="zstd"), "x").info
+    info = elf.read(
+        toy.library(cuda="13.0.88", archs="8.0+PTX;9.0a", gpu="zstd"), "x", info_section=INFO
+    ).info
     assert info is not None
     assert info["cuda"] == "13.0.88"
     assert info["archs"] == "8.0+PTX;9.0a"
-    assert elf.read(toy.library(info=False), "x").info is None
+    assert elf.read(toy.library(info=False), "x", info_section=INFO).info is None
+    assert elf.read(toy.library(), "x").info is None, "nobody said that there is one"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,7 @@ def test_information_section() -> None:
 def test_information_of_another_form(more: str, message: str) -> None:
     data = toy.library(archs="x\\n" + more.replace("\n", "\\n"))
     with pytest.raises(ArtifactError, match=message):
-        elf.read(data, "x")
+        elf.read(data, "x", info_section=INFO)
 
 
 def test_gpu_code() -> None:
@@ -110,7 +116,7 @@ def test_floors_compare_numbers_not_text() -> None:
     ],
 )
 def test_string_abi(symbols: tuple[str, ...], abi: str) -> None:
-    assert elf.read(toy.binding(symbols=symbols), "x").torch_abi == abi
+    assert torch_abi.measured(elf.read(toy.binding(symbols=symbols), "x")) == abi
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,8 @@ def test_two_sections_of_one_name() -> None:
     name = struct.unpack_from("<I", data, _section_header(data, "flashinfer_info"))[0]
     struct.pack_into("<I", data, _section_header(data, ".comment"), name)
     with pytest.raises(ArtifactError, match="two sections 'flashinfer_info'"):
-        elf.read(bytes(data), "lib.so")
+        elf.read(bytes(data), "lib.so", info_section=INFO)
+    assert elf.read(bytes(data), "lib.so").info is None
 
 
 def test_versions_that_it_defines() -> None:
@@ -225,7 +232,7 @@ def _section_header(data: bytearray, name: str) -> int:
     raise AssertionError(name)
 
 
-@pytest.mark.parametrize("section", [".dynsym", ".dynstr", ".dynamic", "flashinfer_info"])
+@pytest.mark.parametrize("section", [".dynsym", ".dynstr", ".dynamic", INFO])
 def test_a_section_larger_than_the_file(section: str) -> None:
     data = bytearray(toy.library())
     struct.pack_into("<Q", data, _section_header(data, section) + 32, 24 << 55)
@@ -239,7 +246,7 @@ def test_a_section_without_bytes_takes_no_memory() -> None:
     struct.pack_into("<I", data, at + 4, 8)  # SHT_NOBITS
     struct.pack_into("<Q", data, at + 32, 24 << 55)
     with pytest.raises(ArtifactError, match="no plain bytes"):
-        elf.read(bytes(data), "lib.so")
+        elf.read(bytes(data), "lib.so", info_section=INFO)
 
 
 def test_version_lists_that_never_end() -> None:
@@ -268,8 +275,8 @@ def test_any_damage_is_an_answer_or_an_artifact_error(changes: list[tuple[int, b
         at = offset % size if offset & 1 else (size - 1 - offset % 2400) % size
         data[at : at + len(value)] = value
     try:
-        found = elf.read(bytes(data[:size]), "lib.so")
+        found = elf.read(bytes(data[:size]), "lib.so", info_section=INFO)
     except ArtifactError:
         return
-    assert found.torch_abi in ("", "old", "new", "mixed")
+    assert torch_abi.measured(found) in ("", "old", "new", "mixed")
     assert isinstance(found.leaks, tuple)

@@ -14,21 +14,25 @@ from typing import Any
 import pytest
 import toy_artifacts as toy
 from auditwheel.wheel_abi import analyze_wheel_abi
-from factories import label_of, write_pair
+from factories import FLASHINFER, bridge, label_of, write_pair
 
 from conda_bridge.bridge import manylinux
-from conda_bridge.bridge.convert import bridge
 from conda_bridge.errors import ArtifactError, ConfigError, LabelMismatch
 from conda_bridge.formats import elf
 from conda_bridge.formats.elf import SharedObject, Symbol
 from conda_bridge.label import Label
 from conda_bridge.project import Project
 from conda_bridge.publish.index import update_wheel_index
-from conda_bridge.verify.gate import verify
+from conda_bridge.verify import gate
 
 CPU = label_of()
+OURS = Project.load(Path(__file__).parents[2] / "pyproject.toml")
 # GLIBC_2.14 on x86-64, whatever the machine's own glibc is.
 MEMCPY = "void* memcpy();\nvoid* f(void* a, void* b, long n) { return memcpy(a, b, n); }\n"
+
+
+# In the wheel, or in the torch that it requires.
+PROVIDED = ("libflashinfer.so", *FLASHINFER.config.provided_by["torch"])
 
 
 def library(*versions: str, needed: tuple[str, ...] = ("libc.so.6",), **more: Any) -> SharedObject:
@@ -41,7 +45,7 @@ def library(*versions: str, needed: tuple[str, ...] = ("libc.so.6",), **more: An
 
 
 def reached(*libraries: SharedObject) -> str:
-    policy = manylinux.lowest(libraries)
+    policy = manylinux.lowest(libraries, PROVIDED)
     return policy.tag.removesuffix("_x86_64") if policy else ""
 
 
@@ -186,7 +190,7 @@ def test_name_tag_index_and_gate_agree(root: Path, tmp_path: Path) -> None:
     page = tmp_path / "index" / CPU.index_dir / "flashinfer" / "index.json"
     (entry,) = json.loads(page.read_text())["files"]
     assert entry["filename"] == made.path.name
-    report = verify([package.parent, tmp_path / "wheels"])
+    report = gate.verify([package.parent, tmp_path / "wheels"], project=OURS)
     assert (report.findings, report.errors) == ((), ())
     (wheel,) = (item for item in report.artifacts if item.kind == "wheel")
     assert wheel.facts["manylinux"] == "manylinux_2_17_x86_64"
@@ -197,7 +201,7 @@ def test_wheels_of_one_label_are_each_compared_with_the_packages(tmp_path: Path)
     package = _pair(tmp_path / "linux-64", CPU)
     bridge(package, tmp_path / "wheels")
     bridge(package, tmp_path / "wheels", platform_tag="auto")
-    kinds = [item.kind for item in verify([tmp_path]).artifacts]
+    kinds = [item.kind for item in gate.verify([tmp_path], project=OURS).artifacts]
     assert kinds == ["conda", "conda", "wheel", "wheel", "pair", "pair"]
 
 

@@ -306,7 +306,8 @@ class Packages:
     ("module", "kinds"),
     [
         ("conda_bridge/bridge/convert.py", {"wheel"}),
-        ("conda_bridge/verify/binary.py", {"verify"}),
+        ("conda_bridge/verify/binary.py", {"wheel", "verify", "publish"}),
+        ("flashinfer_build/checks/artifacts.py", {"wheel", "verify", "publish"}),
         ("conda_bridge/publish/wheels.py", {"wheel", "publish"}),
         ("conda_bridge/formats/tar_stream.py", {"wheel", "verify", "publish"}),
         ("conda_bridge/verify/compare.py", set()),
@@ -349,7 +350,8 @@ def test_without_a_wheel_the_packages_are_verified_and_published_alone(
     needs = {stage.kind: stage.needs for stage in alone.job.stages()}
     assert needs["verify"] == ("binding",)
     assert needs["publish"] == ("verify", "try-conda")
-    assert gate.verify([alone.job.binding, alone.job.staged_library]).findings == ()
+    made = [alone.job.binding, alone.job.staged_library]
+    assert gate.verify(made, project=alone.job.project).findings == ()
     assert alone.run_stage("verify") == []
     made = alone.run_stage("publish")
     assert made == alone.job.published

@@ -101,6 +101,11 @@ def pin(key: str, old: str, new: str) -> Callable[[Site], None]:
     return change
 
 
+def toml(old: str, new: str) -> Callable[[Site], None]:
+    """Changes pyproject.toml."""
+    return lambda site: site.edit(site.settings.root / "pyproject.toml", old, new)
+
+
 def environ(**values: str) -> Callable[[Site], None]:
     return lambda site: site.change(environ={**site.settings.environ, **values})
 
@@ -143,6 +148,18 @@ CHANGES: dict[str, tuple[Callable[[Site], None], set[str]]] = {
     "the binding's source": (of("csrc/torch/norm.cpp"), {"binding"}),
     "the Python package": (of("flashinfer/norm.py"), {"binding"}),
     "the recipe": (of("recipe/build_library.sh"), {"library", "binding"}),
+    # pyproject.toml, a table at a time
+    "what builds the binding": (toml('"ninja"\\]', '"ninja", "wheel"]'), {"binding"}),
+    "the project's description": (toml("Attention kernels", "Kernels"), {"binding"}),
+    "what setuptools packs": (toml("py.typed", "*.typed"), {"binding"}),
+    "the name of the wheel": (toml('wheel-name = "flash', 'wheel-name = "flush'), OF_PACKAGES),
+    "the layout of the index": (toml("/torch{torch}", "/{torch}"), OF_PACKAGES),
+    "a dependency's name": (toml('pytorch = "torch"', 'pytorch = "torch2"'), OF_PACKAGES),
+    "a list of the configuration": (toml("libc10_cuda.so", "libc11.so"), OF_PACKAGES),
+    "a linter's setting": (toml("line-length = 100", "line-length = 99"), set()),
+    "a comment": (toml("# the recipe's own tests", "# tests"), set()),
+    # what the configuration names
+    "the hooks": (of("scripts/flashinfer_build/checks/hooks.py"), {"wheel", "verify", "publish"}),
     # packages
     "the kernels": (bytes_of_kernels, {"binding"}),
     "the binding's package": (bytes_of("binding"), OF_PACKAGES),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -24,13 +25,17 @@ from conda_bridge.errors import ArtifactError, ConfigError, LabelError
 from conda_bridge.formats import conda_writer
 from conda_bridge.formats.conda_writer import PackageFile
 from conda_bridge.label import Label
+from conda_bridge.project import Project
+from conda_bridge.verify import gate
 from conda_bridge.verify.findings import SCHEMA_VERSION, Report
-from conda_bridge.verify.gate import as_lines, collect, verify
+from conda_bridge.verify.gate import as_lines, collect
 
 CUDA = factories.label_of("cu130_torch213")
 CPU = factories.label_of("cpu_torch213")
 OLD = factories.label_of("cu124_torch24")
 PACKAGE = "site-packages/flashinfer"
+OURS = Project.load(Path(__file__).parents[2] / "pyproject.toml")
+verify = functools.partial(gate.verify, project=OURS)
 
 
 def whole(folder: Path, label: Label) -> list[Path]:

@@ -29,7 +29,9 @@ OLD_ABI = "_ZN3c105ErrorC1ENS_14SourceLocationESs"
 NO_STRING = "_ZN2at11_ops5empty4callEv"
 
 
-def _compile(source: str, flags: tuple[str, ...], name: str, needed: tuple[str, ...] = ()) -> bytes:
+def shared_object(
+    source: str, flags: tuple[str, ...], name: str, needed: tuple[str, ...] = ()
+) -> bytes:
     """Compiles C to a shared object that needs `needed`, libraries that are made up for it."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
@@ -104,7 +106,9 @@ def library(
         source += (
             f'asm(".section .nv_fatbin,\\"a\\"\\n.incbin \\"{FATBIN / name}.bin\\"\\n.text");\n'
         )
-    return _compile(source + more, (*flags, f"-Wl,-soname,{soname}"), "libflashinfer.so", needed)
+    return shared_object(
+        source + more, (*flags, f"-Wl,-soname,{soname}"), "libflashinfer.so", needed
+    )
 
 
 @functools.cache
@@ -151,7 +155,7 @@ def binding(
     )
     if runpath:
         flags = (*flags, f"-Wl,--enable-new-dtags,-rpath,{runpath}")
-    return _compile(source + more, flags, "_C.abi3.so", needed)
+    return shared_object(source + more, flags, "_C.abi3.so", needed)
 
 
 def libraries_of(label: Label) -> tuple[bytes, bytes]:

@@ -23,6 +23,7 @@ __all__ = [
     "check_same_files",
     "check_source_version",
     "depends_of",
+    "is_spdx",
 ]
 
 
@@ -93,6 +94,13 @@ def check_license(package: CondaPackage, project: Project, files: Sequence[str])
     if not wanted:
         return
     said = str(package.about.get("license") or package.index.get("license") or "")
+    if said and not is_spdx(said):
+        raise ArtifactError(
+            f"{said!r} is not an SPDX licence expression",
+            where=f"{package.path.name}: info/index.json",
+            expected=f"{wanted!r}, as the configuration has it",
+            fix=project.config.rebuild,
+        )
     if _spdx(said) != _spdx(wanted):
         raise ArtifactError(
             f"license is {said!r}",
@@ -108,11 +116,16 @@ def check_license(package: CondaPackage, project: Project, files: Sequence[str])
         )
 
 
-def _spdx(text: str) -> str:
+def is_spdx(text: str) -> bool:
+    """Whether a text is an SPDX licence expression."""
     try:
-        return str(canonicalize_license_expression(text))
+        return bool(text) and bool(canonicalize_license_expression(text))
     except InvalidLicenseExpression:
-        return text
+        return False
+
+
+def _spdx(text: str) -> str:
+    return str(canonicalize_license_expression(text)) if is_spdx(text) else text
 
 
 def check_same_files(one: CondaPackage, other: CondaPackage) -> None:

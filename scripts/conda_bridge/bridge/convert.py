@@ -15,7 +15,6 @@ import fnmatch
 import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,11 +82,16 @@ class Bridged:
     seconds: float
     notes: tuple[str, ...] = ()
 
+    @property
+    def library(self) -> Path | None:
+        """The first of the packages that were folded in."""
+        return self.folded[0] if self.folded else None
+
     def as_dict(self) -> dict[str, object]:
         """For ``--json``."""
         return {
             "package": str(self.package),
-            "library": str(self.folded[0]) if self.folded else None,
+            "library": str(self.library) if self.library else None,
             "folded": [str(path) for path in self.folded],
             "file": str(self.path),
             "outcome": self.outcome,
@@ -287,7 +291,10 @@ class _Plan:
             manylinux.policy_of(wanted, arch or "x86_64")  # before anything is decompressed
         specs = agreement.depends_of(main)
         agreement.check_label_dependencies(main, specs, label, project)
-        packages = [main, *folding.find(main, specs, project, label)]
+        folded = folding.find(main, specs, project, label)
+        for package in folded:
+            project.hooks.check_folded(package, label)
+        packages = [main, *folded]
         parts = [Part(item, wheel_layout(item, project), Survey()) for item in packages]
         notes: list[str] = []
         _look(parts, project, mapping, wanted, output)
@@ -367,7 +374,7 @@ class _Plan:
             if wheel is None:
                 for _ in progress.chunks(member):
                     pass
-            elif target.changed or target.copies:
+            elif folder is not None and (target.changed or target.copies):
                 self._add_changed(part, member, target, wheel, progress, folder)
             else:
                 wheel.add_member(
@@ -381,11 +388,11 @@ class _Plan:
         target: Target,
         wheel: WheelWriter,
         progress: _Progress,
-        folder: Path | None,
+        folder: Path,
     ) -> None:
         """A file whose bytes are not the package's, or that is there more than once."""
-        with tempfile.TemporaryDirectory(prefix=atomic.PREFIX, dir=folder) as work:
-            file = Path(work) / "file"
+        with atomic.scratch(folder) as work:
+            file = work / "file"
             with file.open("wb") as room:
                 for data in progress.chunks(member):
                     room.write(data)
@@ -458,9 +465,7 @@ def _look(
     """Fills the surveys, with no more than is needed to say what the wheel is."""
     places = [{path: part.layout.place(path) for path in part.package.paths} for part in parts]
     every = not manylinux.is_plain(wanted) or any(
-        place.kind == "library" and not place.chosen
-        for found in places
-        for place in found.values()
+        place.kind == "library" and not place.chosen for found in places for place in found.values()
     )
     every = every or any(
         may_be_library(spec, project, mapping)
@@ -468,7 +473,7 @@ def _look(
         for spec in agreement.depends_of(part.package)
     )
     patterns = project.hooks.looks_into()
-    for number, (part, found) in enumerate(zip(parts, places)):
+    for number, (part, found) in enumerate(zip(parts, places, strict=True)):
         part.survey = survey(
             part.package,
             lambda path, found=found, part=part: _is_text(path, found[path], part, patterns),  # type: ignore[misc]
@@ -635,6 +640,8 @@ def _tag(
         tags.check_needed(wanted, objects, provided, needs.left_out, arch, where)
         platform = manylinux.choose_tag(wanted, list(objects.values()), provided, arch)
         _compare_glibc(parts, platform, notes)
+    python = layout.python_of(parts[0].package)
+    tags.check_python(python, needs.python, f"{where}: info/index.json: depends")
     modules = [
         module
         for path in parts[0].targets
@@ -645,7 +652,7 @@ def _tag(
     return tags.tag_of(
         modules,
         platform=platform,
-        python=layout.python_of(parts[0].package),
+        python=python,
         requires_python=needs.python,
         built_as=own.built_as,
         objects=objects,

@@ -8,8 +8,7 @@ conda                   pip                     why
 ``1.2``                 ``==1.2``
 ``=1.2``, ``1.2.*``     ``==1.2.*``
 ``>=1.2,<2.0a0``        ``>=1.2,<2``            pip's ``<2`` leaves out the pre-releases of 2 itself
-``>1.0``                ``>=1.0,!=1.0``         pip's ``>1.0`` leaves out ``1.0.post1``, conda's does
-                                                not
+``>1.0``                ``>=1.0,!=1.0``         pip's ``>1.0`` leaves out ``1.0.post1``
 ``1.2.*|1.3.*``         ``>=1.2,<1.4``          ranges that meet are one
 ``<2|>=3``              ``!=2.*`` and so on     a gap that is one series
 ``1.2|2.0``             none                    pip cannot say "or"
@@ -20,6 +19,7 @@ conda                   pip                     why
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -251,7 +251,7 @@ def _one_range(alternatives: Sequence[Sequence[str]]) -> list[str]:
         else:
             merged.append((low, high))
     gaps = []
-    for (_, end), (start, _) in zip(merged, merged[1:]):
+    for (_, end), (start, _) in itertools.pairwise(merged):
         assert end is not None
         if _next(end) != start:
             raise ValueError("pip has no word for 'or'")

@@ -107,7 +107,8 @@ def _stems_beside(main: Path, wanted: Sequence[MatchSpec]) -> list[str]:
     stems = set()
     for path in conda_package.in_folder(main.parent):
         parts = split_name(path.name)
-        if parts and parts[0] == wanted[0].name:
-            if all(spec.matches(parts[1], parts[2]) for spec in wanted):
-                stems.add(split_conda_file(path.name)[0])
+        if not parts or parts[0] != wanted[0].name:
+            continue
+        if all(spec.matches(parts[1], parts[2]) for spec in wanted):
+            stems.add(split_conda_file(path.name)[0])
     return sorted(stems)

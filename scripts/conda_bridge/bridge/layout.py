@@ -20,7 +20,7 @@ from ..project import Project
 
 __all__ = ["DROP", "Layout", "Place", "is_library", "python_of", "wheel_layout"]
 
-DROP = "drop"
+DROP: Literal["drop"] = "drop"
 Kind = Literal["site", "info", "script", "library", "data", "headers", "drop"]
 
 _ARCH_SITE = re.compile(r"lib/python(?P<version>\d+\.\d+)t?/site-packages/")

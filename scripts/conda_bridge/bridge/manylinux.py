@@ -102,7 +102,7 @@ def is_plain(tag: str) -> bool:
 
 @cache
 def policies(arch: str = "x86_64") -> tuple[Policy, ...]:
-    """All policies for a processor, the one for the oldest systems first; none for a strange one."""
+    """All policies for a processor, that for the oldest systems first; none for a strange one."""
     # Only here: verify and the bridge start without it.
     from auditwheel.architecture import Architecture
     from auditwheel.libc import Libc
@@ -188,7 +188,7 @@ def obstacles(
             Obstacle(where, f"{symbol.name} of {name}", "another function")
             for name in library.needed
             for symbol in library.undefined
-            if symbol.name in policy.withheld.get(name, ())
+            if symbol.name in policy.withheld.get(name, ()) and not symbol.weak
         ]
     return tuple(found)
 

@@ -13,19 +13,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit, urlunsplit
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import ArtifactError, LabelError
+from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
 from ..project import Project
 from ..scheme import public_version
-from .agreement import depends_of
+from .agreement import depends_of, is_spdx
+from .conda_constraint import constraint
 from .dependencies import MatchSpec, pip_specifier, translate
+from .names import find_conda
 from .tags import parse_built_as
 
 __all__ = ["DistInfo", "Needs", "compose", "needs_of", "version_of"]
@@ -218,6 +219,10 @@ def needs_of(
                 continue
             if spec.name in names:
                 continue
+            stated = _as_stated(spec, own, project, mapping)
+            if stated is not None:
+                made.setdefault(canonicalize_name(stated.name), []).append(stated)
+                continue
             found = translate(
                 spec,
                 where,
@@ -245,6 +250,32 @@ def _parsed(texts: Sequence[str]) -> list[Requirement]:
         except InvalidRequirement as error:
             raise ArtifactError(f"{text!r}: {error}", where="METADATA: Requires-Dist") from error
     return found
+
+
+def _as_stated(
+    spec: MatchSpec,
+    own: Sequence[Requirement],
+    project: Project,
+    mapping: Mapping[str, str | None] | None,
+) -> Requirement | None:
+    """The requirement of METADATA that a dependency was made of: the way back of ``to_conda``.
+
+    There are constraints that pip has no other words for than those that they were made of.
+    """
+    import rattler  # only here: it takes its time
+
+    for item in own:
+        if spec.build or item.url or _of_extra(item):
+            continue
+        try:
+            if find_conda(item.name, project, mapping).name != spec.name:
+                continue
+            asked = constraint(item.specifier)
+        except ArtifactError:  # conda has no such name or version
+            continue
+        if (str(rattler.VersionSpec(asked)) if asked else "") == spec.version:
+            return Requirement(f"{item.name}{item.specifier}")
+    return None
 
 
 def _merged(
@@ -315,9 +346,10 @@ def compose(
         label: value for key, label in _URL_LABELS.items() if (value := _address(about.get(key)))
     }
     base = source or Metadata(name, version, requires_python)
+    stated = {_address(url) for url in base.urls.values()}
     described = base.description.strip()
     said = str(about.get("license") or package.index.get("license") or "")
-    expression = said if _is_spdx(said) else base.license_expression
+    expression = said if is_spdx(said) else base.license_expression
     return replace(
         base,
         name=name,
@@ -330,15 +362,9 @@ def compose(
         summary=base.summary or " ".join(str(about.get("summary") or "").split()),
         description=described or str(about.get("description") or "").strip(),
         description_type=base.description_type if described else "text/plain",
-        urls={**urls, **base.urls},
+        # An address that the build has a label for needs no second one.
+        urls={**{k: v for k, v in urls.items() if v not in stated}, **base.urls},
     )
-
-
-def _is_spdx(text: str) -> bool:
-    try:
-        return bool(text) and bool(canonicalize_license_expression(text))
-    except InvalidLicenseExpression:
-        return False
 
 
 def _address(value: object) -> str:

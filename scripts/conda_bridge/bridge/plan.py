@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage, PathEntry
-from ..formats.elf import SharedObject
 from .layout import DROP, Layout, Place, is_library
 from .runpath import rewritten
 from .survey import Survey
@@ -17,7 +16,9 @@ from .survey import Survey
 __all__ = ["Part", "Target", "libraries_of", "place_files"]
 
 # Whatever Python a script is to be run with, it is the one of the environment.
-_SHEBANG = re.compile(rb"#![ \t]*(?:/usr/bin/env[ \t]+(?:-S[ \t]+)?)?\S*?python[wW]?[\d.]*t?\b[^\n]*")
+_SHEBANG = re.compile(
+    rb"#![ \t]*(?:/usr/bin/env[ \t]+(?:-S[ \t]+)?)?\S*?python[wW]?[\d.]*t?\b[^\n]*"
+)
 # How pip writes it where the path is longer than the system allows.
 _LONG_SHEBANG = re.compile(
     rb"#!/bin/sh\n'''exec' \"?[^\n]*?/python[\d.]*t?\"?[^\n]* \"\$0\" \"\$@\"\n' '''(?=\n)"
@@ -130,7 +131,7 @@ def libraries_of(parts: Sequence[Part]) -> dict[str, str]:
 
 
 def _with(target: Target, **changes: object) -> Target:
-    return Target(**{**target.__dict__, **changes})  # type: ignore[arg-type]
+    return Target(**{**target.__dict__, **changes})
 
 
 def _target(
@@ -228,5 +229,3 @@ def _resolve_link(part: Part, path: str, place: Place, notes: list[str]) -> None
         return  # an entry point's script
     if place.path not in target.copies:
         part.targets[end] = _with(target, copies=(*target.copies, place.path))
-
-

@@ -56,17 +56,19 @@ def rewritten(path: str, shared: SharedObject, libraries: Mapping[str, str]) -> 
     entries = [entry for entry in (*shared.rpath, *shared.runpath) if entry]
     folders = [_resolved(entry, here) for entry in entries]
     needed = [
-        posixpath.dirname(_installed(libraries[name])) for name in shared.needed if name in libraries
+        posixpath.dirname(_installed(libraries[name]))
+        for name in shared.needed
+        if name in libraries
     ]
     missing = [folder for folder in dict.fromkeys(needed) if folder not in folders]
     if not missing:
         return None
     added = [_entry(folder, here) for folder in missing]
-    # What leads out of the environment has no meaning in one that conda did not make.
+    # What else leads out of site-packages has no meaning where conda did not make the environment.
     kept = [
         entry
-        for entry, folder in zip(entries, folders)
-        if folder is not None and not folder.startswith("..")
+        for entry, folder in zip(entries, folders, strict=True)
+        if folder is not None and (folder in needed or f"{folder}/".startswith(f"{_SITE}/"))
     ]
     return ":".join(dict.fromkeys([*added, *kept]))
 

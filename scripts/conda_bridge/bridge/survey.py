@@ -120,7 +120,11 @@ def _look(
     is_elf = first.startswith(_ELF)
     if binary(path) and not is_elf:
         raise ArtifactError(
-            "is called as a shared object is, and is no ELF file", where=where
+            "is called as a shared object is, and is no ELF file",
+            where=where,
+            expected="a library for Linux",
+            fix="if the wheel is right without it (a linker's script, a library for another "
+            f'system), say so in [tool.conda-bridge.files]: "{path}" = "drop"',
         )
     if is_elf and (whole or binary(path) or text(path)):
         with tempfile.TemporaryFile(dir=folder if folder and folder.is_dir() else None) as room:

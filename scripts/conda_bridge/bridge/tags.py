@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from packaging.specifiers import SpecifierSet
 
 from ..errors import ArtifactError, LabelMismatch
 from ..formats import abi3
@@ -17,7 +18,16 @@ from ..formats.elf import SharedObject
 from ..formats.wheel import Tag, abi3_tag
 from . import manylinux
 
-__all__ = ["ANY", "ARCHITECTURES", "Module", "architecture_of", "check_needed", "module_of", "tag_of"]
+__all__ = [
+    "ANY",
+    "ARCHITECTURES",
+    "Module",
+    "architecture_of",
+    "check_needed",
+    "check_python",
+    "module_of",
+    "tag_of",
+]
 
 ANY = "any"
 # conda's subdirs -> the processor's name in platform tags.
@@ -121,7 +131,9 @@ def tag_of(
     built = [tag.split("-") for tag in built_as if tag.count("-") == 2]
     if not modules:
         # What pip or the build backend wrote when the package was made, if it says less than all.
-        pure = [pair[0] for pair in built if pair[1] == "none" and pair[0].startswith(("py3", "cp3"))]
+        pure = [
+            pair[0] for pair in built if pair[1] == "none" and pair[0].startswith(("py3", "cp3"))
+        ]
         own = f"cp{python.replace('.', '')}"
         return Tag(own if pure == [own] and python else "py3", "none", platform)
     exact = sorted({module.abi or f"cp{python.replace('.', '')}" for module in modules} - {"abi3"})
@@ -154,6 +166,27 @@ def tag_of(
         tag = abi3_tag(requires_python, [module.path for module in modules], platform, where)
     _prove_abi3(tag, modules, objects, where)
     return tag
+
+
+def check_python(python: str, asked: str, where: str) -> None:
+    """The package's site-packages are those of a Python that it depends on.
+
+    Args:
+        python: of its folder, such as ``3.12``; empty for every Python.
+        asked: the dependency on python, as a PEP 440 specifier.
+        where: the dependencies, for messages.
+
+    Raises:
+        ArtifactError: they are another's.
+    """
+    # Whichever release of the series: one of the first, or one that is yet to come.
+    releases = (f"{python}.{number}" for number in range(100))
+    if python and not any(SpecifierSet(asked).contains(release) for release in releases):
+        raise ArtifactError(
+            f"depends on python {asked}",
+            where=where,
+            expected=f"python {python}.*, whose site-packages the package has",
+        )
 
 
 def _of_one_python(built: Sequence[Sequence[str]], python: str, platform: str) -> Tag:

@@ -1,7 +1,7 @@
 """Makes the conda package of a wheel: the same payload bytes, conda's names around them.
 
 Of a wheel everything is checked before a package has its name: the archive, RECORD, what its
-file name says against its METADATA, and what its shared objects need. The ``.dist-info`` comes along
+file name says against METADATA, and what its shared objects need. The ``.dist-info`` comes along
 whole, so that pip and :mod:`importlib.metadata` see the project as if pip had installed it, and the
 way back finds the version with its local part again.
 
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -36,6 +37,7 @@ from .conda_binaries import Needs, Object, measure, read_object
 from .conda_layout import PLACEHOLDER, Layout, entry_points, record, with_placeholder
 from .conda_requirements import Requirements, read_requirements
 from .conda_target import MACHINES, target
+from .dependencies import PROVIDED_BY
 from .names import conda_name
 
 __all__ = ["Converted", "Written", "to_conda"]
@@ -265,7 +267,12 @@ class _Plan:
         self.remarks += self.requirements.remarks
         self.name = self._conda_name(mapping)
         self.label, self.build = self._label()
-        self._wanted = frozenset(project.hooks.looks_into())
+        wanted = project.hooks.looks_into()
+        self._wanted = {
+            member.path
+            for member in wheel.members
+            if any(fnmatchcase(member.path, pattern) for pattern in wanted)
+        }
         self._contents: dict[str, bytes] = {}
         self._main = _Part({})
         self._folded: dict[str, _Part] = {fold.package: _Part({}) for fold in project.config.fold}
@@ -551,7 +558,7 @@ class _Plan:
         wanted = {str(name) for name in self.requirements.names.values()}
         brought = {
             name: patterns
-            for name, patterns in self.project.config.provided_by.items()
+            for name, patterns in {**PROVIDED_BY, **self.project.config.provided_by}.items()
             if str(canonicalize_name(name)) in wanted
         }
         local = self.version.local or ""

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2))
         return 0
-    shown = {**{key: value for key, value in found.items() if key != "fields"}, **found["fields"]}
+    shown = {key: value for key, value in found.items() if key != "fields"}
+    shown.update(label.values)
     width = max(len(key) for key in shown)
     for key, value in shown.items():
         print(f"{key.replace('_', ' '):{width}}  {'-' if value is None else value}")

@@ -56,13 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever reads has enough. What is left in the buffers has nowhere to go.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever reads has enough
         return _PIPE_CLOSED
+    except OSError as error:  # what was printed, and not what was done
+        _drop_output()
+        error.filename = error.filename or "standard output"
+        return _failed(StorageError(error), as_json=False)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _drop_output() -> None:
+    """What is left in the buffer has nowhere to go; Python would try once more when it ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -72,11 +80,11 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         return int(args.run(args))
     except BridgeError as error:
-        return _failed(error, as_json)
+        return _failed(error, as_json=as_json)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _failed(StorageError(error), as_json)
+        return _failed(StorageError(error), as_json=as_json)
     except Exception as error:
         if os.environ.get("CONDA_BRIDGE_TRACEBACK"):
             raise
@@ -85,10 +93,10 @@ def _run(arguments: Sequence[str]) -> int:
             where=f"conda-bridge {args.command}",
             fix="this is a fault of the program: CONDA_BRIDGE_TRACEBACK=1 shows where it is",
         )
-        return _failed(fault, as_json)
+        return _failed(fault, as_json=as_json)
 
 
-def _failed(error: BridgeError, as_json: bool) -> int:
+def _failed(error: BridgeError, *, as_json: bool) -> int:
     from ..system.failure import failure
 
     return failure(error, as_json=as_json)

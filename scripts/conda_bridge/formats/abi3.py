@@ -1,4 +1,4 @@
-"""Whether an extension module keeps to CPython's stable ABI, by abi3audit's table of its symbols."""
+"""Whether an extension module keeps to CPython's stable ABI, by abi3audit's table of symbols."""
 
 from __future__ import annotations
 

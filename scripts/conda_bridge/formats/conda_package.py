@@ -8,7 +8,7 @@ What a package says of itself is checked before any of it is used: the file name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class CondaPackage:
         """Bytes of all files together, as ``info/paths.json`` has it."""
         return sum(entry.size for entry in self.paths.values() if not entry.is_link)
 
-    def payload(self) -> Iterator[TarMember]:
+    def payload(self) -> Generator[TarMember, None, None]:
         """The files and links to install, in the order of the archive.
 
         Each one has to be read before the next is asked for; what is left unread is read, and its

@@ -11,8 +11,12 @@ __all__ = ["gencode_flags"]
 _ARCH = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
 
 
-def gencode_flags(arch_list: str) -> list[str]:
+def gencode_flags(arch_list: str, where: str = "") -> list[str]:
     """nvcc's ``-gencode`` flags for a list such as ``8.0+PTX;9.0a`` (torch's notation).
+
+    Args:
+        arch_list: the list.
+        where: who gave it, for messages.
 
     Raises:
         ConfigError: an entry that is not ``X.Y``, ``X.Ya`` or either with ``+PTX``.
@@ -23,7 +27,7 @@ def gencode_flags(arch_list: str) -> list[str]:
         if not found:
             raise ConfigError(
                 f"{entry!r} is not a CUDA architecture",
-                where="FLASHINFER_CUDA_ARCH_LIST",
+                where=where,
                 expected="entries such as 8.0, 9.0a or 8.0+PTX, separated by ';'",
             )
         number = f"{found[1]}{found[2]}{found[3]}"

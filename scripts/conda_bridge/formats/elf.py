@@ -26,17 +26,15 @@ from ..errors import ArtifactError
 from . import fatbin
 
 __all__ = [
-    "INFO_SECTION",
     "SharedObject",
     "Symbol",
     "floors",
     "leaked_paths",
+    "mangled_names",
     "parse_info",
     "read",
     "string_abi",
 ]
-
-INFO_SECTION = "flashinfer_info"
 
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
 _MAX_ITEMS = 1 << 12  # of libraries, versions and dynamic entries; real files have hundreds
@@ -88,14 +86,14 @@ class SharedObject:
         machine: e.g. ``EM_X86_64``.
         soname: of a library; empty for an extension module.
         needed: the libraries the loader brings in, in order.
-        rpath: DT_RPATH entries, which beat LD_LIBRARY_PATH; ours have none.
+        rpath: DT_RPATH entries, which beat LD_LIBRARY_PATH.
         runpath: DT_RUNPATH entries.
         undefined: symbols that other libraries must provide.
         exported: symbols that it provides.
         required_versions: every symbol version asked of each library.
         sections: the names of all sections.
         debug_sections: those that only a debugger reads.
-        info: the keys of the ``flashinfer_info`` section; None where there is none.
+        info: the keys of its information section; None where there is none.
         gpu: the fat binaries, by section.
         build_id: in hexadecimal.
         data: the file.
@@ -132,15 +130,6 @@ class SharedObject:
     def floors(self) -> dict[str, str]:
         """The newest version asked of each runtime: keys GLIBC, GLIBCXX, CXXABI, GCC."""
         return floors(name for versions in self.required_versions.values() for name in versions)
-
-    @cached_property
-    def torch_abi(self) -> Literal["", "old", "new", "mixed"]:
-        """The C++ string ABI of the symbols it wants from torch.
-
-        ``new`` is ``std::__cxx11::basic_string``, ``old`` is ``Ss``; empty where no symbol of torch
-        has a string in its signature.
-        """
-        return string_abi(symbol.name for symbol in self.undefined if _is_torch(symbol.name))
 
     @cached_property
     def leaks(self) -> tuple[str, ...]:
@@ -191,7 +180,7 @@ def _occurrences(data: bytes | mmap.mmap, what: bytes) -> Iterator[int]:
 
 
 def parse_info(text: str) -> dict[str, str]:
-    """The keys of a ``flashinfer_info`` section: lines of ``key=value``.
+    """The keys of an information section: lines of ``key=value``.
 
     Raises:
         ValueError: a line of another form, or a key that is there twice.
@@ -215,7 +204,7 @@ def string_abi(names: Iterator[str] | tuple[str, ...]) -> Literal["", "old", "ne
     """
     old = new = False
     for name in names:
-        tokens = set(_mangled_tokens(name))
+        tokens = set(mangled_names(name))
         new = new or "__cxx11" in tokens or "cxx11" in tokens
         old = old or "Ss" in tokens
     if old and new:
@@ -223,10 +212,13 @@ def string_abi(names: Iterator[str] | tuple[str, ...]) -> Literal["", "old", "ne
     return "new" if new else "old" if old else ""
 
 
-def _mangled_tokens(name: str) -> Iterator[str]:
+def mangled_names(name: str) -> Iterator[str]:
     """The identifiers and the ``Ss`` in an Itanium-mangled name.
 
     Lengths are followed, so letters inside an identifier are not taken for codes.
+
+    >>> list(mangled_names("_ZN3c105ErrorC1ENS_14SourceLocationESs"))
+    ['c10', 'Error', 'SourceLocation', 'Ss']
     """
     if not name.startswith("_Z"):
         return
@@ -253,25 +245,22 @@ _LENGTH = re.compile(r"[1-9]\d{0,4}")
 _NOT_A_LENGTH = re.compile(r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|A\d+_|fL?\d*p[rVK]*\d*_")
 
 
-def _is_torch(name: str) -> bool:
-    return any(space in name for space in ("2at", "3c10", "5torch")) and any(
-        token in ("at", "c10", "torch") for token in _mangled_tokens(name)
-    )
-
-
-def read(data: bytes | mmap.mmap, name: str, *, program: bool = False) -> SharedObject:
+def read(
+    data: bytes | mmap.mmap, name: str, *, info_section: str = "", program: bool = False
+) -> SharedObject:
     """Reads a 64-bit little-endian ELF shared object.
 
     Args:
         data: the whole file; in memory or mapped.
         name: the file, for errors.
+        info_section: the section in which a build wrote ``key=value`` lines; empty for none.
         program: it may be an executable file, too, and one that needs no loader.
 
     Raises:
         ArtifactError: not such a file, or one that contradicts itself.
     """
     try:
-        return _Reader(data, name, program).read()
+        return _Reader(data, name, info_section, program).read()
     except ArtifactError:
         raise
     except Exception as error:  # pyelftools raises many kinds for a malformed file
@@ -281,10 +270,13 @@ def read(data: bytes | mmap.mmap, name: str, *, program: bool = False) -> Shared
 
 
 class _Reader:
-    def __init__(self, data: bytes | mmap.mmap, name: str, program: bool) -> None:
+    def __init__(
+        self, data: bytes | mmap.mmap, name: str, info_section: str, program: bool
+    ) -> None:
         self.data = data
         self.view = memoryview(data)
         self.name = name
+        self.info_section = info_section
         self.program = program
 
     def fail(self, what: str) -> ArtifactError:
@@ -293,7 +285,8 @@ class _Reader:
     def read(self) -> SharedObject:
         if self.data[:6] != b"\x7fELF\x02\x01":
             raise self.fail("is no 64-bit little-endian ELF file")
-        elf = ELFFile(io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data)
+        stream: Any = io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data
+        elf = ELFFile(stream)
         if elf.header.e_type != "ET_DYN" and not (self.program and elf.header.e_type == "ET_EXEC"):
             raise self.fail(f"is {elf.header.e_type}, not a shared object")
         sections = self._sections(elf)
@@ -369,7 +362,10 @@ class _Reader:
             if occupies and section["sh_offset"] + section["sh_size"] > len(self.data):
                 raise self.fail(f"section {section.name!r} lies outside the file")
             if section.name in sections:
-                if section.name in (INFO_SECTION, ".dynamic", ".dynsym", *fatbin.SECTIONS):
+                if section.name and section.name in (
+                    *(self.info_section, ".dynamic", ".dynsym"),
+                    *fatbin.SECTIONS,
+                ):
                     raise self.fail(f"has two sections {section.name!r}")
                 continue
             sections[section.name] = section
@@ -381,13 +377,13 @@ class _Reader:
         return self.view[section["sh_offset"] : section["sh_offset"] + section["sh_size"]]
 
     def _info(self, sections: Mapping[str, Section]) -> Mapping[str, str] | None:
-        if INFO_SECTION not in sections:
+        if not self.info_section or self.info_section not in sections:
             return None
-        raw = bytes(self._bytes(sections[INFO_SECTION])).rstrip(b"\0")
+        raw = bytes(self._bytes(sections[self.info_section])).rstrip(b"\0")
         try:
             return parse_info(raw.decode("ascii"))
         except ValueError as error:
-            raise self.fail(f"section {INFO_SECTION!r}: {error}") from error
+            raise self.fail(f"section {self.info_section!r}: {error}") from error
 
     def _build_id(self, sections: Mapping[str, Section]) -> str:
         section = sections.get(".note.gnu.build-id")

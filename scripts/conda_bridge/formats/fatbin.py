@@ -92,15 +92,19 @@ class Container:
         return frozenset(image.code for image in self.images)
 
 
-def expected_codes(arch_list: str) -> frozenset[str]:
+def expected_codes(arch_list: str, where: str = "") -> frozenset[str]:
     """The images that a build for `arch_list` (``8.0+PTX;9.0a``) must have.
+
+    Args:
+        arch_list: the list.
+        where: who gave it, for messages.
 
     Raises:
         ConfigError: an entry that is not an architecture.
     """
     if not arch_list:
         return frozenset()
-    return frozenset(flag.rpartition("code=")[2] for flag in gencode_flags(arch_list))
+    return frozenset(flag.rpartition("code=")[2] for flag in gencode_flags(arch_list, where))
 
 
 def parse(data: bytes | bytearray | memoryview, *, where: str = "") -> tuple[Container, ...]:

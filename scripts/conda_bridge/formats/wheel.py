@@ -33,8 +33,8 @@ __all__ = ["GENERATOR", "Metadata", "Tag", "WheelWriter", "abi3_tag", "requireme
 
 GENERATOR = "conda-bridge"
 _MAX_MEMBERS = 200_000
-# Headers that stay as they are. Not Dynamic: it tells how the build arrived at a field, and here the
-# fields are settled. Not Obsoletes, Provides and their like, which PEP 345 replaced.
+# Headers that stay as they are. Not Dynamic: it tells how the build arrived at a field, and here
+# the fields are settled. Not Obsoletes, Provides and their like, which PEP 345 replaced.
 _OTHERS = (
     *("Platform", "Supported-Platform", "Author", "Author-email", "Maintainer"),
     *("Maintainer-email", "Home-page", "Download-URL", "Requires-External", "Provides-Dist"),
@@ -208,7 +208,7 @@ class Metadata:
         body = message.get_payload()
         described = body if isinstance(body, str) else ""
         # In metadata before 2.1 the long text is a header, with eight spaces or a bar for a margin.
-        described = described.strip() and described or _unfolded(one("Description"))
+        described = (described.strip() and described) or _unfolded(one("Description"))
         return cls(
             name=one("Name"),
             version=one("Version"),

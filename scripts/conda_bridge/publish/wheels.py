@@ -25,6 +25,7 @@ from ..formats import wheel_reader
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..project import Project
 from ..scheme import Label
+from .html_page import API_VERSION, page
 from .intake import WheelName, read_wheel
 
 __all__ = [
@@ -34,14 +35,12 @@ __all__ = [
     "consistent",
     "entry_of",
     "has_pages",
-    "page",
     "pages",
     "published",
     "published_digests",
     "read_already",
 ]
 
-API_VERSION = "1.1"
 INDEX = "index"
 WHEELS = "wheels"
 
@@ -321,22 +320,6 @@ def pages(entries: Iterable[WheelEntry], project: Project) -> dict[str, str]:
 
 def _json(document: object) -> str:
     return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
-
-
-def page(title: str, lines: Iterable[str], *, api: bool = False) -> str:
-    """A whole page.
-
-    Args:
-        title: of the page, as text.
-        lines: of its body, as HTML.
-        api: whether clients read it.
-    """
-    meta = f'<meta name="pypi:repository-version" content="{API_VERSION}">\n' if api else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"{meta}<title>{html.escape(title)}</title>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n" + "\n".join(lines) + "\n</body>\n</html>\n"
-    )
 
 
 def _overview(folders: Mapping[str, Mapping[str, list[WheelEntry]]], project: Project) -> str:

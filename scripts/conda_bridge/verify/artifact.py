@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..formats.conda_package import CondaPackage
 from ..formats.elf import SharedObject
+from ..formats.wheel_reader import Wheel
 from ..scheme import Label
 
-__all__ = ["Artifact"]
+__all__ = ["Artifact", "Payload"]
+
+# Files by their path, with their sha256; a link as ``link to <target>``.
+Payload = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -21,17 +26,21 @@ class Artifact:
         path: the file.
         kind: which of the two it is.
         name: the package's name; of a wheel, the distribution's.
-        label: what its name says.
+        label: what its name says; of a package to be folded in, by that package's template.
+        source: what was read of it; a `Wheel` or a `CondaPackage`, as `kind` says.
         digests: the sha256 of every file that installers put into site-packages, by its path in
             the wheel.
         contents: the files that the project's hooks look into, by path in the wheel.
-        libraries: the shared objects, by path in the wheel.
+        libraries: the shared objects that could be read, by path in the wheel.
+        arch_list: the GPU architectures that were asked for; None where nobody did.
     """
 
     path: Path
     kind: Literal["wheel", "conda"]
     name: str
     label: Label
+    source: Wheel | CondaPackage
     digests: Mapping[str, str]
     contents: Mapping[str, bytes]
     libraries: Mapping[str, SharedObject]
+    arch_list: str | None = None

@@ -1,89 +1,237 @@
-"""Checks of the two compiled libraries: do they hold what the label promises?"""
+"""Checks of compiled libraries, whoever compiled them: what they need, and where they run."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 
-from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
 from ..bridge import manylinux
-from ..errors import ConfigError
-from ..formats import elf, fatbin
+from ..errors import ArtifactError
+from ..formats import abi3, elf, fatbin
 from ..formats.elf import SharedObject
-from ..label import Label, LibraryLabel
 from .findings import ArtifactReport
 
-if TYPE_CHECKING:
-    from abi3info.models import PyVersion, Symbol
-
 __all__ = [
-    "BINDING",
+    "FOREIGN_LIBRARY",
+    "LIBRARY",
+    "SYSTEM",
     "check_abi3",
-    "check_binding",
-    "check_build_info",
-    "check_library",
-    "check_torch_abi",
+    "check_archs",
+    "check_libraries",
+    "check_needed",
+    "content_of",
+    "exports_module",
+    "machine_of",
     "measure_floors",
-    "parse_build_info",
+    "member_of",
+    "provided",
+    "read_library",
 ]
 
-BINDING = "_C.abi3.so"
-_SYSTEM = frozenset(
+_ELF = b"\x7fELF"
+# By its name; what begins with ELF is looked into as well.
+LIBRARY = re.compile(r"\.so(\.\d+)*$", re.ASCII)
+FOREIGN_LIBRARY = re.compile(r"\.(dylib|pyd|dll)$", re.ASCII)
+_LINKER_SCRIPT = re.compile(rb"\s*(/\*|GROUP\b|INPUT\b|OUTPUT_FORMAT\b)")
+_ET_DYN = b"\3\0"
+
+# Of glibc and of GCC; every Linux has them, and so has every conda environment.
+SYSTEM = frozenset(
     {
-        *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"),
+        *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1"),
         *("libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "ld-linux-x86-64.so.2"),
     }
 )
-_LIBRARY_EXPORT = re.compile(r"^(fi_[a-z0-9_]+|flashinfer_build_info)$")
-_OLD_ABI_UNTIL = (2, 6)  # PyPI's torch; measured on 2.0.1, 2.4.0 and 2.6.0
+_MUSL = re.compile(r"libc\.musl-\w+\.so\.1|libc\.so|ld-musl-\w+\.so\.1|libz\.so\.1", re.ASCII)
+# The last part of a platform tag or subdir, in the words of ELF; of those that can be read here.
+_MACHINES = {
+    **{"x86_64": "EM_X86_64", "64": "EM_X86_64", "aarch64": "EM_AARCH64"},
+    **{"ppc64le": "EM_PPC64", "riscv64": "EM_RISCV", "loongarch64": "EM_LOONGARCH"},
+}
 
 
-def _member(name: str) -> str:
-    return name.partition(": ")[2] or name
+def member_of(library: SharedObject) -> str:
+    """The path in the artifact, which a library's name has after the artifact's."""
+    return library.name.partition(": ")[2] or library.name
 
 
-def _check_common(report: ArtifactReport, library: SharedObject, runpath: str) -> None:
-    member = _member(library.name)
-    report.check("machine")
-    if library.machine != "EM_X86_64":
-        report.find("machine", library.machine, member=member, expected="EM_X86_64")
-    report.check("runpath")
-    if library.rpath:
-        report.find(
-            "runpath", f"DT_RPATH {':'.join(library.rpath)}", member=member, expected="none"
-        )
-    if ":".join(library.runpath) != runpath:
-        report.find(
-            "runpath",
-            ":".join(library.runpath) or "no RUNPATH",
+def machine_of(platform: str) -> str:
+    """What ELF calls the processor of a Linux platform; empty where that is not known.
+
+    >>> machine_of("manylinux_2_28_aarch64"), machine_of("linux-64"), machine_of("osx-arm64")
+    ('EM_AARCH64', 'EM_X86_64', '')
+    """
+    found = re.fullmatch(r"(?:linux|manylinux\w*?|musllinux_\d+_\d+)[_-](\w+)", platform)
+    if not found:
+        return ""
+    return next(
+        (machine for name, machine in _MACHINES.items() if f"_{found[1]}".endswith(f"_{name}")), ""
+    )
+
+
+def read_library(
+    report: ArtifactReport, path: str, content: bytes, info_section: str
+) -> SharedObject | None:
+    """The library at `path`; None for what is none, or cannot be read (a finding of ``elf``).
+
+    A program, and a library of 32 bits or in the other byte order, is not measured; the fact
+    ``unmeasured`` names it.
+    """
+    named = LIBRARY.search(path) is not None
+    if content[:4] != _ELF and named and _LINKER_SCRIPT.match(content):
+        return None
+    if content[:4] == _ELF and (
+        content[4:6] != b"\2\1" or (not named and content[16:18] != _ET_DYN)
+    ):
+        report.facts.setdefault("unmeasured", []).append(path)
+        return None
+    report.ran("elf")
+    try:
+        return elf.read(content, f"{report.artifact}: {path}", info_section=info_section)
+    except ArtifactError as error:
+        if not named:  # a program that is linked statically, for one
+            report.facts.setdefault("unmeasured", []).append(path)
+            return None
+        report.add("elf", error.what, member=path)
+        return None
+
+
+def exports_module(library: SharedObject) -> bool:
+    """Whether Python can import it."""
+    return any(symbol.name.startswith("PyInit_") for symbol in library.exported)
+
+
+def check_libraries(
+    report: ArtifactReport,
+    libraries: Sequence[SharedObject],
+    platforms: Iterable[str],
+    arch_list: str | None,
+    prefixes: Mapping[str, str] | None = None,
+) -> None:
+    """What holds for every library: its processor, no search path of one machine, its GPU code.
+
+    Args:
+        report: takes the checks and findings.
+        libraries: all that were read.
+        platforms: platform tags, or the subdir.
+        arch_list: the architectures that were asked for.
+        prefixes: by path, the build prefix that installers replace in a file.
+    """
+    machines = {machine for name in platforms if (machine := machine_of(name))}
+    for library in libraries:
+        member = member_of(library)
+        report.ran("machine")
+        if machines and machines != {library.machine}:
+            report.add(
+                "machine", library.machine, member=member, expected=" and ".join(sorted(machines))
+            )
+        report.ran("runpath")
+        replaced = (prefixes or {}).get(member, "")
+        for kind, entries in (("DT_RPATH", library.rpath), ("RUNPATH", library.runpath)):
+            for entry in entries:
+                if replaced and entry.startswith(replaced):
+                    continue
+                if not entry.startswith(("$ORIGIN", "${ORIGIN}")):
+                    report.add(
+                        "runpath",
+                        f"{kind} has {entry or 'an empty entry'}",
+                        member=member,
+                        expected="paths that begin with $ORIGIN",
+                    )
+        _check_images(report, library, arch_list)
+
+
+def _check_images(report: ArtifactReport, library: SharedObject, arch_list: str | None) -> None:
+    """The GPU code is what its table of contents says, and what was asked for."""
+    containers = [container for found in library.gpu.values() for container in found]
+    if not containers:
+        return
+    member = member_of(library)
+    report.ran("archs")
+    report.facts["archs"] = sorted({*report.facts.get("archs", ()), *library.gpu_codes})
+    if arch_list is not None:
+        check_archs(report, library, arch_list)
+    lying = [image for found in containers for image in found.images if not image.consistent]
+    if lying:
+        report.add(
+            "archs",
+            f"fatbin header says {lying[0].code}, "
+            f"the image is {lying[0].measured or 'of an unknown kind'}",
             member=member,
-            expected=runpath or "no RUNPATH",
         )
-    report.check("build-paths")
-    for path in library.leaks:
-        report.find("build-paths", f"holds the build machine's path {path!r}", member=member)
-    report.check("debug")
-    if library.debug_sections:
-        report.find("debug", ", ".join(library.debug_sections), member=member, expected="stripped")
 
 
-def _check_needed(report: ArtifactReport, library: SharedObject, *, binding: bool) -> None:
-    member = _member(library.name)
-    report.check("needed")
-    for name in library.needed:
-        ours = binding and (name == LIBRARY_NAME or manylinux.TORCH_LIBRARY.match(name))
-        if name in _SYSTEM or ours:
-            continue
-        reason = "; the CUDA runtime must be linked statically" if "cudart" in name else ""
-        report.find("needed", f"needs {name}{reason}", member=member)
-    if binding and LIBRARY_NAME not in library.needed:
-        report.find("needed", f"does not need {LIBRARY_NAME}", member=member)
+def check_archs(report: ArtifactReport, library: SharedObject, arch_list: str) -> None:
+    """Every translation unit of `library` has the images that a list asks for, and no other.
+
+    Raises:
+        ConfigError: it is no list of architectures.
+    """
+    expected = fatbin.expected_codes(arch_list)
+    containers = [container for found in library.gpu.values() for container in found]
+    wrong = [container for container in containers if container.codes != expected]
+    if wrong:
+        found = ", ".join(sorted(wrong[0].codes)) or "nothing"
+        report.add(
+            "archs",
+            f"{len(wrong)} of {len(containers)} translation units hold {found}",
+            member=member_of(library),
+            expected=", ".join(sorted(expected)),
+        )
 
 
-def measure_floors(report: ArtifactReport, libraries: Sequence[SharedObject]) -> dict[str, str]:
+def provided(
+    files: Iterable[str], libraries: Iterable[SharedObject], promised: Iterable[str]
+) -> frozenset[str]:
+    """The libraries that a loader finds without the system: those inside, and those promised.
+
+    Args:
+        files: the paths of all files.
+        libraries: those among them that were read.
+        promised: names and patterns of the libraries that requirements bring.
+    """
+    inside = {PurePosixPath(path).name for path in files if LIBRARY.search(path)}
+    return frozenset({*inside, *(item.soname for item in libraries if item.soname), *promised})
+
+
+def check_needed(
+    report: ArtifactReport, libraries: Sequence[SharedObject], found: Collection[str]
+) -> None:
+    """What the loader has to find is in the artifact, promised by a requirement, or the system's.
+
+    Args:
+        report: takes the check and its findings.
+        libraries: all that were read.
+        found: names and patterns of :func:`provided`.
+    """
+    if not libraries:
+        return
+    report.ran("needed")
+    known = manylinux.policies(manylinux.architecture(libraries))
+    newest = known[-1] if known else None
+    for library in libraries:
+        for name in manylinux.strangers(newest, library, found):
+            if name not in SYSTEM and not _MUSL.fullmatch(name):
+                report.add(
+                    "needed",
+                    f"needs {name}",
+                    member=member_of(library),
+                    expected="a library inside, one that a requirement is known to bring, "
+                    "or one that every Linux has",
+                )
+
+
+def measure_floors(
+    report: ArtifactReport, libraries: Sequence[SharedObject], found: Collection[str]
+) -> dict[str, str]:
     """Notes the oldest systems that `libraries` run on, each by itself and all together.
+
+    Args:
+        report: takes the facts.
+        libraries: all that were read.
+        found: names and patterns of :func:`provided`.
 
     Returns:
         The newest version asked of each runtime, as :func:`elf.floors` has it.
@@ -95,309 +243,62 @@ def measure_floors(report: ArtifactReport, libraries: Sequence[SharedObject]) ->
         report.facts[family.lower()] = together.get(family, "")
     report.facts["gcc"] = together.get("GCC", "")
     report.facts["floors"] = {
-        _member(item.name): {**item.floors, "manylinux": _reached([item])} for item in libraries
+        member_of(item): {**item.floors, "manylinux": _reached([item], found)} for item in libraries
     }
-    report.facts["manylinux"] = _reached(libraries) if libraries else ""
+    report.facts["manylinux"] = _reached(libraries, found) if libraries else ""
     return together
 
 
-def _reached(libraries: Sequence[SharedObject]) -> str:
-    policy = manylinux.lowest(libraries)
+def _reached(libraries: Sequence[SharedObject], found: Collection[str]) -> str:
+    policy = manylinux.lowest(libraries, found)
     return policy.tag if policy else ""
 
 
-def check_library(
-    report: ArtifactReport,
-    library: SharedObject,
-    label: LibraryLabel,
-    *,
-    arch_list: str | None,
+def check_abi3(
+    report: ArtifactReport, module: SharedObject, python: tuple[int, int] | None
 ) -> None:
-    """``libflashinfer.so`` against the CUDA part of the label.
-
-    Args:
-        report: takes the checks and findings.
-        library: the file.
-        label: what the artifact's name promises.
-        arch_list: the architectures that were asked for; None compares with what the file says.
-    """
-    member = _member(library.name)
-    _check_common(report, library, "")
-    _check_needed(report, library, binding=False)
-    report.check("exports")
-    others = [s.name for s in library.exported if not _LIBRARY_EXPORT.match(s.name)]
-    if others:
-        report.find(
-            "exports",
-            f"{len(others)} other symbols, {others[0]} first",
-            member=member,
-            expected="fi_*",
-        )
-    if library.soname != LIBRARY_NAME:
-        report.find("exports", f"SONAME {library.soname!r}", member=member, expected=LIBRARY_NAME)
-    info = _info(report, library, "libflashinfer", label.public_version)
-    if info is None:
-        return
-    cuda = info.get("cuda", "")
-    expected = "{}.{}".format(*label.cuda) if label.cuda else "none"
-    if (".".join(cuda.split(".")[:2]) if label.cuda else cuda) != expected:
-        report.find(
-            "variant",
-            f"compiled with CUDA {cuda or '(not said)'}",
-            member=member,
-            expected=expected,
-        )
-    _check_gpu(report, library, label, info.get("archs", ""), arch_list)
-    report.facts["cuda"] = cuda
-    report.facts["library_cxx"] = info.get("cxx", "")
-
-
-def _check_gpu(
-    report: ArtifactReport,
-    library: SharedObject,
-    label: LibraryLabel,
-    stated: str,
-    arch_list: str | None,
-) -> None:
-    member = _member(library.name)
-    report.check("archs")
-    report.facts["archs"] = sorted(library.gpu_codes)
-    report.facts["arch_list"] = stated
-    if label.cuda is None:
-        if library.gpu_sections or stated:
-            report.find(
-                "archs",
-                f"holds GPU code ({', '.join(library.gpu_sections) or stated})",
-                member=member,
-                expected="none, this is a CPU variant",
-            )
-        return
-    asked = stated if arch_list is None else arch_list
-    try:
-        expected = fatbin.expected_codes(asked)
-    except ConfigError as error:
-        report.find("archs", error.what, member=member, expected=error.expected)
-        return
-    if arch_list is not None and fatbin.expected_codes(arch_list) != _codes(stated):
-        report.find("archs", f"says it is built for {stated!r}", member=member, expected=arch_list)
-    containers = [c for found in library.gpu.values() for c in found]
-    wrong = [c for c in containers if c.codes != expected]
-    if not containers:
-        report.find("archs", "holds no GPU code", member=member, expected=asked)
-    elif wrong:
-        found = ", ".join(sorted(wrong[0].codes)) or "nothing"
-        report.find(
-            "archs",
-            f"{len(wrong)} of {len(containers)} translation units hold {found}",
-            member=member,
-            expected=", ".join(sorted(expected)),
-        )
-    lying = [i for c in containers for i in c.images if not i.consistent]
-    if lying:
-        report.find(
-            "archs",
-            f"fatbin header says {lying[0].code}, "
-            f"the image is {lying[0].measured or 'of an unknown kind'}",
-            member=member,
-        )
-
-
-def _codes(arch_list: str) -> frozenset[str]:
-    try:
-        return fatbin.expected_codes(arch_list)
-    except ConfigError:
-        return frozenset()
-
-
-def check_binding(report: ArtifactReport, binding: SharedObject, label: Label) -> None:
-    """``_C.abi3.so`` against the whole label: variant, torch minor, libraries, RUNPATH."""
-    member = _member(binding.name)
-    _check_common(report, binding, BINDING_RUNPATH)
-    _check_needed(report, binding, binding=True)
-    report.check("archs")
-    if binding.gpu_sections:
-        report.find("archs", "holds GPU code", member=member, expected=f"it in {LIBRARY_NAME}")
-    report.check("exports")
-    if not any(symbol.name == "PyInit__C" for symbol in binding.exported):
-        report.find("exports", "no PyInit__C", member=member)
-    info = _info(report, binding, "binding", label.public_version)
-    if info is None:
-        return
-    if info.get("variant") != label.variant.id:
-        report.find(
-            "variant", f"variant {info.get('variant')!r}", member=member, expected=label.variant.id
-        )
-    torch = "{}.{}".format(*label.variant.torch)
-    if info.get("torch") != torch:
-        report.find(
-            "variant", f"compiled with torch {info.get('torch')!r}", member=member, expected=torch
-        )
-    report.facts["torch"] = info.get("torch", "")
-    report.facts["cxx"] = info.get("cxx", "")
-
-
-def check_torch_abi(
-    report: ArtifactReport, binding: SharedObject, torch: tuple[int, int], *, conda: bool
-) -> None:
-    """The C++ string ABI of the binding's undefined symbols against the torch it is for.
-
-    PyPI's torch has the old one up to 2.6 and the new one from 2.7 on; conda-forge's has the new
-    one. A conda package may serve a channel with another torch, so there it is a warning.
-    """
-    member = _member(binding.name)
-    report.check("torch-abi")
-    measured = binding.torch_abi
-    said = {"1": "new", "0": "old"}.get((binding.info or {}).get("cxx11_abi", ""), "")
-    report.facts["torch_abi"] = measured or said
-    if measured == "mixed" or (measured and said and measured != said):
-        report.find(
-            "torch-abi",
-            f"the symbols it wants from torch have the {measured} string ABI",
-            member=member,
-            expected=f"the {said} one, as its flashinfer_info section says",
-        )
-        return
-    expected = "old" if torch <= _OLD_ABI_UNTIL and not conda else "new"
-    if (measured or said) != expected:
-        source = "conda-forge's" if conda else "PyPI's"
-        report.find(
-            "torch-abi",
-            f"{measured or said or 'unknown'} C++ string ABI",
-            member=member,
-            expected=f"{expected}, as {source} torch {torch[0]}.{torch[1]} has",
-            warning=conda,
-        )
-
-
-def _info(
-    report: ArtifactReport, library: SharedObject, component: str, version: str
-) -> Mapping[str, str] | None:
-    """The build information, with component and version compared."""
-    member = _member(library.name)
-    report.check("variant")
-    if library.info is None:
-        report.find("variant", "no flashinfer_info section", member=member)
-        return None
-    for key, expected in (("component", component), ("version", version)):
-        if library.info.get(key) != expected:
-            report.find(
-                "variant", f"{key} {library.info.get(key)!r}", member=member, expected=expected
-            )
-    return library.info
-
-
-def parse_build_info(source: bytes) -> dict[str, Any]:
-    """The constants of ``_build_info.py``, read without running it.
-
-    Raises:
-        ValueError: not Python, or more in it than constants.
-    """
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"not Python: {error}") from error
-    values = {}
-    for number, statement in enumerate(body):
-        if number == 0 and isinstance(statement, ast.Expr):
-            continue  # the docstring
-        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Constant):
-            raise ValueError(f"line {statement.lineno} is not a constant")
-        for target in statement.targets:
-            if not isinstance(target, ast.Name):
-                raise ValueError(f"line {statement.lineno} is not a constant")
-            values[target.id] = statement.value.value
-    return values
-
-
-def check_build_info(
-    report: ArtifactReport,
-    source: bytes,
-    label: Label,
-    library: SharedObject | None,
-    binding: SharedObject | None,
-) -> None:
-    """``_build_info.py`` against the label and the two libraries."""
-    member = "flashinfer/_build_info.py"
-    report.check("build-info")
-    try:
-        values = parse_build_info(source)
-    except ValueError as error:
-        report.find("build-info", str(error), member=member)
-        return
-    report.facts["build_info"] = values
-    expected: dict[str, object] = {
-        "VERSION": label.wheel_version,
-        "PUBLIC_VERSION": label.public_version,
-        "CONDA_VERSION": label.conda_version,
-        "VARIANT": label.variant.id,
-        "TORCH": "{}.{}".format(*label.variant.torch),
-        "COMMIT": label.commit or "",
-        "BUILD_NUMBER": label.build_number,
-    }
-    if library is not None and library.info is not None:
-        cuda = library.info.get("cuda", "")
-        expected["CUDA"] = "" if cuda == "none" else cuda
-        expected["ARCH_LIST"] = library.info.get("archs", "")
-    if binding is not None and binding.info is not None:
-        expected["CXX11_ABI"] = binding.info.get("cxx11_abi") == "1"
-    for name, value in expected.items():
-        if name not in values or values[name] != value:
-            report.find(
-                "build-info", f"{name} is {values.get(name)!r}", member=member, expected=repr(value)
-            )
-
-
-class _DynamicSymbols:
-    """A shared object as abi3audit wants to see it: our dynamic symbols, our tag."""
-
-    def __init__(self, library: SharedObject, lowest: PyVersion) -> None:
-        self._library = library
-        self._lowest = lowest
-
-    def abi3_version(self, assume_lowest: PyVersion) -> PyVersion:
-        return self._lowest
-
-    def __iter__(self) -> Iterator[Symbol]:
-        from abi3info.models import Symbol
-
-        for symbol in (*self._library.undefined, *self._library.exported):
-            yield Symbol(symbol.name, visibility="weak" if symbol.weak else "global")
-
-    def __str__(self) -> str:
-        return self._library.name
-
-
-def check_abi3(report: ArtifactReport, binding: SharedObject, python: tuple[int, int]) -> None:
     """The symbols of Python against CPython's stable ABI.
 
     Args:
         report: takes the check and its findings.
-        binding: the file.
-        python: the oldest Python that the artifact promises to work with.
+        module: the file.
+        python: the oldest Python that the artifact promises to work with; None for none.
     """
-    from abi3audit._audit import audit
-    from abi3info.models import PyVersion
-
-    member = _member(binding.name)
-    report.check("abi3")
-    lowest = PyVersion(3, 2)
-    # Its shared object reads a file by path; this one is read already, within bounds.
-    result = audit(cast("Any", _DynamicSymbols(binding, lowest)), assume_minimum_abi3=lowest)
-    report.facts["abi3"] = str(result.computed)
-    for symbol in sorted(result.non_abi3_symbols, key=lambda symbol: symbol.name):
-        report.find("abi3", f"{symbol.name} is not in the stable ABI", member=member)
-    if result.computed > PyVersion(*python):
-        newer = sorted(
-            item.symbol.name
-            for item in result.future_abi3_objects
-            if item.added > PyVersion(*python)
-        )
-        report.find(
+    member = member_of(module)
+    report.ran("abi3")
+    found = abi3.audit(module)
+    computed = "{}.{}".format(*found.python)
+    report.facts["abi3"] = max(report.facts.get("abi3", ""), computed, key=_numbers)
+    for name in found.strangers:
+        report.add("abi3", f"{name} is not in the stable ABI", member=member)
+    if python is not None and found.python > python:
+        report.add(
             "abi3",
-            f"needs Python {result.computed} ({', '.join(newer)})",
+            f"needs Python {computed} ({', '.join(found.since(python))})",
             member=member,
             expected="{}.{} at most, as it promises".format(*python),
         )
-    for name in binding.needed:
-        if name.startswith("libpython"):
-            report.find("abi3", f"needs {name}", member=member, expected="no library of one Python")
+    for name in found.libpython:
+        report.add("abi3", f"needs {name}", member=member, expected="no library of one Python")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)
+
+
+def content_of(path: str, chunks: Iterable[bytes], looked_into: Collection[str]) -> bytes | None:
+    """The content of a library, or of a file that is to be looked into; None for any other.
+
+    Args:
+        path: in the artifact.
+        chunks: the content; all of it is read.
+        looked_into: paths and patterns of further files whose content is wanted.
+    """
+    wanted = any(fnmatchcase(path, pattern) for pattern in looked_into)
+    kept: list[bytes] | None = [] if wanted or LIBRARY.search(path) else None
+    for number, chunk in enumerate(chunks):
+        if number == 0 and kept is None and chunk.startswith(_ELF):
+            kept = []
+        if kept is not None:
+            kept.append(chunk)
+    return None if kept is None else b"".join(kept)

@@ -1,342 +1,384 @@
-"""Checks of the conda packages: metadata and dependencies, then the libraries in them."""
+"""Checks of a conda package, anybody's: its metadata and dependencies, then the libraries in it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import rattler
-
-from ..artifact import LIBRARY_NAME
-from ..errors import ArtifactError
-from ..formats import conda_package, elf
+from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
 from ..formats.elf import SharedObject
-from ..label import LIBRARY_NAME as LIBRARY_PACKAGE
-from ..label import NAME, Label, LibraryLabel
+from ..project import Project
+from ..scheme import Label
+from .artifact import Artifact, Payload
 from .binary import (
-    BINDING,
+    FOREIGN_LIBRARY,
+    LIBRARY,
     check_abi3,
-    check_binding,
-    check_build_info,
-    check_library,
-    check_torch_abi,
+    check_libraries,
+    check_needed,
+    content_of,
     measure_floors,
+    member_of,
+    provided,
+    read_library,
 )
 from .findings import ArtifactReport
+from .modules import module_abi
+from .names import conda_label, describe
+from .places import Place, places_of
+from .requirements import Spec, accepts, before, holds_only, is_exact, pythons, shown, specs
 
 __all__ = ["check_conda"]
 
-_LIBRARY_PATH = f"lib/{LIBRARY_NAME}"
-_PACKAGE = f"site-packages/{NAME}"
-_BINDING_PATH = f"{_PACKAGE}/{BINDING}"
-_BUILD_INFO_PATH = f"{_PACKAGE}/_build_info.py"
-_RECIPE_TESTS = "etc/conda/test-files/"  # of rattler-build; not for the wheel
-_DIST_INFO = re.compile(rf"^site-packages/{NAME}-[^/]+\.dist-info/")
-_BYTE_CODE = re.compile(r"(^|/)__pycache__/")  # installers write it; a finding in the package
-_OLDEST_PYTHON = (3, 8)  # of the limited API that the binding is compiled for
-_REQUIRED = {
-    NAME: (f"{_PACKAGE}/__init__.py", _BUILD_INFO_PATH, _BINDING_PATH),
-    LIBRARY_PACKAGE: (_LIBRARY_PATH, "include/flashinfer/api.h"),
+_INDEX = "info/index.json"
+_LEFTOVERS = re.compile(
+    r"(^|/)(\.git|\.hg|\.svn|\.DS_Store|conda_build\.sh)(/|$)|\.(o|orig|rej|swp)$"
+)
+_BYTE_CODE = re.compile(r"(^|/)__pycache__/|\.py[co]$")
+_ARCH_SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
+_PLACEHOLDER = "_placehold"
+# platform and arch, as index.json has them beside subdir.
+_SUBDIRS: dict[str, tuple[str | None, str | None]] = {
+    "noarch": (None, None),
+    "linux-64": ("linux", "x86_64"),
+    "linux-32": ("linux", "x86"),
+    "linux-aarch64": ("linux", "aarch64"),
+    "linux-armv6l": ("linux", "armv6l"),
+    "linux-armv7l": ("linux", "armv7l"),
+    "linux-ppc64": ("linux", "ppc64"),
+    "linux-ppc64le": ("linux", "ppc64le"),
+    "linux-riscv64": ("linux", "riscv64"),
+    "linux-s390x": ("linux", "s390x"),
+    "osx-64": ("osx", "x86_64"),
+    "osx-arm64": ("osx", "arm64"),
+    "win-32": ("win", "x86"),
+    "win-64": ("win", "x86_64"),
+    "win-arm64": ("win", "arm64"),
+    "emscripten-wasm32": ("emscripten", "wasm32"),
+    "wasi-wasm32": ("wasi", "wasm32"),
+    "freebsd-64": ("freebsd", "x86_64"),
+    "zos-z": ("zos", "z"),
 }
-_LEFTOVERS = re.compile(r"(^|/)(__pycache__|\.git|conda_build\.sh)(/|$)|\.(pyc|pyo|o|a|la|orig)$")
+_OLDEST_GLIBC = 17  # glibc 2.17 is what conda's own compilers ask for at least
 
 
 def check_conda(
-    path: Path, report: ArtifactReport, *, arch_list: str | None = None
-) -> tuple[Label | LibraryLabel, dict[str, str]]:
-    """Runs every check of one conda package.
+    path: Path, report: ArtifactReport, project: Project, *, arch_list: str | None = None
+) -> Artifact:
+    """Runs every check of a conda package that holds for anybody's.
 
     Args:
-        path: ``flashinfer-*`` or ``libflashinfer-*``, ``.conda`` or ``.tar.bz2``.
+        path: ``.conda`` or ``.tar.bz2``.
         report: takes checks, findings and facts.
+        project: whose package it should be.
         arch_list: the GPU architectures that were asked for.
 
     Returns:
-        Its label and its files, by the path that they have in the wheel, with their sha256.
+        What was read; byte code and what stays behind have no place in the wheel, and no digest.
 
     Raises:
         ArtifactError: it cannot be read safely, or its payload is not what it declares.
         LabelError: its name is not one this project produces.
     """
-    label: Label | LibraryLabel
-    if path.name.startswith(f"{LIBRARY_PACKAGE}-"):
-        label = LibraryLabel.parse_conda_file(path.name)
-        report.label = f"{label.accelerator} {label.public_version}"
-    else:
-        label = Label.parse_conda_file(path.name)
-        report.label = f"{label.variant.id} {label.public_version}"
+    name, label = conda_label(path.name, project)
     package = conda_package.read(path)
-    report.check("name")  # the reader has compared file name and index.json
-    _check_index(report, package, label)
-    digests, contents = _digest(package)
-    report.check("paths")  # and every file with paths.json
+    report.label = describe(name, label, project)
+    report.ran("name")  # the reader has compared file name and index.json
+    _check_index(report, package, project, label)
+    places = places_of(package, project)
+    digests, contents = _digest(package, project, places)
+    report.ran("paths")  # and every file with paths.json
     _check_files(report, package)
-    _check_licences(report, package)
-    library = _shared_object(report, contents, _LIBRARY_PATH)
-    binding = _shared_object(report, contents, _BINDING_PATH)
-    _check_dependencies(report, package, label)
-    if library is not None:
-        lib_label = label if isinstance(label, LibraryLabel) else label.library
-        check_library(report, library, lib_label, arch_list=arch_list)
-    if binding is not None and isinstance(label, Label):
-        check_binding(report, binding, label)
-        check_torch_abi(report, binding, label.variant.torch, conda=True)
-        check_abi3(report, binding, _OLDEST_PYTHON)
-    if isinstance(label, Label) and _BUILD_INFO_PATH in contents:
-        check_build_info(report, contents[_BUILD_INFO_PATH], label, None, binding)
-    _check_floor(report, package, [item for item in (library, binding) if item is not None])
+    _check_licences(report, package, project)
+    _check_entry_points(report, package)
+    subdir = str(package.index.get("subdir"))
+    libraries = _libraries(report, subdir, contents, project)
+    found = list(libraries.values())
+    depends = specs(report, package, "depends")
+    _check_dependencies(report, package, project, label, depends)
+    _check_pythons(report, package, depends, libraries)
+    prefixes = {item: entry.prefix_placeholder for item, entry in package.paths.items()}
+    check_libraries(report, found, [subdir], arch_list, prefixes)
+    _check_needed(report, package, depends, found)
+    _check_floor(report, depends, found)
     report.facts["size"] = path.stat().st_size
-    return label, {_wheel_path(name): sha for name, sha in digests.items() if _is_payload(name)}
-
-
-def _is_payload(path: str) -> bool:
-    left_out = _DIST_INFO.match(path) or _BYTE_CODE.search(path)
-    return not left_out and not path.startswith(_RECIPE_TESTS)
-
-
-def _wheel_path(path: str) -> str:
-    """Where a package's file lies in the wheel."""
-    inside = path.removeprefix("site-packages/")
-    return inside if inside != path else f"{NAME}/{path}"
+    return Artifact(
+        path=path,
+        kind="conda",
+        name=name,
+        label=label,
+        source=package,
+        digests={places[item].path: sha for item, sha in digests.items() if places[item].installed},
+        contents={places[item].path: data for item, data in contents.items()},
+        libraries={places[item].path: library for item, library in libraries.items()},
+        arch_list=arch_list,
+    )
 
 
 def _check_index(
-    report: ArtifactReport, package: CondaPackage, label: Label | LibraryLabel
+    report: ArtifactReport, package: CondaPackage, project: Project, label: Label
 ) -> None:
-    report.check("index")
-    member = "info/index.json"
-    expected: dict[str, object] = {
-        "name": NAME if isinstance(label, Label) else LIBRARY_PACKAGE,
-        "version": label.conda_version,
-        "build": label.conda_build,
-        "build_number": label.conda_build_number,
-        "subdir": "linux-64",
-        "arch": "x86_64",
-        "platform": "linux",
-        "license": "Apache-2.0",
-    }
-    for key, value in expected.items():
-        if package.index.get(key) != value:
-            report.find(
-                "index", f"{key} is {package.index.get(key)!r}", member=member, expected=repr(value)
-            )
-    noarch = package.index.get("noarch")
-    wanted = "python" if isinstance(label, Label) else None
-    if noarch != wanted:
-        report.find("index", f"noarch is {noarch!r}", member=member, expected=repr(wanted))
-    report.check("about")
-    for key in ("license", "summary"):
-        if not package.about.get(key):
-            report.find("about", f"no {key}", member="info/about.json")
+    """``index.json`` against itself, the folder that the package lies in, and the label."""
+    report.ran("index")
+
+    def differs(key: str, expected: object, plain: str = "") -> None:
+        report.add(
+            "index",
+            f"{key} is {package.index.get(key)!r}",
+            member=_INDEX,
+            expected=plain or repr(expected),
+        )
+
+    index = package.index
+    number = index.get("build_number")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        differs("build_number", 0, "a number from 0 on")
+    elif label.values and number != project.scheme.index_build_number(label):
+        differs("build_number", project.scheme.index_build_number(label))
+    subdir = index.get("subdir")
+    if subdir not in _SUBDIRS:
+        differs("subdir", "", ", ".join(_SUBDIRS))
+    else:
+        platform, arch = _SUBDIRS[subdir]
+        for key, expected in (("platform", platform), ("arch", arch)):
+            if index.get(key) not in (None, expected):
+                differs(key, expected)
+        folder = package.path.absolute().parent.name
+        if folder in _SUBDIRS and folder != subdir:
+            differs("subdir", folder, f"{folder!r}, as the folder that it lies in")
+    noarch = index.get("noarch")
+    if noarch not in (None, "python", "generic"):
+        differs("noarch", None, "'python', 'generic' or none")
+    elif (subdir == "noarch") and noarch is None:
+        differs("noarch", "generic", "'python' or 'generic', as the subdir is noarch")
+    elif noarch == "generic" and subdir not in ("noarch", None):
+        differs("noarch", None, f"none, as the subdir is {subdir}")
+    if noarch == "python":
+        for path in package.paths:
+            if _ARCH_SITE.match(path):
+                report.add(
+                    "index",
+                    "lies in the site-packages of one Python, and the package is noarch: python",
+                    member=path,
+                    expected="site-packages/ at the top",
+                )
+                break
+    license_ = project.config.license
+    if license_ and index.get("license") != license_:
+        differs("license", license_)
 
 
-def _digest(package: CondaPackage) -> tuple[dict[str, str], dict[str, bytes]]:
+def _digest(
+    package: CondaPackage, project: Project, places: Mapping[str, Place]
+) -> tuple[Payload, dict[str, bytes]]:
     """The sha256 of every file (links by their target), and what is looked into."""
-    kept = (_LIBRARY_PATH, _BINDING_PATH, _BUILD_INFO_PATH)
-    digests: dict[str, str] = {}
+    wanted = project.hooks.looks_into()
+    kept = {path for path, place in places.items() if place.is_one_of(wanted)}
+    digests: Payload = {}
     contents: dict[str, bytes] = {}
     for member in package.payload():
         if member.link_target is not None:
             digests[member.path] = f"link to {member.link_target}"
             continue
-        if member.path in kept:
-            contents[member.path] = member.read()
+        content = content_of(member.path, member.chunks(), kept)
+        if content is not None:
+            contents[member.path] = content
         digests[member.path] = member.digest().hex()
     return digests, contents
 
 
 def _check_files(report: ArtifactReport, package: CondaPackage) -> None:
-    report.check("files")
-    required = _REQUIRED[package.name]
-    for path in required:
-        if path not in package.paths:
-            report.find("files", "is missing", member=path)
-    for path, entry in sorted(package.paths.items()):
-        if entry.prefix_placeholder:
-            report.find("files", "holds the build prefix", member=path, expected="no prefix in it")
-        if _LEFTOVERS.search(path):
-            report.find("files", "is a build artefact", member=path)
-        elif ".so" in path and path not in required:
-            report.find("files", "is a library that is not ours", member=path)
+    report.ran("files")
+    noarch = package.index.get("noarch") == "python"
+    for path in sorted(package.paths):
+        # Installers write the byte code of a noarch package; one for one Python may bring its own.
+        if _LEFTOVERS.search(path) or (noarch and _BYTE_CODE.search(path)):
+            report.add("files", "is a build artefact", member=path)
 
 
-def _check_licences(report: ArtifactReport, package: CondaPackage) -> None:
-    report.check("licences")
+def _check_licences(report: ArtifactReport, package: CondaPackage, project: Project) -> None:
+    report.ran("licences")
     if not any(package.licenses.values()):
-        report.find("licences", "no licence file", member="info/licenses/")
+        report.add(
+            "licences",
+            "no licence file",
+            member="info/licenses/",
+            warning=not project.config.license,
+        )
 
 
-def _specs(report: ArtifactReport, package: CondaPackage, key: str) -> dict[str, list[Any]]:
-    """``depends`` or ``constrains`` by package name."""
-    member = f"info/index.json: {key}"
-    listed = package.index.get(key, [])
-    specs: dict[str, list[Any]] = {}
-    for text in listed if isinstance(listed, list) else [listed]:
-        try:
-            spec = rattler.MatchSpec(text)
-        except Exception as error:  # py-rattler has a type of its own for every part of a spec
-            report.find("dependencies", f"{text!r} is no requirement: {error}", member=member)
-            continue
-        specs.setdefault(spec.name.normalized, []).append(spec)
-    return specs
+def _check_entry_points(report: ArtifactReport, package: CondaPackage) -> None:
+    """Each entry point of a noarch package names a function."""
+    for text in package.entry_points:
+        report.ran("entry-points")
+        if not re.fullmatch(r"[^=\s]+\s*=\s*[\w.]+\s*:\s*[\w.]+", text.strip()):
+            report.add(
+                "entry-points",
+                text[:80],
+                member="info/link.json",
+                expected="name = package.module:function",
+            )
 
 
 def _check_dependencies(
-    report: ArtifactReport, package: CondaPackage, label: Label | LibraryLabel
-) -> None:
-    report.check("dependencies")
-    member = "info/index.json"
-    depends = _specs(report, package, "depends")
-    constrains = _specs(report, package, "constrains")
-    if isinstance(label, Label):
-        torch = "{}.{}".format(*label.variant.torch)
-        kind = "*cuda*" if label.variant.cuda else "*cpu*"
-        pytorch = depends.get("pytorch", [])
-        if not _holds_minor(pytorch, label.variant.torch) or not any(
-            str(spec.build or "") == kind for spec in pytorch
-        ):
-            report.find(
-                "dependencies",
-                _shown(pytorch) or "does not depend on pytorch",
-                member=member,
-                expected=f"pytorch {torch}.* {kind}",
-            )
-        exact = f"{LIBRARY_PACKAGE} ={label.library.conda_version} {label.lib_conda_build}"
-        pins = depends.get(LIBRARY_PACKAGE, [])
-        if not any(_is_exact(pin, label.library) for pin in pins):
-            report.find(
-                "dependencies",
-                _shown(pins) or f"does not depend on {LIBRARY_PACKAGE}",
-                member=member,
-                expected=exact.replace(" =", " =="),
-            )
-        oldest = _OLDEST_PYTHON
-        python = depends.get("python", [])
-        accepted = _accepts(python, "{}.{}.0".format(*oldest), "3.13.0")
-        if not python or not accepted or _accepts(python, _before(oldest)):
-            report.find(
-                "dependencies",
-                _shown(python) or "does not depend on python",
-                member=member,
-                expected="python >={}.{}".format(*oldest),
-            )
-    _check_cuda_constraint(report, label, depends, constrains)
-
-
-def _check_cuda_constraint(
     report: ArtifactReport,
-    label: Label | LibraryLabel,
-    depends: dict[str, list[Any]],
-    constrains: dict[str, list[Any]],
+    package: CondaPackage,
+    project: Project,
+    label: Label,
+    depends: Mapping[str, list[Spec]],
 ) -> None:
-    """A CUDA package asks for one CUDA major, flashinfer for a driver; a CPU package for neither.
-
-    libflashinfer runs without a driver too, on the CPU, and is needed where flashinfer is built.
-    """
-    cuda = label.variant.cuda if isinstance(label, Label) else label.cuda
-    member = "info/index.json"
-    for name in ("cuda-cudart", "cuda-nvcc", "cuda-toolkit"):
-        if name in depends:
-            report.find("dependencies", f"depends on {name}", member=member, expected="linked in")
-    for name in ("__cuda", "cuda-version"):
-        found = [*depends.get(name, []), *constrains.get(name, [])]
-        if name == "__cuda" and cuda and isinstance(label, Label):
-            found = depends.get(name, [])
-        if cuda is None:
-            if found:
-                report.find("dependencies", _shown(found), member=member, expected="no CUDA at all")
-            continue
-        inside, outside = f"{cuda[0]}.{cuda[1]}", _before((cuda[0], 0))
-        fits = found and _accepts(found, inside) and not _accepts(found, outside)
-        if name == "cuda-version":
-            fits = fits and not _accepts(found, f"{cuda[0] + 1}.0")
+    """The requirements can be read, and say of each dependency what the label says."""
+    report.ran("dependencies")
+    specs(report, package, "constrains")
+    main = package.name not in project.folds
+    for field, name in project.scheme.depends.items() if main else ():
+        value = label.get(field)
+        found = depends.get(name, [])
+        if value is None:
+            fits, expected = not found, f"no {name}"
+        else:
+            fits = holds_only(found, tuple(int(part) for part in value.split(".")))
+            expected = f"{name} {value}.*"
         if not fits:
-            report.find(
+            report.add(
                 "dependencies",
-                _shown(found) or f"no constraint on {name}",
-                member=member,
-                expected=f"{name} of CUDA {cuda[0]}",
+                shown(found) or f"does not depend on {name}",
+                member=_INDEX,
+                expected=expected,
+            )
+    for name, template in project.folds.items() if main else ():
+        pins = depends.get(name, [])
+        build = project.scheme.fold_build(template, label) if template else ""
+        if template is None and pins:
+            continue
+        if not any(is_exact(pin, label.conda_version, build) for pin in pins):
+            report.add(
+                "dependencies",
+                shown(pins) or f"does not depend on {name}",
+                member=_INDEX,
+                expected=f"{name} =={label.conda_version} {build}".rstrip(),
             )
 
 
-def _shown(specs: list[Any]) -> str:
-    return ", ".join(str(spec) for spec in specs)
-
-
-def _accepts(specs: list[Any], *versions: str) -> bool:
-    """Whether every spec accepts every version."""
-    for spec in specs:
-        if spec.version is None:
+def _check_pythons(
+    report: ArtifactReport,
+    package: CondaPackage,
+    depends: Mapping[str, list[Spec]],
+    libraries: Mapping[str, SharedObject],
+) -> None:
+    """The modules fit the Pythons that the package can be installed with."""
+    python = depends.get("python", [])
+    accepted = pythons(lambda version: accepts(python, version))
+    if not python and package.index.get("noarch") == "python":
+        report.add(
+            "dependencies",
+            "does not depend on python",
+            member=_INDEX,
+            expected="python, as the package is noarch: python",
+        )
+    abis = depends.get("python_abi", [])
+    for path in package.paths:
+        site, abi = _ARCH_SITE.match(path), module_abi(path)
+        one = re.fullmatch(r"cp(\d)(\d+)[a-z]*", abi, re.ASCII)
+        only = (int(one[1]), int(one[2])) if one else None
+        if site:
+            only = only or (int(site[1]), int(site[2]))
+        if only is None:
             continue
-        accepted = rattler.VersionSpec(str(spec.version))
-        if not all(accepted.matches(rattler.Version(version)) for version in versions):
-            return False
-    return True
+        if one and package.index.get("noarch") == "python":
+            report.add(
+                "dependencies",
+                f"is a module of {abi} alone, and the package is noarch: python",
+                member=path,
+                expected="a module of the stable ABI, or a package for each Python",
+            )
+            break
+        held = [item for item in accepted if item != only]
+        pinned = abis and accepts(abis, "{}.{}".format(*only)) and not accepts(abis, "3.2")
+        if (held or only not in accepted) and not (pinned and only in accepted):
+            report.add(
+                "dependencies",
+                shown(python) or "does not depend on python",
+                member=path,
+                expected="python {}.{}.*, as this file is for".format(*only),
+            )
+            break
+    for path, library in libraries.items():
+        if module_abi(path) == "abi3":
+            newer = [item for item in accepted if item >= (3, 2)]  # the first with a stable ABI
+            check_abi3(report, library, min(newer, default=None) if python else None)
 
 
-def _before(release: tuple[int, int]) -> str:
-    """A version just below a release, also of the first one of its major.
+def _libraries(
+    report: ArtifactReport, subdir: str, contents: Mapping[str, bytes], project: Project
+) -> dict[str, SharedObject]:
+    """The shared objects of a package for Linux, read; other systems' are not measured."""
+    if subdir == "noarch":
+        for path in sorted(contents):
+            if LIBRARY.search(path) or FOREIGN_LIBRARY.search(path):
+                report.add(
+                    "index",
+                    "is for one machine, and the subdir is noarch",
+                    member=path,
+                    expected="the subdir of a platform",
+                )
+    elif not subdir.startswith("linux-"):
+        return {}
+    found = {}
+    for path in sorted(contents):
+        if not LIBRARY.search(path) and not contents[path].startswith(b"\x7fELF"):
+            continue
+        library = read_library(report, path, contents[path], project.config.info_section)
+        if library is not None:
+            found[path] = library
+    return found
 
-    >>> _before((2, 13)), _before((3, 0))
-    ('2.12.9999', '2.9999')
-    """
-    major, minor = release
-    return f"{major}.{minor - 1}.9999" if minor else f"{major - 1}.9999"
 
-
-def _holds_minor(specs: list[Any], minor: tuple[int, int]) -> bool:
-    """Whether the releases of this torch minor are accepted, and no other minor's."""
-    major, number = minor
-    outside = (f"{major}.{number + 1}.0", _before(minor), f"{major + 1}.0.0")
-    return (
-        any(spec.version is not None for spec in specs)
-        and _accepts(specs, f"{major}.{number}.0", f"{major}.{number}.9")
-        and not any(_accepts(specs, version) for version in outside)
-    )
-
-
-def _is_exact(spec: Any, label: LibraryLabel) -> bool:
-    version, build = str(spec.version or "").lstrip("="), str(spec.build or "")
-    return version == label.conda_version and build == label.conda_build
-
-
-def _shared_object(
-    report: ArtifactReport, contents: dict[str, bytes], path: str
-) -> SharedObject | None:
-    if path not in contents:
-        return None
-    report.check("elf")
-    try:
-        return elf.read(contents[path], f"{report.artifact}: {path}")
-    except ArtifactError as error:
-        report.find("elf", error.what, member=path)
-        return None
+def _check_needed(
+    report: ArtifactReport,
+    package: CondaPackage,
+    depends: Mapping[str, list[Spec]],
+    libraries: list[SharedObject],
+) -> None:
+    """What the loader has to find is inside, the system's, or may be in a package depended on."""
+    others = any(not name.startswith("__") and name != "python" for name in depends)
+    check_needed(report, libraries, provided(package.paths, libraries, ["*"] if others else []))
+    for library in libraries:
+        declared = package.paths[member_of(library)].prefix_placeholder
+        left = [path for path in library.leaks if _PLACEHOLDER in path]
+        if left and not declared:
+            report.add(
+                "paths",
+                f"holds the build prefix {left[0][:80]!r}, and paths.json does not say so",
+                member=member_of(library),
+                expected="a prefix_placeholder, so that installers replace it",
+            )
 
 
 def _check_floor(
-    report: ArtifactReport, package: CondaPackage, libraries: list[SharedObject]
+    report: ArtifactReport, depends: Mapping[str, list[Spec]], libraries: list[SharedObject]
 ) -> None:
     """The newest glibc that is asked for, against what the package says it needs."""
-    report.check("floor")
-    floors = measure_floors(report, libraries)
-    specs = _specs(report, package, "depends").get("__glibc", [])
+    report.ran("floor")
+    floors = measure_floors(report, libraries, ["*"])
+    found = depends.get("__glibc", [])
     if not floors.get("GLIBC"):
         return
     major, minor = (int(part) for part in floors["GLIBC"].split(".")[:2])
-    if specs and _accepts(specs, _before((major, minor))):
-        report.find(
+    if found and accepts(found, before((major, minor))):
+        report.add(
             "floor",
-            f"needs glibc {major}.{minor}, and says {_shown(specs)}",
-            member="info/index.json",
+            f"needs glibc {major}.{minor}, and says {shown(found)}",
+            member=_INDEX,
             expected=f"__glibc >={major}.{minor}",
         )
-    elif not specs and minor > 17:
-        report.find(
+    elif not found and minor > _OLDEST_GLIBC:
+        report.add(
             "floor",
             f"needs glibc {major}.{minor}, and does not say so",
-            member="info/index.json",
+            member=_INDEX,
             expected=f"__glibc >={major}.{minor}",
             warning=True,
         )

@@ -57,7 +57,7 @@ class ArtifactReport:
     Attributes:
         artifact: the file name.
         kind: what it is.
-        label: the variant's id and public version.
+        label: which build it is, and the public version.
         checks: the names of the checks that ran, in order.
         findings: what is wrong, and warnings.
         facts: what was measured, for people and machines.
@@ -72,17 +72,19 @@ class ArtifactReport:
     facts: dict[str, Any] = field(default_factory=dict)
     error: BridgeError | None = None
 
-    def check(self, name: str) -> None:
+    def ran(self, name: str) -> None:
         """Notes that a check ran."""
         if name not in self.checks:
             self.checks.append(name)
 
-    def find(
+    def add(
         self, check: str, what: str, *, member: str = "", expected: str = "", warning: bool = False
     ) -> None:
-        """Notes what a check found."""
-        self.check(check)
-        self.findings.append(Finding(check, self.artifact, what, member, expected, warning))
+        """Notes what a check found, once: a project's own check may see what everybody's saw."""
+        self.ran(check)
+        finding = Finding(check, self.artifact, what, member, expected, warning)
+        if finding not in self.findings:
+            self.findings.append(finding)
 
     @property
     def failed(self) -> frozenset[str]:

@@ -6,20 +6,43 @@ lists the checks.
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
-from ..label import CONDA_ENDINGS, NAME, Label, LibraryLabel
+from ..formats.conda_package import CondaPackage
+from ..formats.wheel_reader import Wheel, file_sha256
+from ..project import Project
+from ..scheme import CONDA_ENDINGS, Label, split_conda_file
+from .artifact import Artifact, Payload
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
-from .wheel import Payload, check_wheel
+from .names import describe
+from .places import places_of
+from .requirements import accepts
+from .wheel import check_wheel
 
 __all__ = ["ArtifactReport", "Finding", "Report", "as_lines", "collect", "verify"]
 
 _ENDINGS = (*CONDA_ENDINGS, ".whl")
 _EXPECTED = f"{', '.join(CONDA_ENDINGS)} or .whl"
-_Package = tuple[Path, Payload, ArtifactReport]
+_SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
+# Programs with a first line of their own, and libraries of the prefix under their SONAMEs.
+_MADE_BY_THE_BRIDGE = re.compile(
+    r"[^/]+\.libs/|[^/]+\.data/(scripts/|data/lib/[^/]+\.so)", re.ASCII
+)
+_STRANGER = Project()
+
+
+class _Package(NamedTuple):
+    """A conda package that was read, with what was found in it."""
+
+    artifact: Artifact
+    report: ArtifactReport
 
 
 def collect(paths: Iterable[Path]) -> list[Path]:
@@ -56,13 +79,16 @@ def collect(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
+def verify(
+    paths: Sequence[Path], *, project: Project = _STRANGER, arch_list: str | None = None
+) -> Report:
     """Checks every artifact by itself, then each wheel against the packages of its label.
 
     Args:
         paths: files and folders.
+        project: whose artifacts they should be; without one, anybody's.
         arch_list: the GPU architectures that were asked for (``8.0+PTX;9.0a``); None compares the
-            code inside with the list that the library says it was compiled for.
+            code inside with nothing but what the artifacts themselves say.
 
     Returns:
         What was proved and found. An artifact that cannot be read is in it with its error.
@@ -74,104 +100,216 @@ def verify(paths: Sequence[Path], *, arch_list: str | None = None) -> Report:
     if arch_list is not None:
         from ..formats.fatbin import expected_codes
 
-        expected_codes(arch_list)
+        expected_codes(arch_list, "the architectures that were asked for")
     reports = []
-    wheels: list[tuple[Label, Path, Payload]] = []  # one label may have several platform tags
-    packages: dict[Label, _Package] = {}
-    libraries: dict[LibraryLabel, _Package] = {}
+    wheels: list[Artifact] = []  # one label may have several platform tags
+    packages: dict[tuple[str, str], _Package] = {}
     for path in collect(paths):
         report = ArtifactReport(path.name, "wheel" if path.suffix == ".whl" else "conda")
         reports.append(report)
         try:
-            if path.suffix == ".whl":
-                label, payload = check_wheel(path, report, arch_list=arch_list)
-                wheels.append((label, path, payload))
+            check = check_wheel if path.suffix == ".whl" else check_conda
+            artifact = check(path, report, project, arch_list=arch_list)
+            project.hooks.verify(artifact, report)
+            if artifact.kind == "wheel":
+                wheels.append(artifact)
                 continue
-            named, payload = check_conda(path, report, arch_list=arch_list)
-            made = (path, payload, report)
-            if isinstance(named, Label):
-                first = packages.setdefault(named, made)
-            else:
-                first = libraries.setdefault(named, made)
+            key = (str(package_of(artifact).index.get("subdir")), split_conda_file(path.name)[0])
+            made = _Package(artifact, report)
+            first = packages.setdefault(key, made)
             if first is not made:
-                _check_same_files(first, made)
+                _check_same_files(first.artifact, made, project)
         except BridgeError as error:
             report.error = error
-    for label, wheel, payload in wheels:
-        parts = [packages.get(label), libraries.get(label.library)]
-        given = [part for part in parts if part is not None]
+    mains = [item for item in packages.values() if item.artifact.name not in project.folds]
+    for wheel in wheels:
+        main = _main_of(wheel, [item.artifact for item in mains], project)
+        folds = _folds_of(wheel.label, main, packages.values(), project)
+        given = [*([main] if main else []), *(item.artifact for item in folds)]
         if given:
-            pair = _check_pair(label, wheel, payload, [(part[0], part[1]) for part in given])
-            reports.append(pair)
-    for label, (package, _, report) in packages.items():
-        library = libraries.get(label.library)
-        if library is not None:
-            _check_same_toolchain(report, package, library[2])
+            reports.append(_check_pair(wheel, given, project))
+    for item in mains:
+        folds = _folds_of(item.artifact.label, item.artifact, packages.values(), project)
+        if folds:
+            project.hooks.verify_together(item.report, [fold.report for fold in folds])
     return Report(tuple(reports))
 
 
-def _check_pair(
-    label: Label, wheel: Path, payload: Payload, packages: list[tuple[Path, Payload]]
-) -> ArtifactReport:
+def package_of(artifact: Artifact) -> CondaPackage:
+    """The conda package that was read."""
+    assert isinstance(artifact.source, CondaPackage)
+    return artifact.source
+
+
+def _main_of(wheel: Artifact, packages: Sequence[Artifact], project: Project) -> Artifact | None:
+    """The package that the wheel should hold the files of; None where it is not given.
+
+    Where labels say little, several packages may have the wheel's name and version, one for each
+    Python; then it is the one whose site-packages is that of the wheel's tag.
+    """
+    found = []
+    for package in packages:
+        if project.config.package:
+            same_name = package.name == project.config.package
+        else:
+            same_name = _is_same_project(package.name, wheel.name, project)
+        if project.scheme.build is not None:
+            same_label = package.label == wheel.label
+        else:
+            same_label = package.label.version == wheel.label.version
+        if same_name and same_label:
+            found.append(package)
+    if len(found) > 1:
+        assert isinstance(wheel.source, Wheel)
+        pythons = wheel.source.tags[0].split(".")
+        found = [
+            package
+            for package in found
+            if (python := _python_of(package)) == "" or f"cp{python}" in pythons
+        ]
+    return found[0] if len(found) == 1 or (found and project.scheme.build is not None) else None
+
+
+def _is_same_project(conda: str, pip: str, project: Project) -> bool:
+    try:
+        return names.conda_name(pip, project) == conda
+    except ArtifactError:  # conda has that name for something else
+        return False
+
+
+def _python_of(package: Artifact) -> str:
+    """The digits of the Python whose site-packages it has, ``311``; empty for any."""
+    for path in package_of(package).paths:
+        found = _SITE.match(path)
+        if found:
+            return found[1] + found[2]
+    return ""
+
+
+def _folds_of(
+    label: Label, main: Artifact | None, packages: Iterable[_Package], project: Project
+) -> list[_Package]:
+    """The packages that are folded in with a label, of those that are given."""
+    found = []
+    for item in packages:
+        artifact = item.artifact
+        if artifact.name not in project.folds:
+            continue
+        template = project.folds[artifact.name]
+        package = package_of(artifact)
+        if template is not None:
+            build = project.scheme.fold_build(template, label)
+            if (package.version, package.build) == (label.conda_version, build):
+                found.append(item)
+        elif main is not None and _pins(package_of(main), package):
+            found.append(item)
+    return found
+
+
+def _pins(main: CondaPackage, other: CondaPackage) -> bool:
+    """Whether a package's dependencies accept this build of another."""
+    import rattler
+
+    for text in main.index.get("depends", []):
+        try:
+            spec = rattler.MatchSpec(text)
+            if spec.name.normalized == other.name:
+                return accepts([spec], other.version)
+        except Exception:  # reported by the package's own checks
+            continue
+    return False
+
+
+def _check_pair(wheel: Artifact, packages: Sequence[Artifact], project: Project) -> ArtifactReport:
     """The files of the wheel against those of the conda packages with the same label."""
-    report = ArtifactReport(wheel.name, "pair", f"{label.variant.id} {label.public_version}")
-    report.check("payload")
-    report.facts["packages"] = [path.name for path, _ in packages]
+    report = ArtifactReport(
+        wheel.path.name,
+        "pair",
+        describe(project.config.package or wheel.name, wheel.label, project),
+    )
+    report.ran("payload")
+    report.facts["packages"] = [package.path.name for package in packages]
+    payload = wheel.digests
     expected: Payload = {}
     origin: dict[str, str] = {}
-    for path, files in packages:
-        for name, digest in files.items():
+    for package in packages:
+        for name, digest in package.digests.items():
             if name in expected:
-                report.find("payload", f"is in {origin[name]} and in {path.name}", member=name)
+                report.add(
+                    "payload", f"is in {origin[name]} and in {package.path.name}", member=name
+                )
             expected[name] = digest
-            origin[name] = path.name
+            origin[name] = package.path.name
     report.facts["files"] = len(set(expected) & set(payload))
     for name in sorted(set(expected) - set(payload)):
-        report.find("payload", f"is in {origin[name]}, and not in the wheel", member=name)
+        report.add("payload", f"is in {origin[name]}, and not in the wheel", member=name)
     for name in sorted(set(expected) & set(payload)):
         if expected[name] != payload[name]:
-            report.find(
+            if _is_moved(name, wheel, packages):
+                report.facts.setdefault("runpath_changed", []).append(name)
+                continue
+            report.add(
                 "payload",
                 f"sha256 {payload[name]}",
                 member=name,
                 expected=f"{expected[name]}, as in {origin[name]}",
             )
-    if len(packages) == 2:
+    if {package.name for package in packages} >= {*project.folds} and any(
+        package.name not in project.folds for package in packages
+    ):
         for name in sorted(set(payload) - set(expected)):
-            report.find("payload", "is in no conda package", member=name, expected="the same files")
+            if not _MADE_BY_THE_BRIDGE.match(name):
+                report.add(
+                    "payload", "is in no conda package", member=name, expected="the same files"
+                )
     return report
 
 
-def _check_same_files(first: _Package, second: _Package) -> None:
-    """Two packages of one label, such as ``.conda`` and ``.tar.bz2``, hold the same files."""
-    (one, ours, _), (_, theirs, report) = first, second
-    report.check("same-files")
-    for name in sorted({*ours, *theirs}):
-        if ours.get(name) != theirs.get(name):
-            report.find(
+def _is_moved(name: str, wheel: Artifact, packages: Sequence[Artifact]) -> bool:
+    """Whether a library of the wheel is that of a package, told where its libraries are now.
+
+    The package's bytes are given the search path that the wheel's have; then they have to be the
+    same.
+    """
+    there = wheel.libraries.get(name)
+    here = next((item.libraries[name] for item in packages if name in item.libraries), None)
+    if there is None or here is None:
+        return False
+    paths = there.rpath or there.runpath
+    if not paths or (there.rpath, there.runpath) == (here.rpath, here.runpath):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "library.so"
+        copy.write_bytes(here.data)
+        try:
+            runpath.patch(copy, ":".join(paths), here, name)
+        except BridgeError:
+            return False
+        return file_sha256(copy) == wheel.digests[name]
+
+
+def _check_same_files(first: Artifact, second: _Package, project: Project) -> None:
+    """Two packages of one name, such as ``.conda`` and ``.tar.bz2``, hold the same files."""
+    one, other = _declared(first, project), _declared(second.artifact, project)
+    second.report.ran("same-files")
+    for name in sorted({*one, *other}):
+        if one.get(name) != other.get(name):
+            second.report.add(
                 "same-files",
-                f"sha256 {theirs.get(name, '-')}",
+                f"sha256 {other.get(name, '-')}",
                 member=name,
-                expected=f"{ours.get(name, '-')}, as in {one}",
+                expected=f"{one.get(name, '-')}, as in {first.path}",
             )
 
 
-def _check_same_toolchain(report: ArtifactReport, package: Path, library: ArtifactReport) -> None:
-    """`_build_info.py` in the package against the library in the other package."""
-    report.check("pinned-library")
-    stated = report.facts.get("build_info", {})
-    cuda = library.facts.get("cuda", "")
-    for key, expected in (
-        ("CUDA", "" if cuda == "none" else cuda),
-        ("ARCH_LIST", library.facts.get("arch_list", "")),
-    ):
-        if stated.get(key) != expected:
-            report.find(
-                "pinned-library",
-                f"{key} is {stated.get(key)!r} in {package.name}",
-                member=f"site-packages/{NAME}/_build_info.py",
-                expected=f"{expected!r}, as in {library.artifact}",
-            )
+def _declared(artifact: Artifact, project: Project) -> Payload:
+    """The sha256 of all files, which the checks have compared, by path in the wheel or package."""
+    package = package_of(artifact)
+    places = places_of(package, project)
+    return {
+        places[path].path: "a link" if entry.is_link else entry.sha256
+        for path, entry in package.paths.items()
+    }
 
 
 def as_lines(report: Report) -> list[str]:

@@ -1,6 +1,7 @@
-"""What a flashinfer package has to be before it becomes a wheel, beyond what holds for anybody's.
+"""This project's hooks, named in ``[tool.conda-bridge]``: what holds beyond anybody's rules.
 
-``[tool.conda-bridge]`` of pyproject.toml names this module.
+What is checked of finished wheels and packages is in :mod:`.artifacts`; here is what a package has
+to be before it becomes a wheel.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from conda_bridge.bridge.metadata import specifiers
 from conda_bridge.errors import ArtifactError, LabelMismatch
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
+from conda_bridge.formats.wheel_reader import Wheel
 from conda_bridge.hooks import Hooks
 from conda_bridge.label import Label
+from conda_bridge.verify.artifact import Artifact
+from conda_bridge.verify.findings import ArtifactReport
 
-from . import build_info, torch_abi
+from . import artifacts, build_info, torch_abi
 from .index_page import index_page
 from .labels import label_of
 
@@ -26,12 +30,13 @@ _REBUILD = "build the package again, with python scripts/build.py"
 _SITE = "site-packages/"
 _PACKAGE = "site-packages/flashinfer/"
 _MODULE = "site-packages/flashinfer/_C.abi3.so"
+_LIBRARY = "lib/libflashinfer.so"
 _TESTS = "etc/conda/test-files/"  # the recipe's own
 _METADATA = "*.dist-info/METADATA"
 
 
 class FlashinferHooks(Hooks):
-    """The checks of flashinfer's own packages."""
+    """The checks of flashinfer's own packages and wheels."""
 
     def looks_into(self) -> Sequence[str]:
         """What the build wrote down of itself."""
@@ -52,11 +57,52 @@ class FlashinferHooks(Hooks):
         if build_info.PATH not in contents:
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
         _check_build_info(contents[build_info.PATH], ours, where)
-        [source] = [text for path, text in contents.items() if path != build_info.PATH] or [None]
+        source = next((text for path, text in contents.items() if path != build_info.PATH), None)
         where = f"{package.path.name}: .dist-info/METADATA"
         if source is None:
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
         _check_metadata(Metadata.parse(source, where), package, where)
+
+    def check_folded(self, package: CondaPackage, label: scheme.Label) -> None:
+        """The library is in libflashinfer."""
+        if _LIBRARY not in package.paths:
+            raise ArtifactError(
+                "the file is missing", where=f"{package.path.name}: {_LIBRARY}", fix=_REBUILD
+            )
+
+    def check_wheel(self, wheel: Wheel, label: scheme.Label, contents: Mapping[str, bytes]) -> None:
+        """``_build_info.py`` against the label, and the C++ ABI against conda-forge's torch.
+
+        Raises:
+            ArtifactError: it says something else.
+            LabelMismatch: the binding has the other C++ ABI.
+        """
+        ours = label_of(label)
+        where = f"{wheel.path.name}: {build_info.PATH}"
+        if build_info.PATH not in contents:
+            raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
+        said = _check_said(contents[build_info.PATH], ours, where)
+        if said.get("CXX11_ABI") is not True:  # conda-forge's torch has the new one, all of them
+            raise LabelMismatch(
+                f"the binding has the old C++ string ABI (CXX11_ABI = {said.get('CXX11_ABI')!r})",
+                where=where,
+                expected="the new one, which conda-forge's pytorch has",
+                fix=f"build {ours.variant.id} against the pytorch of conda-forge",
+            )
+
+    def conda_depends(self, label: scheme.Label) -> Sequence[str]:
+        """The torch of the label's kind: the wheel takes the one of its index."""
+        variant = label_of(label).variant
+        kind = "cuda" if variant.cuda else "cpu"
+        return ["pytorch {}.{}.* *{}*".format(*variant.torch, kind)]
+
+    def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
+        """Binaries, exports, RUNPATH, architectures; see :mod:`.artifacts`."""
+        artifacts.verify(artifact, report)
+
+    def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
+        """One build of the binding and the library."""
+        artifacts.verify_together(main, folds)
 
     def index_page(
         self, folders: Mapping[str, Sequence[scheme.Label]], scheme: scheme.Scheme
@@ -97,7 +143,8 @@ def _check_files(package: CondaPackage) -> None:
         )
 
 
-def _check_build_info(text: bytes, label: Label, where: str) -> None:
+def _check_said(text: bytes, label: Label, where: str) -> Mapping[str, object]:
+    """What ``_build_info.py`` says, which is what the label says."""
     found = build_info.read(text, where, _REBUILD)
     for key, value, expected in build_info.differences(found, build_info.expected(label)):
         raise ArtifactError(
@@ -115,6 +162,11 @@ def _check_build_info(text: bytes, label: Label, where: str) -> None:
             expected=f"{label.variant.accelerator}, as the file name has it",
             fix=_REBUILD,
         )
+    return found
+
+
+def _check_build_info(text: bytes, label: Label, where: str) -> None:
+    found = _check_said(text, label, where)
     _check_cxx11_abi(found.get("CXX11_ABI"), label, where)
 
 
@@ -124,6 +176,7 @@ def _check_cxx11_abi(found: object, label: Label, where: str) -> None:
     expected = torch_abi.pypi_has_new(label.variant.torch)
     if found == expected:
         return
+    names = {True: "the new C++ string ABI", False: "the old C++ string ABI"}
     minor = "{}.{}".format(*label.variant.torch)
     fits = f"conda-forge's pytorch {minor}" if found else "PyPI's torch up to 2.6"
     fix = f"build {label.variant.id} against the torch {minor} of PyPI, and bridge that package"
@@ -133,10 +186,9 @@ def _check_cxx11_abi(found: object, label: Label, where: str) -> None:
             "or bridge a variant of torch 2.7 or newer, where both have the new one"
         )
     raise LabelMismatch(
-        f"the binding has the {torch_abi.names(found)} C++ string ABI (CXX11_ABI = {found}); it "
-        f"fits {fits}",
+        f"the binding has {names[found]} (CXX11_ABI = {found}); it fits {fits}",
         where=where,
-        expected=f"the {torch_abi.names(expected)} C++ string ABI, which PyPI's torch {minor} has",
+        expected=f"{names[expected]}, which PyPI's torch {minor} has",
         fix=fix,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from conda_bridge.publish.wheels import page
+from conda_bridge.publish.html_page import page
 from conda_bridge.scheme import Label, Scheme
 
 __all__ = ["index_page"]

@@ -321,7 +321,8 @@ def _cuda_flags(
     compiler, arguments = _compiler(environ)
     host = [*arguments, *_WARNINGS, "-fPIC", "-fvisibility=hidden", *_NAMES]
     # The object names the file that the host compiler was given; sccache's name for it is taken.
-    codes = re.findall(r"arch=(compute_\w+)", " ".join(gencode_flags(arch_list)))
+    flags = gencode_flags(arch_list, "FLASHINFER_CUDA_ARCH_LIST")
+    codes = re.findall(r"arch=(compute_\w+)", " ".join(flags))
     names = [f"$out.{code}.cudafe1.cpp" for code in dict.fromkeys(codes)]
     host += [f"-ffile-prefix-map={name}={_HOST_NAME}" for name in (*names, "$out.cudafe1.cpp")]
     system = []
@@ -332,7 +333,7 @@ def _cuda_flags(
     return [
         "-std=c++17",
         "-O3",
-        *gencode_flags(arch_list),
+        *flags,
         "-Xfatbin=-compress-all",
         "-Werror=all-warnings",
         f"-ccbin={folders.link('cxx', compiler.parent)}/{compiler.name}",

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from conda_bridge.bridge import convert
+from conda_bridge.config import TABLE, document
 from conda_bridge.errors import ArtifactError, TestsFailed, ToolchainError
 from conda_bridge.label import Label
 from conda_bridge.project import Project
@@ -43,9 +44,13 @@ _OF_THE_WHEEL = ("wheel", "try-pip")
 # What the bytes of libflashinfer, and of the binding over it, come from, beside csrc.
 _KERNEL_SOURCES = ("recipe", "version.txt", "LICENSE", "scripts/native.py")
 _BINDING_SOURCES = (
-    *("csrc/torch", "csrc/include/flashinfer/api.h", "flashinfer", "setup.py", "pyproject.toml"),
-    *("README.md", "MANIFEST.in"),
+    *("csrc/torch", "csrc/include/flashinfer/api.h", "flashinfer", "setup.py", "README.md"),
+    "MANIFEST.in",
 )
+# Of pyproject.toml, what the build of the binding reads, and what the stages after it do. The other
+# tables are those of linters.
+_BINDING_TABLES = ("build-system", "project", "tool.setuptools")
+_HOOKS = "flashinfer_build.checks.hooks"  # imported by the name that the table has
 # The modules that run where the packages' bytes are made; builder.py, which starts them, does not.
 _KERNEL_CODE = (
     "flashinfer_build.compile.build_worker",
@@ -66,6 +71,23 @@ def kernel_sources(root: Path) -> list[str]:
     """
     own = [f"csrc/{path.name}" for path in (root / "csrc").iterdir() if path.name != "torch"]
     return [*own, *_KERNEL_SOURCES]
+
+
+def tables(path: Path, names: Iterable[str]) -> dict[str, object]:
+    """What these tables of a TOML file say, by name; None for one that is not there.
+
+    Comments and the file's other tables do not count.
+
+    Raises:
+        ConfigError: the file is not there, or is not TOML.
+    """
+    found: dict[str, object] = {}
+    for name in names:
+        table: object = document(path)
+        for part in name.split("."):
+            table = table.get(part) if isinstance(table, dict) else None
+        found[name] = table
+    return found
 
 
 def request(spec: VariantSpec, settings: Settings, *, torch: bool = True) -> toolchain.Request:
@@ -230,14 +252,18 @@ class Job:
         if not all(path.is_file() for path in artifacts):
             return None
         files = [[path.name, file_digest(path)] for path in artifacts]
-        return digest({"code": self.code(*modules), "files": files})
+        return digest({"code": self.code(*modules), "files": files, "config": self._config})
+
+    @property
+    def _config(self) -> object:
+        return tables(self.settings.root / "pyproject.toml", [TABLE])
 
     def _key_verify(self) -> str | None:
-        return self.key_of_artifacts("conda_bridge.verify.gate")
+        return self.key_of_artifacts("conda_bridge.verify.gate", _HOOKS)
 
     def _run_verify(self, log: Log) -> Made:
         arch_list = self.spec.cuda_arch_list if self.label.variant.cuda else None
-        report = gate.verify(self.artifacts(), arch_list=arch_list)
+        report = gate.verify(self.artifacts(), project=self.project, arch_list=arch_list)
         for line in gate.as_lines(report):
             log.line(line)
         wrong = [*report.errors, *report.findings]
@@ -253,7 +279,7 @@ class Job:
         return f"{self.folder}/publish-{target}"
 
     def _key_publish(self) -> str | None:
-        return self.key_of_artifacts("conda_bridge.publish.index")
+        return self.key_of_artifacts("conda_bridge.publish.index", _HOOKS)
 
     def _run_publish(self, log: Log) -> Made:
         output = self.settings.output_dir
@@ -546,6 +572,7 @@ class VariantJob(Job):
         return digest(
             {
                 "sources": tree_digest(root, [*kernel_sources(root), *_BINDING_SOURCES]),
+                "tables": tables(root / "pyproject.toml", _BINDING_TABLES),
                 "code": self.code(*_BINDING_CODE),
                 "inputs": inputs,
                 "pins": self.spec.as_mapping(),
@@ -573,10 +600,9 @@ class VariantJob(Job):
         return digest(
             {
                 "code": self.code(
-                    "conda_bridge.bridge.convert",
-                    "conda_bridge.publish.index",
-                    "flashinfer_build.checks.hooks",
+                    "conda_bridge.bridge.convert", "conda_bridge.publish.index", _HOOKS
                 ),
+                "config": self._config,
                 "packages": [file_digest(self.binding), file_digest(self.staged_library)],
                 "platform": self.settings.platform_tag,
             }
@@ -587,7 +613,7 @@ class VariantJob(Job):
         made = convert.bridge(
             self.binding,
             folder,
-            project=Project.load(self.settings.root / "pyproject.toml"),
+            project=self.project,
             platform_tag=self.settings.platform_tag,
             overwrite=True,
         )
