@@ -49,8 +49,9 @@ def read_headers(data: bytes, where: str) -> Message:
         )
     message = email.parser.HeaderParser(policy=email.policy.compat32).parsestr(head)
     rest = message.get_payload()
-    if message.defects or rest:
-        line = str(rest).partition("\n")[0]
+    envelope = message.get_unixfrom()
+    if message.defects or rest or envelope is not None:
+        line = envelope or str(rest).partition("\n")[0]
         raise ArtifactError(
             f"a line that is no header, {line[:80]!r}: for one reader the headers end there, for"
             " another they go on",

@@ -7,17 +7,20 @@ is refused here, and so is what is too large or too deep for one of them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import ArtifactError
 from . import limits
 
-__all__ = ["Field", "check_fields", "parse", "parse_object"]
+__all__ = ["Field", "check_fields", "parse", "parse_object", "read_object"]
 
 _INTEGERS = range(-(1 << 63), 1 << 63)  # other readers have 64 bits for a number
+_END = object()
 _PLAIN = "JSON in UTF-8 that every reader reads alike"
 
 # The name of a type, and whether a value is of it.
@@ -40,6 +43,11 @@ def parse(text: bytes, where: str, *, max_bytes: int = limits.JSON_SIZE) -> obje
     if len(text) > max_bytes:
         raise ArtifactError(
             f"{len(text)} bytes of JSON", where=where, expected=f"at most {max_bytes} bytes"
+        )
+    values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if values > limits.JSON_VALUES:
+        raise ArtifactError(
+            f"{values} values", where=where, expected=f"at most {limits.JSON_VALUES}"
         )
     if text.startswith(b"\xef\xbb\xbf"):
         raise ArtifactError(
@@ -82,6 +90,17 @@ def parse_object(text: bytes, where: str, *, max_bytes: int = limits.JSON_SIZE) 
     if not isinstance(value, dict):
         raise ArtifactError(f"a JSON {type(value).__name__}", where=where, expected="an object")
     return value
+
+
+def read_object(path: Path, where: str, *, max_bytes: int = limits.JSON_SIZE) -> dict[str, Any]:
+    """The JSON object in a file, of which no more is read than it may have.
+
+    Raises:
+        ArtifactError: as :func:`parse_object`.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return parse_object(stream.read(max_bytes + 1), where, max_bytes=max_bytes)
 
 
 def check_fields(document: Mapping[str, Any], fields: Mapping[str, Field], where: str) -> None:
@@ -154,22 +173,20 @@ def _too_deep(where: str) -> ArtifactError:
 
 def _check(value: object, where: str) -> None:
     """Depth and texts of a whole document, without recursion."""
-    waiting: list[tuple[object, int]] = [(value, 0)]
-    while waiting:
-        item, depth = waiting.pop()
-        if isinstance(item, str):
+    open_values: list[Iterator[object]] = [iter((value,))]
+    while open_values:
+        item = next(open_values[-1], _END)
+        if item is _END:
+            open_values.pop()
+        elif isinstance(item, str):
             if not item.isascii():
                 _check_text(item, where)
-            continue
-        if isinstance(item, dict):
-            children: list[object] = [*item, *item.values()]
-        elif isinstance(item, list):
-            children = item
-        else:
-            continue
-        if depth == limits.JSON_DEPTH:
-            raise _too_deep(where)
-        waiting += [(child, depth + 1) for child in children]
+        elif isinstance(item, dict | list):
+            if len(open_values) > limits.JSON_DEPTH:
+                raise _too_deep(where)
+            open_values.append(iter(item))
+            if isinstance(item, dict):
+                open_values[-1] = itertools.chain(item, item.values())
 
 
 def _check_text(text: str, where: str) -> None:

@@ -17,11 +17,13 @@ __all__ = [
     "JSON_DEPTH",
     "JSON_DIGITS",
     "JSON_SIZE",
+    "JSON_VALUES",
     "MEMBERS",
     "NAMES",
     "NAME_DEPTH",
     "NAME_LENGTH",
     "NAME_PART",
+    "RECORD_LINES",
     "RECORD_SIZE",
     "REPODATA_SIZE",
     "TAR_HEADER",
@@ -54,7 +56,9 @@ CORE_METADATA = 16 << 20  # METADATA, with its description
 HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
 HEADER_LINES = 20_000
 RECORD_SIZE = 32 << 20
-REPODATA_SIZE = 128 << 20  # repodata.json, and what repodata.json.zst unpacks to
-JSON_SIZE = 64 << 20  # any other JSON document
+RECORD_LINES = 2 * MEMBERS
+REPODATA_SIZE = 64 << 20  # repodata.json, and what repodata.json.zst unpacks to
+JSON_SIZE = 32 << 20  # any other JSON document
+JSON_VALUES = 1_500_000  # commas and opening brackets
 JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number

@@ -85,7 +85,9 @@ def check_link(name: str, target: str, where: str) -> None:
     end = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
     if end == ".." or end.startswith("../"):
         raise fault("the link points outside the package")
-    steps = [part for part in target.split("/") if part not in ("", ".")]
+    steps = target.split("/")
+    if "" in steps or "." in steps:
+        raise fault("the link's target is not in its plain form, and one reader makes it so")
     downs = [part != ".." for part in steps]
     if downs != sorted(downs):
         raise fault(

@@ -22,13 +22,16 @@ BLOCK = 512
 FILE, FOLDER, LINK = "file", "folder", "link"
 
 _KINDS = {b"0": FILE, b"\0": FILE, b"5": FOLDER, b"2": LINK}
+_LONG_NAME = b"././@LongLink"
 _POSIX, _GNU = b"ustar\x0000", b"ustar  \0"
 _OCTAL_SIZE = 8**11  # the first size that eleven octal digits cannot say
 _NUMBER = re.compile(rb" *([0-7]*)[ \0]*")
+_NEEDED = ("size", "mode", "checksum")  # a field without a digit is 0 for some, an error for others
 _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([^=\n\0]+)=")
 _DECIMAL = re.compile(rb"(0|[1-9][0-9]{0,17})")
 _TIME = re.compile(rb"-?[0-9]{1,18}(\.[0-9]{0,18})?")
 # What builders put into pax records beside names: times and owners, which nobody unpacks by.
+_WHOLE = re.compile(rb"[0-9]{1,18}")
 _TIMES = {"mtime", "atime", "ctime", "LIBARCHIVE.creationtime"}
 _OWNERS = {"uid", "gid", "uname", "gname", "SCHILY.dev", "SCHILY.ino", "SCHILY.nlink"}
 _NAMES = {"path", "linkpath"}
@@ -149,6 +152,8 @@ class _Fields:
                 fix="fetch or build the package again",
             )
         self.magic = block[257:265]
+        # rattler-build writes a short name over that of the long link's header before it.
+        self._leftover = _LONG_NAME if self.magic == _GNU else b""
         if self.magic not in (_POSIX, _GNU):
             raise self.fault(f"a header of another form, {self.magic!r}")
         self.kind = block[156:157]
@@ -173,7 +178,7 @@ class _Fields:
     def text(self, offset: int, size: int, name: str) -> bytes:
         """A text that ends at the first zero byte or at the field's end."""
         text, _, rest = self._block[offset : offset + size].partition(b"\0")
-        if any(rest):
+        if any(rest) and rest.rstrip(b"\0") != self._leftover[len(text) + 1 :]:
             raise self.fault(
                 f"bytes after the end of the {name}, {(text + b'...' + rest)[:80]!r}",
                 "one reader stops at the zero byte, another does not",
@@ -184,19 +189,15 @@ class _Fields:
         """An octal number, or GNU's binary one where octal digits cannot say it."""
         field = self._block[offset : offset + size]
         if wide and field[0] & 0x80:
-            value = int.from_bytes(field, "big", signed=True) if field[0] == 0xFF else 0
-            if field[0] == 0x80:
-                value = int.from_bytes(field[1:], "big")
-                if value < 8 ** (size - 1) or value >= 1 << 63:
-                    value = 0
-            if not value or (value < 0 and name != "mtime"):
+            value = int.from_bytes(field[1:], "big")
+            if field[0] != 0x80 or not 8 ** (size - 1) <= value < 1 << 63:
                 raise self.fault(
                     f"a binary {name}, {field.hex()}, that is not one",
                     "readers differ on its sign and length",
                 )
             return value
         found = _NUMBER.fullmatch(field)
-        if not found:
+        if not found or (not found[1] and name in _NEEDED):
             raise self.fault(f"the {name} is {field!r}", "readers differ on what number it is")
         return int(found[1] or b"0", 8)
 
@@ -271,7 +272,7 @@ def _take_record(key: str, value: bytes, given: _Given, at: int, where: str) -> 
             raise _fault(f"the pax record {key} is {value[:40]!r}", at, where)
     elif key in _OWNERS:
         numeric = key not in ("uname", "gname")
-        if not (re.fullmatch(rb"-?[0-9]{1,20}", value) if numeric else b"\0" not in value):
+        if not (_WHOLE.fullmatch(value) if numeric else b"\0" not in value):
             raise _fault(f"the pax record {key} is {value[:40]!r}", at, where)
     elif key.startswith("GNU.sparse."):
         raise _fault(

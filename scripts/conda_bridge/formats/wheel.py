@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import email.message
-import email.parser
-import email.policy
 import hashlib
 import io
 import re
@@ -26,6 +23,7 @@ from packaging.tags import parse_tag
 
 from ..errors import ArtifactError
 from .deflate_zip import PIECE, ZipWriter
+from .headers import read_headers
 from .member_names import Names
 from .tar_stream import TarMember
 
@@ -185,13 +183,7 @@ class Metadata:
         Raises:
             ArtifactError: no name, no version, or not UTF-8.
         """
-        try:
-            decoded = text.decode()
-        except UnicodeDecodeError as error:
-            raise ArtifactError(f"not UTF-8: {error}", where=where) from error
-        message: email.message.Message = email.parser.Parser(policy=email.policy.compat32).parsestr(
-            decoded
-        )
+        message = read_headers(text, where)
 
         def one(key: str) -> str:
             return str(message.get(key, "")).strip()

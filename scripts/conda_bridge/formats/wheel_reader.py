@@ -163,10 +163,12 @@ def read(path: Path) -> Wheel:
 def _record(data: bytes, where: str) -> dict[str, Record]:
     entries: dict[str, Record] = {}
     try:
-        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = io.StringIO(data.decode(), newline="")
+    except UnicodeDecodeError as error:
         raise ArtifactError(f"not a RECORD: {error}", where=where) from error
-    for row in rows:
+    for number, row in enumerate(_rows(text, where), 1):
+        if number > limits.RECORD_LINES:
+            raise ArtifactError(f"more than {limits.RECORD_LINES} lines", where=where)
         if len(row) != 3 or (row[2] and not re.fullmatch(r"\d{1,18}", row[2], re.ASCII)):
             raise ArtifactError(f"the line {row!r:.200}", where=where, expected="path,hash,size")
         path, digest, size = row
@@ -174,6 +176,13 @@ def _record(data: bytes, where: str) -> dict[str, Record]:
             raise ArtifactError("the path is there twice", where=f"{where}: {path[:200]}")
         entries[path] = Record(_hex_digest(digest, f"{where}: {path}"), int(size) if size else None)
     return entries
+
+
+def _rows(text: io.StringIO, where: str) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(text, strict=True)
+    except csv.Error as error:
+        raise ArtifactError(f"not a RECORD: {error}", where=where) from error
 
 
 def _hex_digest(text: str, where: str) -> str:

@@ -393,7 +393,7 @@ class ZipArchive:
         return list(struct.unpack(f"<{count}Q", field or b""))
 
     def _check_names(self, entries: list[_Central], max_members: int, max_unpacked: int) -> None:
-        names = Names(self._file, max_members)
+        names = Names(self._file, max_members, fold=True)
         total = 0
         for entry in entries:
             if entry.folder:
@@ -469,7 +469,7 @@ class ZipArchive:
         )
 
     def _compare(self, entry: _Central) -> int:
-        """Where the content begins; before it is the header that has to say what the directory does."""
+        """Where the content begins; the local header has to say what the directory does."""
         at = entry.offset
         header = self._bytes(at, _LOCAL.size, "a local header")
         magic, *fields = _LOCAL.unpack(header)

@@ -18,6 +18,7 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ArtifactError, LabelError
 from ..formats import conda_package, wheel_reader
 from ..formats.conda_package import CondaPackage
+from ..formats.index_json import check_record
 from ..formats.wheel_reader import Wheel
 from ..project import Project
 from ..scheme import CONDA_ENDINGS, Label, public_version, split_conda_file
@@ -144,11 +145,12 @@ def read_package(path: Path, project: Project) -> CondaPackage:
     """What a package says of itself, with a name that the project gives.
 
     Raises:
-        ArtifactError: it cannot be read, or has no subdir.
+        ArtifactError: it cannot be read, has no subdir, or a value that clients cannot read.
         LabelError: it is another project's, or has a build string that this one does not spell.
     """
     _check_package_name(path.name, project)
     package = conda_package.read(path)
+    check_record(package.index, f"{path.name}: info/index.json")
     subdir = package.index.get("subdir")
     if not isinstance(subdir, str) or not SUBDIR.fullmatch(subdir):
         raise ArtifactError(
