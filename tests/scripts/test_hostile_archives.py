@@ -10,6 +10,7 @@ import bz2
 import contextlib
 import io
 import json
+import re
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
@@ -500,6 +501,13 @@ def test_names_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [Block(f"{'d/' * 20}{number}".encode(), b"") for number in range(30)]
     with pytest.raises(ArtifactError, match="names of more than 1000"):
         tar_members(tar_of(many))
+
+
+def test_the_documented_limits_are_those_of_the_code(root: Path) -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \|", (root / "docs/security.md").read_text(), re.M)
+    assert {name: int(value) for name, value in rows} == {
+        name: getattr(limits, name) for name in limits.__all__
+    }
 
 
 RELAXED = settings(

@@ -24,7 +24,7 @@ from typing import IO
 from packaging.utils import canonicalize_name
 
 from ..errors import ArtifactError, ConflictError, LabelError
-from ..formats import conda_package
+from ..formats import conda_package, limits
 from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
 from ..formats.deflate_zip import PIECE
@@ -46,7 +46,6 @@ from .survey import Survey, survey
 __all__ = ["Bridged", "bridge", "wheel_path"]
 
 _STRANGER = Project()
-_MAX_MEMBERS = 200_000
 # Of a .dist-info these are written anew, or are about the folder it was installed into.
 _NOT_READ = re.compile(
     r"/(RECORD|INSTALLER|REQUESTED|direct_url\.json|top_level\.txt|SOURCES\.txt|zip-safe)$"
@@ -324,7 +323,7 @@ class _Plan:
         contents = _contents(parts[0], project, own, _stem(name, version))
         project.hooks.check_package(main, label, contents)
         number = label.number
-        names = Names(where, _MAX_MEMBERS)
+        names = Names(where, limits.MEMBERS)
         return cls(project, parts, metadata, tag, number, licenses, more, notes, names)
 
     def check(self, progress: _Progress) -> None:

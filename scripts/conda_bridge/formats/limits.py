@@ -41,7 +41,7 @@ NAME_DEPTH = 128  # parts of it
 NAMES = 48 << 20  # characters of all names of an archive together, folders counted once each
 
 # ---------------------------------------------------------------- archives
-MEMBERS = 200_000
+MEMBERS = 150_000
 UNPACKED = 16 << 30  # bytes of all files together
 INFO_SIZE = 64 << 20  # bytes of everything below info/ of a conda package
 ZIP_DIRECTORY = 32 << 20  # bytes of a central directory
@@ -57,8 +57,8 @@ HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
 HEADER_LINES = 20_000
 RECORD_SIZE = 32 << 20
 RECORD_LINES = 2 * MEMBERS
-REPODATA_SIZE = 64 << 20  # repodata.json, and what repodata.json.zst unpacks to
+REPODATA_SIZE = 32 << 20  # repodata.json, and what repodata.json.zst unpacks to
 JSON_SIZE = 32 << 20  # any other JSON document
-JSON_VALUES = 1_500_000  # commas and opening brackets
+JSON_VALUES = 1_200_000  # commas and opening brackets
 JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number

@@ -22,6 +22,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import parse_tag
 
 from ..errors import ArtifactError
+from . import limits
 from .deflate_zip import PIECE, ZipWriter
 from .headers import read_headers
 from .member_names import Names
@@ -30,7 +31,6 @@ from .tar_stream import TarMember
 __all__ = ["GENERATOR", "Metadata", "Tag", "WheelWriter", "abi3_tag", "requirement"]
 
 GENERATOR = "conda-bridge"
-_MAX_MEMBERS = 200_000
 # Headers that stay as they are. Not Dynamic: it tells how the build arrived at a field, and here
 # the fields are settled. Not Obsoletes, Provides and their like, which PEP 345 replaced.
 _OTHERS = (
@@ -258,7 +258,7 @@ class WheelWriter:
 
     def __init__(self, stream: IO[bytes], stem: str, *, timestamp: int, threads: int = 0) -> None:
         self._zip = ZipWriter(stream, timestamp=timestamp, threads=threads)
-        self._names = Names(f"{stem}.whl", _MAX_MEMBERS)
+        self._names = Names(f"{stem}.whl", limits.MEMBERS)
         self._rows: list[tuple[str, str, str]] = []
         self._dist_info = f"{stem}.dist-info"
 
