@@ -13,6 +13,7 @@ import json
 import re
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,30 @@ def test_a_frame_is_read_in_pieces_of_any_size() -> None:
     data = bytes(range(256)) * 1000
     frame = ZstdFrame(Dripping(zstd.compress(data)), "test")
     assert b"".join(iter(lambda: frame.read(777), b"")) == data
+
+
+@pytest.mark.parametrize(
+    ("member", "line"),
+    [
+        ("WHEEL", "Root-Is-Purelib: false"),
+        ("WHEEL", "Wheel-Version: 9.0"),
+        ("METADATA", "Name: evil"),
+        ("METADATA", "Version: 2.0"),
+    ],
+)
+def test_a_wheel_that_says_twice_what_it_is(tmp_path: Path, member: str, line: str) -> None:
+    changed = []
+    for entry in zip_entries(wheel_bytes()):
+        name = entry.name.decode()
+        text = zlib.decompress(entry.body, -15)
+        if name.endswith(member):
+            text += line.encode() + b"\n"
+        changed.append(ZipEntry.of(name, text))
+    path = tmp_path / WHEEL
+    path.write_bytes(zip_of(changed))
+    with pytest.raises(ArtifactError, match=line.partition(":")[0]):
+        publish([path], tmp_path / "index", project=Project())
+    assert verify([path], project=Project()).exit_code != 0
 
 
 # ------------------------------------------------------------ JSON

@@ -145,6 +145,14 @@ def read(path: Path) -> Wheel:
         wheel = archive.read(f"{dist_info}/WHEEL", limits.HEADER_SIZE)
         record = archive.read(f"{dist_info}/RECORD", limits.RECORD_SIZE)
     where = f"{path.name}: {dist_info}"
+    told = read_headers(wheel, f"{where}/WHEEL")
+    for field in ("Wheel-Version", "Root-Is-Purelib"):  # where and how it is unpacked
+        if len(told.get_all(field, [])) > 1:
+            raise ArtifactError(
+                f"{field} twice: one reader takes the first, another the last",
+                where=f"{where}/WHEEL",
+                expected="one",
+            )
     return Wheel(
         path=path,
         name=found["name"],
@@ -155,7 +163,7 @@ def read(path: Path) -> Wheel:
         members=members,
         metadata=read_headers(metadata, f"{where}/METADATA"),
         metadata_bytes=metadata,
-        wheel=read_headers(wheel, f"{where}/WHEEL"),
+        wheel=told,
         record=_record(record, f"{where}/RECORD"),
     )
 

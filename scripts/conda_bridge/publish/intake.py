@@ -306,8 +306,9 @@ def read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
         ("Name", own or wheel.name, _same_exactly if own else _same_name),
         ("Version", named.version, _same_version),
     ):
-        found = str(wheel.metadata.get(field) or "")
-        if not same(found, expected):
+        every = [str(value) for value in wheel.metadata.get_all(field, [])]
+        found = ", ".join(every)
+        if len(every) != 1 or not same(found, expected):
             raise ArtifactError(
                 f"{field} is {found!r}",
                 where=f"{path.name}: {wheel.dist_info}/METADATA",
