@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ import factories
 import pytest
 import test_hostile_archives as hostile
 from archive_mutations import Block, tar_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from installer.sources import WheelFile
 from rattler import package_streaming as rattler_streaming
 
@@ -167,6 +170,61 @@ def test_a_conda_package_is_read_alike(tmp_path: Path, builder: str) -> None:
     assert "bin/toy" in found
     assert by_rattler(path, tmp_path / "rattler") == found
     assert by_conda(path, tmp_path / "conda") == found
+
+
+PLAIN = st.text("abA- _é\u0301~{}'\"%\U0001f600", min_size=1, max_size=9)
+PART = PLAIN | st.text("n.:", min_size=60, max_size=110)
+NAMES = st.lists(PART, min_size=1, max_size=3).map("/".join)
+TARGETS = st.builds(
+    lambda ups, parts: "/".join([".."] * ups + parts),
+    st.sampled_from([0, 0, 1, 2]),
+    st.lists(PART, min_size=1, max_size=2),
+)
+
+
+@given(
+    files=st.dictionaries(NAMES, st.binary(max_size=1200), min_size=1, max_size=5),
+    links=st.dictionaries(NAMES, TARGETS, max_size=3),
+    format=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    old=st.booleans(),
+)
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_what_is_accepted_is_read_alike(
+    tmp_path: Path, files: dict[str, bytes], links: dict[str, str], format: int, old: bool
+) -> None:
+    """Names and links of all kinds, as tarfile writes them in each of its formats."""
+    members = [factories.tar_file(name, data) for name, data in files.items()]
+    members += [
+        factories.tar_file(name, type=tarfile.SYMTYPE, linkname=target)
+        for name, target in links.items()
+    ]
+    paths = [path_entry(header.name, data, header.issym()) for header, data in members]
+    info = factories.tar_members(factories.info_tar(hostile.INDEX, paths))
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    try:
+        if old:
+            path = folder / f"{hostile.STEM}.tar.bz2"
+            factories.raw_tar_bz2(path, [*info, *members], format=format)
+        else:
+            path = folder / f"{hostile.STEM}.conda"
+            payload = factories.tar_bytes(members, format=format)
+            factories.raw_conda(path, payload=payload, info=factories.tar_bytes(info))
+        found = ours(path)
+    except (ArtifactError, ValueError):  # tarfile's: a name that ustar cannot say
+        return
+    assert by_rattler(path, folder / "rattler") == found
+    assert by_conda(path, folder / "conda") == found
+
+
+def path_entry(name: str, data: bytes, link: bool) -> dict[str, object]:
+    return {
+        "_path": name,
+        "path_type": "softlink" if link else "hardlink",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_in_bytes": len(data),
+    }
 
 
 # ------------------------------------------------------------ wheels
