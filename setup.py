@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from conda_bridge.errors import BridgeError  # noqa: E402
-from conda_bridge.label import Label  # noqa: E402
 from flashinfer_build.compile.project import Project  # noqa: E402
+from flashinfer_build.label import Label  # noqa: E402
 
 _BUILDS_NOTHING = {"sdist", "egg_info", "--help", "clean"}
 

@@ -51,8 +51,8 @@ from conda_bridge.formats import conda_package
 from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.formats.deflate_zip import LEVEL, PIECE
 from conda_bridge.formats.zstd import zstd
-from conda_bridge.label import Label, Variant
 from conda_bridge.system import atomic
+from flashinfer_build.label import Label, Variant
 
 MB = 1_000_000
 Deflate = Callable[[bytes], int]

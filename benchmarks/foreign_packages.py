@@ -45,7 +45,7 @@ from conda_bridge.formats import conda_package, conda_writer, wheel_reader
 WORKER = ROOT / "scripts/flashinfer_build/tryout/install_worker.py"
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # What a builder writes anew; all other files have to be the same.
-ANEW = ("METADATA", "RECORD", "WHEEL", "INSTALLER", "top_level.txt", "REQUESTED")
+ANEW = ("METADATA", "RECORD", "WHEEL", "INSTALLER", "top_level.txt", "REQUESTED", "zip-safe")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ TORCH = Case(
     "import torch; torch.ones(2).sum()",
 )
 TORCH_REQUIRES = (
-    *("filelock", "fsspec", "jinja2", "networkx", "sympy", "mpmath", "typing-extensions"),
+    *("filelock", "fsspec", "jinja2", "networkx", "sympy", "mpmath<1.4", "typing-extensions"),
     "setuptools",
 )
 # Records without files: the environment is a venv.
@@ -143,12 +143,14 @@ def run(*arguments: str | Path, **environ: str) -> str:
     return done.stdout
 
 
+def pip(*arguments: str) -> str:
+    """What pip printed."""
+    return run(*(sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"), *arguments)
+
+
 def download(requirements: Sequence[str], folder: Path) -> list[Path]:
     """The wheels that pip finds for this Python."""
-    run(
-        *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:"),
-        *("--disable-pip-version-check", "-d", folder, *requirements),
-    )
+    pip(*("download", "--no-deps", "--only-binary", ":all:", "-d", str(folder)), *requirements)
     return sorted(folder.glob("*.whl"))
 
 
@@ -190,19 +192,26 @@ def of_conda(path: Path) -> dict[str, str]:
     return found
 
 
-def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """The files that are not the same in both."""
-    return sorted(path for path in {*one, *other} if one.get(path) != other.get(path))
+def differing(
+    kind: str, one: Mapping[str, str], other: Mapping[str, str], known: Sequence[str]
+) -> dict[str, list[str]]:
+    """The files that are not the same in both, by kind, but for those known to differ."""
+    paths = {*one, *other} - set(known)
+    found = sorted(path for path in paths if one.get(path) != other.get(path))
+    return {kind: found} if found else {}
 
 
 def there_and_back(wheel: Path, work: Path, level: int) -> tuple[dict[str, object], Converted]:
     """What was measured of one wheel, and its conda package in ``work/channel``."""
     made = to_conda(wheel, work / "packages", level=level)
     started = time.monotonic()
-    back = bridge(made.path, work / "wheels").path
+    bridged = bridge(made.path, work / "wheels")
+    back = bridged.path
     to_wheel = time.monotonic() - started
     again = to_conda(back, work / "again", level=1)
-    first, package = of_wheel(wheel), conda_package.read(made.path)
+    package = conda_package.read(made.path)
+    # A library search path that leads nowhere in a wheel is made to lead somewhere.
+    rewritten = [note.split(": ")[0] for note in bridged.notes if ": RUNPATH is " in note]
     return {
         "wheel": wheel.name,
         "package": made.path.name,
@@ -215,8 +224,11 @@ def there_and_back(wheel: Path, work: Path, level: int) -> tuple[dict[str, objec
         "seconds_to_conda": round(made.seconds, 2),
         "seconds_to_wheel": round(to_wheel, 2),
         "wheel_again": back.name,
-        "differ_in_wheel": differing(first, of_wheel(back)),
-        "differ_in_package": differing(of_conda(made.path), of_conda(again.path)),
+        "differ": {
+            **differing("wheel", of_wheel(wheel), of_wheel(back), rewritten),
+            **differing("package", of_conda(made.path), of_conda(again.path), rewritten),
+        },
+        "runpath_rewritten": rewritten,
     }, made
 
 
@@ -248,16 +260,14 @@ def tried(python: Path, cases: Sequence[Case]) -> dict[str, str]:
 
 def pip_check(python: Path) -> str:
     """``pip check`` of an environment, with the pip of this one."""
-    return run(sys.executable, "-m", "pip", "--python", python, "check").strip()
+    run(sys.executable, "-m", "pip", "--python", python, "check")
+    return "no broken requirements"
 
 
 def by_pip(wheels: Sequence[Path], cases: Sequence[Case], folder: Path) -> dict[str, object]:
     """Installs the wheels that came back, from nowhere else."""
     python = environment(folder)
-    run(
-        *(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index"),
-        *("--disable-pip-version-check", *wheels),
-    )
+    pip("--python", str(python), "install", "--no-index", *map(str, wheels))
     return {"wrong": tried(python, cases), "pip_check": pip_check(python)}
 
 
@@ -310,7 +320,7 @@ def by_rattler(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="write the results there, as JSON")
     parser.add_argument("--folder", type=Path, help="work in a folder of this one")
     parser.add_argument("--torch", action="store_true", help="torch too: 200 MB, and a minute more")
@@ -321,7 +331,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         work = Path(folder)
         wheels = download([*(case.requirement for case in cases), *more], work / "pypi")
-        rows, packages = [], []
+        rows: list[dict[str, object]] = []
+        packages = []
         for wheel in wheels:
             try:
                 row, made = there_and_back(wheel, work, arguments.level)
@@ -331,9 +342,8 @@ def main() -> int:
                 continue
             rows.append(row)
             packages.append(made.path)
-            different = [*row["differ_in_wheel"], *row["differ_in_package"]]  # type: ignore[misc]
-            print(f"{row['package']:48} {row['files']:6} files  {len(different)} differ")
-        pip = by_pip(sorted((work / "wheels").glob("*.whl")), cases, work / "by-pip")
+            print(f"{row['package']:48} {row['files']:6} files  {row['differ'] or 'the same'}")
+        of_pip = by_pip(sorted((work / "wheels").glob("*.whl")), cases, work / "by-pip")
         rattler = by_rattler(packages, cases, work, work / "by-rattler")
     kinds = {case.requirement: case.kind for case in cases}
     results = {
@@ -345,18 +355,14 @@ def main() -> int:
         },
         "kinds": kinds,
         "wheels": rows,
-        "installed_by_pip": pip,
+        "installed_by_pip": of_pip,
         "installed_by_rattler": rattler,
     }
-    print(json.dumps({"pip": pip, "rattler": rattler}, indent=2))
+    print(json.dumps({"pip": of_pip, "rattler": rattler}, indent=2))
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    wrong = [
-        row
-        for row in rows
-        if row.get("refused") or row["differ_in_wheel"] or row["differ_in_package"]
-    ]
-    sound = all(not part["wrong"] for part in (pip, rattler))
+    wrong = [row for row in rows if row.get("refused") or row["differ"]]
+    sound = all(not part["wrong"] for part in (of_pip, rattler))
     return 1 if wrong or not sound else 0
 
 

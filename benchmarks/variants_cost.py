@@ -31,12 +31,12 @@ from flashinfer_build import bootstrap
 if __name__ == "__main__":
     bootstrap.ensure(__file__)
 
-from conda_bridge.label import Variant
 from conda_bridge.system import machine
 from flashinfer_build import toolchain
 from flashinfer_build.compile import compiler_cache
 from flashinfer_build.compile.measure import find_nvcc
 from flashinfer_build.compile.project import Project
+from flashinfer_build.label import Variant
 from flashinfer_build.pipeline.ledger import file_digest
 from flashinfer_build.toolchain.unpacked import SITE
 

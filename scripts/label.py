@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conda_bridge.errors import BridgeError, LabelError
-from conda_bridge.label import (
+from flashinfer_build.label import (
     CONDA_ENDINGS,
     LIBRARY_NAME,
     Label,
@@ -35,7 +35,7 @@ from conda_bridge.label import (
 
 _MEANING = {
     "variant": "variant",
-    "accelerator": "accelerator",
+    "cuda_tag": "CUDA tag",
     "public_version": "public version",
     "conda_version": "conda version",
     "conda_build": "conda build string",

@@ -1,7 +1,7 @@
 """The matrix of builds: runs it on Snakemake, here or on a cluster, and says what CI fans out.
 
 Examples:
-    python scripts/matrix.py run -j 2 --variant cpu_torch213 --accelerator cu130
+    python scripts/matrix.py run -j 2 --variant cpu_torch213 --cuda-tag cu130
     python scripts/matrix.py run --all --dry-run
     python scripts/matrix.py run --all -j 40 --executor slurm -- --default-resources slurm_account=x
     python scripts/matrix.py report --all
@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--all", action="store_true", help="the whole matrix (the default)")
     what.add_argument("--variant", action="append", default=[], metavar="ID")
     what.add_argument(
-        "--accelerator",
+        "--cuda-tag",
+        "--accelerator",  # its earlier name
         action="append",
         default=[],
         metavar="CU",
@@ -194,7 +195,7 @@ def _show(line: str) -> None:
 def _run(args: argparse.Namespace) -> int:
     pipeline = Pipeline(options.settings(args))
     plan = matrix_plan.plan(
-        pipeline, variants=args.variant, accelerators=args.accelerator, libraries=args.library
+        pipeline, variants=args.variant, cuda_tags=args.cuda_tag, libraries=args.library
     )
     if args.command == "report":
         made = matrix_run.state(plan, pipeline.settings, pipeline.ledger)
@@ -233,8 +234,8 @@ def main() -> int:
             if args.all and args.names:
                 parser.error("--all excludes names")
             return _conda_args(args)
-        if args.all and (args.variant or args.accelerator or args.library):
-            parser.error("--all excludes --variant, --accelerator and --library")
+        if args.all and (args.variant or args.cuda_tag or args.library):
+            parser.error("--all excludes --variant, --cuda-tag and --library")
         return _run(args)
     except BridgeError as error:
         return failure(error, as_json=getattr(args, "json", False))

@@ -7,7 +7,7 @@
 
 
 wildcard_constraints:
-    accelerator="[a-z0-9]+",
+    cuda_tag="[a-z0-9]+",
     variant="[a-z0-9]+_torch[0-9]+",
 
 
@@ -24,7 +24,7 @@ def needed(needs):
 
     def stamps(wildcards):
         job = dict(wildcards)
-        library = job.get("accelerator") or job["variant"].partition("_")[0]
+        library = job.get("cuda_tag") or job["variant"].partition("_")[0]
         own = job.get("variant") or library
         return [stamp(library if of_library else own, kind) for kind, of_library in needs]
 
@@ -42,7 +42,7 @@ rule all:
 
 
 for stage in config["stages"]:
-    wildcard = stage["wildcard"]  # accelerator or variant
+    wildcard = stage["wildcard"]  # cuda_tag or variant
     base = f"{{{wildcard}}}/{stage['kind']}"
 
     rule:

@@ -25,7 +25,7 @@ from flashinfer_build import bootstrap
 bootstrap.ensure(__file__, "test")
 
 from conda_bridge.errors import BridgeError, TestsFailed
-from conda_bridge.label import Variant
+from flashinfer_build.label import Variant
 from flashinfer_build.tryout import environment as test_environment
 
 ROOT = bootstrap.project_root()

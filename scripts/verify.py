@@ -39,7 +39,7 @@ def main() -> int:
         report = verify(args.artifacts, project=project, arch_list=args.arch)
     except BridgeError as error:
         return failure(error, as_json=args.json)
-    print_report(report, as_json=args.json)
+    print_report(report, project, as_json=args.json)
     return report.exit_code
 
 

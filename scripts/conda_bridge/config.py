@@ -121,7 +121,8 @@ class Config(_Table, frozen=True):
         label: how builds are named.
         fold: packages whose files go into the wheel.
         files: prefix in the conda package -> prefix in the wheel, or ``drop``; before the defaults.
-        dependencies: conda name -> requirement's name, or ``{drop = "why"}``; before the defaults.
+        dependencies: conda name -> requirement's name, a whole requirement in place of conda's
+            version, or ``{drop = "why"}``; before the defaults.
         provided_by: requirement's name -> shared libraries that it brings, as patterns.
     """
 

@@ -1,4 +1,4 @@
-"""The failures this project can report, one type each, with its exit code and next step.
+"""The failures that can be reported, one type each, with its exit code and next step.
 
 Exit codes are the same in every program: 0 done, 1 a finding (the input was understood and is
 wrong), 2 unusable input (nothing could be concluded).
@@ -65,11 +65,11 @@ class BridgeError(Exception):
 
 
 class LabelError(BridgeError):
-    """A version, variant or file name that is not one of ours."""
+    """A version, build string or file name that a project does not give, or that says nothing."""
 
 
 class ConfigError(BridgeError):
-    """``conda_build_config.yaml``, a recipe or a lock file that cannot be used."""
+    """A configuration, a recipe, a mapping or a lock file that cannot be used."""
 
 
 class ArtifactError(BridgeError):

@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .bridge.dependencies import MatchSpec
     from .formats.conda_package import CondaPackage
     from .formats.wheel_reader import Wheel
-    from .scheme import Label, Scheme
+    from .label import Label, Scheme
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
 
@@ -25,7 +26,13 @@ __all__ = ["Hooks", "load"]
 
 
 class Hooks:
-    """The hooks of a project without any; a project's own derive from it."""
+    """The hooks of a project without any; a project's own derive from it.
+
+    Attributes:
+        fact_titles: facts that :meth:`verify` adds to a report, and what a person calls them.
+    """
+
+    fact_titles: Mapping[str, str] = MappingProxyType({})
 
     def looks_into(self) -> Sequence[str]:
         """Files (paths in the wheel, or patterns) whose content the checks below want to see.

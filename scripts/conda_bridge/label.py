@@ -1,8 +1,8 @@
-"""The one place that composes and parses what names a build: versions, build strings, file names.
+"""Labels: what names one build of a package, in the words of conda and in those of pip.
 
-A variant is (accelerator runtime, torch minor). A label is a variant with a public version, a build
-number and, for a nightly, a commit. Nothing here reads a compiler or a torch: setup.py, the recipes
-and the bridge measure, this module spells.
+A label is a public version, the values of a project's own fields (its CUDA, its torch, a commit)
+and a build number. A scheme is how a project spells them: a template of the conda build string and
+one of the wheel's local version. Without templates a package has its version and build number.
 
 PEP 440 and conda disagree on pre-releases: conda puts ``0.1.6rc1`` below ``0.1.6.dev1``. With a dot
 before the letter (``0.1.6.rc1``) both orders are the same, so that is the conda spelling.
@@ -12,465 +12,267 @@ Runs on Python 3.8 and needs ``packaging`` only: setup.py imports it.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from .errors import LabelError
+from .errors import ConfigError, LabelError
+from .template import Choices, Field, Form, Template, Word
 
 __all__ = [
     "CONDA_ENDINGS",
     "Label",
-    "LibraryLabel",
-    "Variant",
-    "check_public_version",
+    "Scheme",
     "conda_spelling",
+    "public_version",
     "split_conda_file",
 ]
 
-NAME = "flashinfer"
-LIBRARY_NAME = "libflashinfer"
 # What a conda package's name may end in. The second is older; conda-build still writes it where
 # condarc has `conda_build: pkg_format: 1`.
 CONDA_ENDINGS = (".conda", ".tar.bz2")
+COMMIT = Word("commit", characters="0123456789abcdef", least=7, most=40)
+NUMBER = Form("number", form="{number}")
 
-_AnyLabel = TypeVar("_AnyLabel", "Label", "LibraryLabel")
-_VERSION_FILE = Path(__file__).resolve().parents[2] / "version.txt"
-_MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
-_REBUILDS = 1000  # build numbers of a version, from 0, that leave a package's rank as it is
-
-_NUMBER = r"(?:0|[1-9]\d*)"
-_VARIANT = re.compile(
-    rf"(?:cpu|cu(?P<cuda>\d\d{_NUMBER}))_torch(?P<torch>[1-9]{_NUMBER})", re.ASCII
-)
-_LOCAL = re.compile(
-    rf"(?:cpu|cu(?P<cuda>\d\d{_NUMBER}))torch(?P<torch>[1-9]\.{_NUMBER})(?:\.g(?P<commit>[0-9a-f]+))?",
-    re.ASCII,
-)
-_BUILD = re.compile(
-    rf"(?P<variant>[a-z0-9]+_torch\d+)(?:_g(?P<commit>[0-9a-f]+))?_(?P<number>{_NUMBER})", re.ASCII
-)
-_LIBRARY_BUILD = re.compile(
-    rf"(?:cpu|cu(?P<cuda>\d\d{_NUMBER}))(?:_g(?P<commit>[0-9a-f]+))?_(?P<number>{_NUMBER})",
-    re.ASCII,
-)
-_COMMIT = re.compile(r"[0-9a-f]{7,40}", re.ASCII)
-_TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
-_WHOLE_NUMBER = re.compile(_NUMBER, re.ASCII)
 _CONDA_PRE_RELEASE = re.compile(r"\.(a|b|rc)(?=\d)", re.ASCII)
-_PRE_RELEASE = re.compile(r"(a|b|rc)(?=\d)", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A CUDA release (or the CPU alone) with a torch minor.
-
-    Attributes:
-        cuda: (major, minor) of the CUDA toolkit, or None for the CPU.
-        torch: (major, minor) of torch.
-    """
-
-    cuda: tuple[int, int] | None
-    torch: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        if self.cuda and not (10 <= self.cuda[0] <= 99 and self.cuda[1] >= 0):
-            raise LabelError(
-                "CUDA {}.{} has no label".format(*self.cuda), expected="a CUDA from 10.0 to 99.x"
-            )
-        if not (1 <= self.torch[0] <= 9 and self.torch[1] >= 0):
-            raise LabelError(
-                "torch {}.{} has no label".format(*self.torch), expected="a torch from 1.0 to 9.x"
-            )
-
-    @property
-    def accelerator(self) -> str:
-        """``cu124`` or ``cpu``."""
-        return "cu{}{}".format(*self.cuda) if self.cuda else "cpu"
-
-    @property
-    def id(self) -> str:
-        """``cu124_torch24``."""
-        return "{}_torch{}{}".format(self.accelerator, *self.torch)
-
-    @property
-    def local_version(self) -> str:
-        """``cu124torch2.4``, the part of a wheel's version after ``+``."""
-        return "{}torch{}.{}".format(self.accelerator, *self.torch)
-
-    @property
-    def index_dir(self) -> str:
-        """``cu124/torch2.4``, the folder of the wheel index that a user names."""
-        return "{}/torch{}.{}".format(self.accelerator, *self.torch)
-
-    def __str__(self) -> str:
-        return self.id
-
-    @classmethod
-    def parse(cls, text: str) -> Variant:
-        """The variant with this id.
-
-        Raises:
-            LabelError: not of the form ``cu124_torch24`` or ``cpu_torch213``.
-        """
-        found = _VARIANT.fullmatch(text)
-        if not found:
-            raise LabelError(
-                f"{text!r} is not a variant",
-                expected="an accelerator and a torch minor, such as cu124_torch24 or cpu_torch213",
-            )
-        torch = found["torch"]
-        return cls(_cuda(found["cuda"]), (int(torch[0]), int(torch[1:])))
-
-    @classmethod
-    def from_pins(cls, cuda_nvcc: str, pytorch: str) -> Variant:
-        """The variant of two pins of ``conda_build_config.yaml``.
-
-        Args:
-            cuda_nvcc: ``"12.4"``, or ``"None"`` for the CPU.
-            pytorch: ``"2.4"``.
-
-        Raises:
-            LabelError: a pin that is not ``major.minor``.
-        """
-        cuda = None if cuda_nvcc == "None" else _two_numbers("cuda_nvcc", cuda_nvcc)
-        return cls(cuda, _two_numbers("pytorch", pytorch))
-
-
-@dataclass(frozen=True)
-class LibraryLabel:
-    """What names a ``libflashinfer`` package: it depends on CUDA, not on torch.
-
-    Attributes:
-        cuda: (major, minor), or None for the CPU.
-        public_version: without any local part.
-        build_number: of the conda package.
-        commit: of a nightly, abbreviated, in hexadecimal.
-    """
-
-    cuda: tuple[int, int] | None
-    public_version: str
-    build_number: int = 0
-    commit: str | None = None
-
-    def __post_init__(self) -> None:
-        Variant(self.cuda, (2, 0))
-        check_public_version(self.public_version)
-        _check_commit(self.commit)
-        _check_build_number(self.build_number)
-
-    @property
-    def accelerator(self) -> str:
-        """``cu124`` or ``cpu``."""
-        return Variant(self.cuda, (2, 0)).accelerator
-
-    @property
-    def conda_version(self) -> str:
-        """The public version as conda has to spell it."""
-        return conda_spelling(self.public_version)
-
-    @property
-    def conda_build(self) -> str:
-        """``cu124_0``, or ``cu124_g1a2b3c4_0`` for a nightly."""
-        commit = f"_g{self.commit}" if self.commit else ""
-        return f"{self.accelerator}{commit}_{self.build_number}"
-
-    @property
-    def conda_build_number(self) -> int:
-        """The ``build_number`` of ``index.json``, which a solver ranks variants by."""
-        return _ranked(self.cuda, self.build_number)
-
-    @property
-    def conda_stem(self) -> str:
-        """The conda package's file name without its ending."""
-        return f"{LIBRARY_NAME}-{self.conda_version}-{self.conda_build}"
-
-    @property
-    def conda_file(self) -> str:
-        """The conda package's file name, in the form that this project's own builds have."""
-        return f"{self.conda_stem}.conda"
-
-    def as_dict(self) -> dict[str, str]:
-        """Every form, for ``--json``."""
-        return {
-            "accelerator": self.accelerator,
-            "public_version": self.public_version,
-            "conda_version": self.conda_version,
-            "conda_build": self.conda_build,
-            "conda_build_number": str(self.conda_build_number),
-            "conda_file": self.conda_file,
-        }
-
-    @classmethod
-    def parse_conda_file(cls, name: str) -> LibraryLabel:
-        """The label in a file name such as ``libflashinfer-0.1.6-cu124_0.conda``.
-
-        Raises:
-            LabelError: this project gives no such name.
-        """
-        expected = f"{LIBRARY_NAME}-<version>-<cuXYZ or cpu>_<build number>.conda or .tar.bz2"
-        version, build = _conda_parts(name, LIBRARY_NAME, expected)
-        found = _LIBRARY_BUILD.fullmatch(build)
-        if not found:
-            raise LabelError(f"{build!r} is not a build string", where=name, expected=expected)
-        label = cls(
-            _cuda(found["cuda"]),
-            _public_of_conda(version, name),
-            int(found["number"]),
-            found["commit"],
-        )
-        return _must_spell(label, label.conda_stem + split_conda_file(name)[1], name)
+_PRE_RELEASE = re.compile(r"(?<=\d)(a|b|rc)(?=\d)", re.ASCII)
+_IN_BUILD = re.compile(r"[A-Za-z0-9_.+]*", re.ASCII)
+_IN_LOCAL = re.compile(r"[a-z0-9.]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Label:
-    """Everything that names one build of flashinfer.
+    """What names one build.
 
     Attributes:
-        variant: the CUDA (or CPU) and the torch minor.
-        public_version: three release numbers, with or without a/b/rc, post and dev parts.
-        build_number: of the conda package; above 0 it is also the wheel's build tag.
-        commit: of a nightly, abbreviated, in hexadecimal.
+        version: the public version, as PEP 440 spells it.
+        values: of the scheme's fields, by name and in their order; None where a field has none.
+        number: the build number, 0 for the first build of a version.
     """
 
-    variant: Variant
-    public_version: str
-    build_number: int = 0
-    commit: str | None = None
+    version: str
+    values: tuple[tuple[str, str | None], ...] = ()
+    number: int = 0
 
-    def __post_init__(self) -> None:
-        check_public_version(self.public_version)
-        _check_commit(self.commit)
-        _check_build_number(self.build_number)
-
-    @property
-    def wheel_version(self) -> str:
-        """``0.1.6+cu124torch2.4``; a commit follows as a segment, ``.g1a2b3c4``.
-
-        The ``g`` keeps an all-digit commit from being read, and rewritten, as a number.
-        """
-        commit = f".g{self.commit}" if self.commit else ""
-        return f"{self.public_version}+{self.variant.local_version}{commit}"
-
-    @property
-    def wheel_file(self) -> str:
-        """The wheel's file name, for the tags of a Linux machine's own build."""
-        return self.wheel_file_for("cp38", "abi3", "linux_x86_64")
-
-    def wheel_file_for(self, python_tag: str, abi_tag: str, platform_tag: str) -> str:
-        """The wheel's file name with these tags."""
-        build = f"-{self.build_number}" if self.build_number else ""
-        return f"{NAME}-{self.wheel_version}{build}-{python_tag}-{abi_tag}-{platform_tag}.whl"
+    def get(self, field: str) -> str | None:
+        """The value of a field; None where it has none, or where there is no such field."""
+        return dict(self.values).get(field)
 
     @property
     def conda_version(self) -> str:
-        """The public version as conda has to spell it: ``0.1.6.rc1`` for ``0.1.6rc1``."""
-        return conda_spelling(self.public_version)
+        """The version as conda has to spell it."""
+        return conda_spelling(self.version)
 
-    @property
-    def conda_build(self) -> str:
-        """``cu124_torch24_0``, or ``cu124_torch24_g1a2b3c4_0`` for a nightly."""
-        commit = f"_g{self.commit}" if self.commit else ""
-        return f"{self.variant.id}{commit}_{self.build_number}"
 
-    @property
-    def conda_build_number(self) -> int:
-        """The ``build_number`` of ``index.json``, which a solver ranks variants by.
+class Scheme:
+    """How a project spells its labels.
 
-        Of packages of one version conda's solvers take the highest build number that fits. So, as
-        on conda-forge, CUDA's are above the CPU's; and a newer CUDA's above an older one's:
+    Args:
+        table: ``build``, ``local``, ``fields``, ``rank``; empty for a project without labels.
+        where: the key that has the table, for messages.
 
-        >>> Label(Variant.parse("cpu_torch213"), "0.1.6", 2).conda_build_number
-        2
-        >>> Label(Variant.parse("cu130_torch213"), "0.1.6", 2).conda_build_number
-        1300002
-        """
-        return _ranked(self.variant.cuda, self.build_number)
+    Raises:
+        ConfigError: a template that is not reversible, or two that do not say the same; a field
+            of no kind; characters that a build string or a local version cannot have.
+    """
 
-    @property
-    def conda_stem(self) -> str:
-        """The conda package's file name without its ending."""
-        return f"{NAME}-{self.conda_version}-{self.conda_build}"
+    def __init__(self, table: Mapping[str, Any], where: str = "label") -> None:
+        self.fields: dict[str, Field] = {"commit": COMMIT, "number": NUMBER}
+        self.depends: dict[str, str] = {}
+        for name, about in table.get("fields", {}).items():
+            if name in self.fields:
+                raise ConfigError(
+                    f"the field {name!r} is there already", where=f"{where}.fields.{name}"
+                )
+            self.fields[name] = _field(name, about, f"{where}.fields.{name}")
+            if about.get("depends"):
+                self.depends[name] = about["depends"]
+        self._where = where
+        self.build = self.build_template(table["build"], f"{where}.build") if table else None
+        self.local = Template(table["local"], self.fields, f"{where}.local") if table else None
+        self.rank: str = table.get("rank", "")
+        self.rank_step: int = table.get("rank-step", 1000)
+        self._check(table)
 
-    @property
-    def conda_file(self) -> str:
-        """The conda package's file name, in the form that this project's own builds have."""
-        return f"{self.conda_stem}.conda"
-
-    @property
-    def library(self) -> LibraryLabel:
-        """The label of the ``libflashinfer`` that this build depends on."""
-        return LibraryLabel(self.variant.cuda, self.public_version, self.build_number, self.commit)
-
-    @property
-    def lib_conda_build(self) -> str:
-        """The build string of ``libflashinfer``: ``cu124_0``."""
-        return self.library.conda_build
-
-    @property
-    def lib_conda_file(self) -> str:
-        """The file name of ``libflashinfer``."""
-        return self.library.conda_file
-
-    @property
-    def index_dir(self) -> str:
-        """``cu124/torch2.4``, the folder of the wheel index."""
-        return self.variant.index_dir
-
-    def __str__(self) -> str:
-        return self.wheel_version
-
-    def as_dict(self) -> dict[str, str]:
-        """Every form, for ``--json``."""
-        return {
-            "variant": self.variant.id,
-            "public_version": self.public_version,
-            "conda_version": self.conda_version,
-            "conda_build": self.conda_build,
-            "conda_build_number": str(self.conda_build_number),
-            "conda_file": self.conda_file,
-            "wheel_version": self.wheel_version,
-            "wheel_file": self.wheel_file,
-            "index_dir": self.index_dir,
-        }
-
-    @classmethod
-    def compose(
-        cls,
-        variant: Variant,
-        *,
-        public_version: str | None = None,
-        environ: Mapping[str, str] = os.environ,
-        nightly: str | None = None,
-        commit: str | None = None,
-        build_number: int | None = None,
-        released: Sequence[str] = (),
-    ) -> Label:
-        """The label of a build, from the arguments, the environment and ``version.txt``.
-
-        An argument outranks its environment variable; ``FLASHINFER_BUILD_VERSION`` outranks
-        ``version.txt``. None of them can take the variant away.
-
-        Args:
-            variant: what the build was measured to be.
-            public_version: instead of ``version.txt`` and ``FLASHINFER_BUILD_VERSION``.
-            environ: is asked for ``FLASHINFER_BUILD_VERSION``, ``_COMMIT`` and ``_NUMBER``.
-            nightly: the day of a nightly, ``YYYYMMDD``; adds ``.dev<day>`` to the public version.
-            commit: joins the label.
-            build_number: of the conda package.
-            released: public versions that the new one has to sort above.
+    def build_template(self, text: str, where: str) -> Template:
+        """A template of build strings with this scheme's fields.
 
         Raises:
-            LabelError: a value that cannot be part of a label, or a version that would sort below
-                one that is already out.
+            ConfigError: it is not reversible, or has what a build string cannot have.
         """
-        if public_version is None:
-            public_version = cls.public_version_of(_VERSION_FILE, environ)
-        if nightly is not None:
-            public_version = _nightly(public_version, nightly)
-        for other in released:
-            check_public_version(other)
-            if Version(public_version) <= Version(other):
-                raise LabelError(
-                    f"{public_version} does not sort above {other}, which is released",
-                    expected="a version that an upgrade would choose",
-                    fix="set version.txt to the release that comes next",
-                )
-        if commit is None:
-            commit = environ.get("FLASHINFER_BUILD_COMMIT") or None
-        if build_number is None:
-            text = environ.get("FLASHINFER_BUILD_NUMBER") or "0"
-            if not _WHOLE_NUMBER.fullmatch(text):
-                raise LabelError(
-                    f"{text!r} is not a build number",
-                    where="FLASHINFER_BUILD_NUMBER",
-                    expected="0, 1, 2, ...",
-                )
-            build_number = int(text)
-        if build_number >= _REBUILDS:
-            raise LabelError(
-                f"{build_number} is not a build number",
-                where="FLASHINFER_BUILD_NUMBER",
-                expected=f"below {_REBUILDS}: what is above it ranks the CUDA of conda packages",
+        template = Template(text, self.fields, where)
+        if not _IN_BUILD.fullmatch(template.literals):
+            raise ConfigError(
+                f"{text!r} has a character that no build string has",
+                where=where,
+                expected="letters, digits, and _ . +",
             )
-        return cls(variant, public_version, build_number, commit)
+        if "number" not in template.names:
+            raise ConfigError(
+                f"{text!r} has no build number",
+                where=where,
+                expected="{number}, so that a build that is made again has a name of its own",
+            )
+        return template
 
-    @classmethod
-    def public_version_of(
-        cls, version_file: Path = _VERSION_FILE, environ: Mapping[str, str] = os.environ
-    ) -> str:
-        """The public version: ``FLASHINFER_BUILD_VERSION`` if set, else what `version_file` holds.
+    def _check(self, table: Mapping[str, Any]) -> None:
+        if self.build is None or self.local is None:
+            return
+        where = f"{self._where}.local"
+        if not _IN_LOCAL.fullmatch(self.local.literals):
+            raise ConfigError(
+                f"{table['local']!r} has a character that no local version has",
+                where=where,
+                expected="lower-case letters, digits, and dots",
+            )
+        rewritten = self.local.rewritten_by_pep440()
+        if rewritten is not None:
+            raise ConfigError(
+                f"{table['local']!r} can be {rewritten!r}, which installers write in another way",
+                where=where,
+                expected="a letter in each part that may begin with 0, such as .g{commit}",
+            )
+        one, other = set(self.build.names) - {"number"}, set(self.local.names)
+        if one != other:
+            raise ConfigError(
+                f"{{{min(one ^ other)}}} is in one of build and local, and not in the other",
+                where=self._where,
+                expected="the same fields, so that neither side loses one",
+            )
+        if self.rank and not isinstance(self.fields.get(self.rank), Form):
+            raise ConfigError(
+                f"{self.rank!r} is no field with numbers",
+                where=f"{self._where}.rank",
+                expected="the name of a field that has a form",
+            )
 
-        Raises:
-            LabelError: it is not a public version; one with a local part (``+...``) is refused,
-                because the local part is measured, never given.
-        """
-        given = environ.get("FLASHINFER_BUILD_VERSION")
-        if given:
-            check_public_version(given, "FLASHINFER_BUILD_VERSION")
-            return given
-        text = version_file.read_text().strip()
-        check_public_version(text, str(version_file))
-        return text
-
-    @classmethod
-    def parse_wheel_file(cls, name: str) -> Label:
-        """The label in a wheel's file name, whatever its tags: ``verify`` says if they are true.
-
-        Raises:
-            LabelError: this project gives no such name, e.g. one without a variant.
-        """
-        expected = f"{NAME}-<version>+cu124torch2.4[-<build>]-cp38-abi3-linux_x86_64.whl"
-        parts = name[: -len(".whl")].split("-") if name.endswith(".whl") else []
-        if len(parts) not in (5, 6) or parts[0] != NAME:
-            raise LabelError("not a flashinfer wheel's name", where=name, expected=expected)
-        for tag in parts[-3:]:
-            if not _TAG.fullmatch(tag):
-                raise LabelError(f"{tag!r} is not a tag", where=name, expected=expected)
-        label = _of_wheel_version(parts[1], parts[2] if len(parts) == 6 else "0", name, expected)
-        return _must_spell(label, label.wheel_file_for(*parts[-3:]), name)
-
-    @classmethod
-    def parse_wheel_version(cls, version: str) -> Label:
-        """The label in a wheel's version, such as ``0.1.6+cu124torch2.4``; build number 0.
-
-        Raises:
-            LabelError: this project gives no such version.
-        """
-        expected = "<public version>+cu124torch2.4"
-        label = _of_wheel_version(version, "0", version, expected)
-        return _must_spell(label, label.wheel_version, version)
-
-    @classmethod
-    def parse_conda_file(cls, name: str) -> Label:
-        """The label in a file name such as ``flashinfer-0.1.6-cu124_torch24_0.conda``.
+    def label(
+        self, version: str, values: Mapping[str, str | None], number: int = 0, where: str = ""
+    ) -> Label:
+        """The label of these values, all of them spelled to be sure that they can be.
 
         Raises:
-            LabelError: this project gives no such name.
+            LabelError: one of them cannot be spelled, or is no field of this scheme.
         """
-        expected = f"{NAME}-<version>-cu124_torch24_<build number>.conda or .tar.bz2"
-        version, build = _conda_parts(name, NAME, expected)
-        found = _BUILD.fullmatch(build)
-        if not found:
-            raise LabelError(f"{build!r} is not a build string", where=name, expected=expected)
-        label = cls(
-            Variant.parse(found["variant"]),
-            _public_of_conda(version, name),
-            int(found["number"]),
-            found["commit"],
+        names = self.local.names if self.local else ()
+        unknown = set(values) - set(names)
+        if unknown:
+            raise LabelError(f"there is no field {min(unknown)!r}", where=where)
+        made = Label(version, tuple((name, values.get(name)) for name in names), number)
+        if self.local is not None and "+" in version:
+            raise LabelError(
+                f"{version!r} has a local part; that part says what it was built for",
+                where=where,
+                expected=version.partition("+")[0],
+            )
+        self.conda_build(made, where)
+        self.local_version(made, where)
+        return made
+
+    def conda_build(self, label: Label, where: str = "") -> str:
+        """The build string, such as ``cu124_torch24_0``; empty without templates."""
+        return self._format(self.build, label, where)
+
+    def fold_build(self, template: Template, label: Label, where: str = "") -> str:
+        """The build string that a package to be folded in has beside one of this label."""
+        return self._format(template, label, where)
+
+    def local_version(self, label: Label, where: str = "") -> str:
+        """What follows the ``+`` of a wheel's version, such as ``cu124torch2.4``; may be empty."""
+        return self._format(self.local, label, where)
+
+    def wheel_version(self, label: Label, where: str = "") -> str:
+        """The version of the wheel, such as ``0.1.6+cu124torch2.4``."""
+        local = self.local_version(label, where)
+        return f"{label.version}+{local}" if local else label.version
+
+    def index_build_number(self, label: Label) -> int:
+        """The ``build_number`` of ``index.json``, which a solver ranks the builds of a version by.
+
+        With a rank it is ``step * (100 * major + minor) + number``: of packages that fit, conda's
+        solvers take the highest, and a newer CUDA outranks any rebuild for an older one.
+        """
+        value = label.get(self.rank) if self.rank else None
+        numbers = [int(part) for part in value.split(".")] if value else []
+        rank = 100 * numbers[0] + (numbers[1] if len(numbers) > 1 else 0) if numbers else 0
+        return self.rank_step * rank + label.number
+
+    def parse_build(self, text: str, version: str, where: str = "") -> Label:
+        """The label of a conda version and a build string.
+
+        Raises:
+            LabelError: this scheme spells no such build string.
+        """
+        if self.build is None:
+            raise LabelError("this project has no build strings of its own", where=where)
+        values = self._parse(self.build, text, "build string", where)
+        number = int(values.pop("number") or 0)
+        return self.label(public_version(version, where), values, number, where)
+
+    def parse_fold(self, template: Template, text: str, version: str, where: str = "") -> Label:
+        """The label of a package to be folded in; fields that its template lacks have no value."""
+        values = self._parse(template, text, "build string", where)
+        number = int(values.pop("number") or 0)
+        ordered = tuple((name, values[name]) for name in template.names if name != "number")
+        return Label(public_version(version, where), ordered, number)
+
+    def parse_wheel_version(self, version: str, number: int = 0, where: str = "") -> Label:
+        """The label of a wheel's version.
+
+        Raises:
+            LabelError: it has no local version, or one that this scheme does not spell.
+        """
+        public, plus, local = version.partition("+")
+        if self.local is None:
+            raise LabelError("this project has no local versions of its own", where=where)
+        if not plus:
+            raise LabelError(
+                f"{version!r} has no local part, so it does not say what it was built for",
+                where=where,
+                expected=f"<public version>+{self.local.example}",
+            )
+        values = self._parse(self.local, local, "label", where)
+        return self.label(public, values, number, where)
+
+    def _format(self, template: Template | None, label: Label, where: str) -> str:
+        if template is None:
+            return ""
+        try:
+            return template.format({**dict(label.values), "number": str(label.number)})
+        except ValueError as error:
+            raise LabelError(
+                str(error), where=where, expected=f"as in {template.example}"
+            ) from None
+
+    @staticmethod
+    def _parse(template: Template, text: str, what: str, where: str) -> dict[str, str | None]:
+        try:
+            return template.parse(text)
+        except ValueError:
+            raise LabelError(
+                f"{text!r} is not a {what} of this project",
+                where=where,
+                expected=f"{template.text}, such as {template.example}",
+            ) from None
+
+
+def _field(name: str, about: Mapping[str, Any], where: str) -> Field:
+    none = about.get("none")
+    kinds = [key for key in ("form", "choices", "characters") if about.get(key)]
+    if len(kinds) != 1:
+        raise ConfigError(
+            f"the field has {' and '.join(kinds) or 'no kind'}",
+            where=where,
+            expected="one of form, choices and characters",
         )
-        return _must_spell(label, label.conda_stem + split_conda_file(name)[1], name)
-
-    @classmethod
-    def parse_lib_conda_file(cls, name: str) -> LibraryLabel:
-        """The label in the file name of ``libflashinfer``; see :class:`LibraryLabel`."""
-        return LibraryLabel.parse_conda_file(name)
+    if kinds == ["form"]:
+        return Form(name, none, about["form"])
+    if kinds == ["choices"]:
+        return Choices(name, none, tuple(about["choices"]))
+    return Word(name, none, about["characters"], about.get("least", 1), about.get("most", 0))
 
 
 def split_conda_file(name: str) -> tuple[str, str]:
@@ -485,137 +287,35 @@ def split_conda_file(name: str) -> tuple[str, str]:
     return "", ""
 
 
-def conda_spelling(public_version: str) -> str:
+def conda_spelling(version: str) -> str:
     """A public version in the form that conda orders as PEP 440 does.
 
     >>> conda_spelling("0.1.6rc1.dev20261122")
     '0.1.6.rc1.dev20261122'
     """
-    return _PRE_RELEASE.sub(r".\1", public_version)
+    return _PRE_RELEASE.sub(r".\1", version)
 
 
-def check_public_version(text: str, where: str = "") -> None:
-    """Refuses what is not a public version in its normal form.
+def public_version(conda_version: str, where: str = "") -> str:
+    """A conda version as PEP 440 spells it.
+
+    >>> public_version("0.1.6.rc1")
+    '0.1.6rc1'
 
     Raises:
-        LabelError: a local part, an epoch, other than three release numbers, or a spelling that
-            installers would rewrite (``0.1.6-rc1``).
+        LabelError: PEP 440 has no such version, or would order it in another way (``2024a``, which
+            it reads as the first alpha of 2024).
     """
-    example = "three release numbers, such as 0.1.6, 0.1.6rc1, 0.1.6.post1 or 0.1.6.dev20261122"
-    if "+" in text:
-        public, _, local = text.partition("+")
-        commit = re.search(r"(?:^|\.)g?([0-9a-f]{7,40})(?:$|\.)", local)
-        fix = f"set FLASHINFER_BUILD_VERSION={public or '<public version>'}"
-        if commit:
-            fix += f" and FLASHINFER_BUILD_COMMIT={commit[1]}"
-        raise LabelError(
-            f"{text!r} has a local part; that part is measured from nvcc and torch",
-            where=where,
-            expected=example,
-            fix=fix,
-        )
+    plain = _CONDA_PRE_RELEASE.sub(r"\1", conda_version)
     try:
-        version = Version(text)
+        spelled = str(Version(plain))
     except InvalidVersion:
-        raise LabelError(f"{text!r} is not a version", where=where, expected=example) from None
-    if version.epoch or len(version.release) != 3:
-        raise LabelError(f"{text!r} is not of the form X.Y.Z", where=where, expected=example)
-    if str(version) != text:
+        spelled = ""
+    # Both sides read 2024.08.01 as 2024.8.1.
+    if not spelled or spelled != re.sub(r"(?<!\d)0+(?=\d)", "", plain):
         raise LabelError(
-            f"{text!r} is not in its normal form",
+            f"{conda_version!r} is not a version that pip reads as it is written",
             where=where,
-            expected=example,
-            fix=f"write {version}",
+            expected="numbers with dots between them, and a, b, rc, post or dev, as in 1.2.0.rc1",
         )
-    if any(int(number) >= _MAX_NUMBER for number in re.findall(r"\d+", text)):
-        raise LabelError(f"{text!r} has a number over 18 digits", where=where, expected=example)
-
-
-def _nightly(public_version: str, day: str) -> str:
-    check_public_version(public_version)
-    try:
-        valid = datetime.strptime(day, "%Y%m%d").strftime("%Y%m%d") == day
-    except ValueError:
-        valid = False
-    if not valid:
-        raise LabelError(f"{day!r} is not a day", where="nightly", expected="YYYYMMDD")
-    if Version(public_version).is_devrelease:
-        raise LabelError(
-            f"{public_version} is a development version already",
-            where="nightly",
-            expected="a release, a pre-release or a post release to add .dev<day> to",
-            fix="give the day or the whole version, not both",
-        )
-    return f"{public_version}.dev{day}"
-
-
-def _cuda(digits: str | None) -> tuple[int, int] | None:
-    return (int(digits[:2]), int(digits[2:])) if digits else None
-
-
-def _two_numbers(pin: str, text: str) -> tuple[int, int]:
-    found = re.fullmatch(rf"({_NUMBER})\.({_NUMBER})", text, re.ASCII)
-    if not found:
-        raise LabelError(f"{text!r} is not a version", where=pin, expected="major.minor, as 12.4")
-    return int(found[1]), int(found[2])
-
-
-def _check_commit(commit: str | None) -> None:
-    if commit is not None and not _COMMIT.fullmatch(commit):
-        raise LabelError(
-            f"{commit!r} is not a commit",
-            where="FLASHINFER_BUILD_COMMIT",
-            expected="7 to 40 lower-case hexadecimal digits, as of `git rev-parse --short HEAD`",
-        )
-
-
-def _check_build_number(number: int) -> None:
-    if not 0 <= number < _MAX_NUMBER:
-        raise LabelError(
-            f"{number} is not a build number",
-            where="FLASHINFER_BUILD_NUMBER",
-            expected="0, 1, 2, ...",
-        )
-
-
-def _of_wheel_version(version: str, number: str, where: str, expected: str) -> Label:
-    public, plus, local = version.partition("+")
-    if not plus:
-        raise LabelError(
-            f"{version!r} has no local part, so it does not say which CUDA and torch it is for",
-            where=where,
-            expected=expected,
-        )
-    found = _LOCAL.fullmatch(local)
-    if not found:
-        raise LabelError(f"{local!r} is not a label", where=where, expected=expected)
-    if not _WHOLE_NUMBER.fullmatch(number):
-        raise LabelError(f"{number!r} is not a build number", where=where, expected=expected)
-    check_public_version(public, where)
-    variant = Variant(_cuda(found["cuda"]), _two_numbers("torch", found["torch"]))
-    return Label(variant, public, int(number), found["commit"])
-
-
-def _conda_parts(name: str, package: str, expected: str) -> tuple[str, str]:
-    parts = split_conda_file(name)[0].split("-")
-    if len(parts) != 3 or parts[0] != package:
-        raise LabelError(f"not a {package} conda package's name", where=name, expected=expected)
-    return parts[1], parts[2]
-
-
-def _public_of_conda(version: str, where: str) -> str:
-    public = _CONDA_PRE_RELEASE.sub(r"\1", version)
-    check_public_version(public, where)
-    return public
-
-
-def _ranked(cuda: tuple[int, int] | None, build_number: int) -> int:
-    rank = 100 * cuda[0] + cuda[1] if cuda else 0
-    return _REBUILDS * rank + build_number
-
-
-def _must_spell(label: _AnyLabel, spelled: str, given: str) -> _AnyLabel:
-    """Refuses a name that parses but is not the one we would have given, e.g. build tag ``-0-``."""
-    if spelled != given:
-        raise LabelError("not the canonical file name", where=given, expected=spelled)
-    return label
+    return spelled

@@ -12,7 +12,7 @@ from .config import Config
 from .errors import LabelError
 from .hooks import Hooks
 from .hooks import load as load_hooks
-from .scheme import Scheme
+from .label import Scheme
 from .template import Template
 
 __all__ = ["Project"]
@@ -97,5 +97,5 @@ class Project:
                 f"{name!r} is not a package of this project",
                 where=where,
                 expected=" or ".join([config.package, *self.folds]),
-                fix=f"leave out the configuration ({self.source}) with --no-config",
+                fix="conda-bridge takes anybody's package with --no-config",
             )

@@ -26,6 +26,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from .errors import ConfigError
@@ -152,8 +153,11 @@ class Form(Field):
         """The digits of each number, 0 for any count."""
         return [item for item in self._pieces("") if isinstance(item, int)]
 
-    def _pieces(self, style: str) -> Iterator[str | int]:
+    def _pieces(self, style: str) -> tuple[str | int, ...]:
         """The form's literal texts, and for every number its width."""
+        return _pieces(self, style)
+
+    def _read_form(self, style: str) -> Iterator[str | int]:
         end = 0
         for found in _REFERENCE.finditer(self.form):
             yield self._literal(self.form[end : found.start()], style)
@@ -226,6 +230,11 @@ class Form(Field):
             else piece
             for piece in self._pieces(style)
         )
+
+
+@lru_cache(maxsize=None)
+def _pieces(form: Form, style: str) -> tuple[str | int, ...]:
+    return tuple(form._read_form(style))
 
 
 def _number_pattern(width: int) -> str:

@@ -18,7 +18,8 @@ import yaml
 
 from conda_bridge.errors import ConfigError, LabelError
 from conda_bridge.formats.cuda_archs import gencode_flags
-from conda_bridge.label import Variant
+
+from .label import Variant
 
 __all__ = [
     "CONFIG_FILE",
@@ -107,14 +108,14 @@ def load(path: Path = CONFIG_FILE) -> tuple[VariantSpec, ...]:
         if spec.id in specs:
             raise ConfigError(f"{spec.id} is there twice", where=row.items["pytorch"].where)
         specs[spec.id] = row
-        earlier = first.setdefault(spec.variant.accelerator, row)
+        earlier = first.setdefault(spec.variant.cuda_tag, row)
         for key in _OF_KERNELS:
             item, before = row.items[key], earlier.items[key]
             if item.text != before.text:
                 raise ConfigError(
                     f"{item.text!r} for {spec.id}, and {before.text!r} for another torch",
                     where=item.where,
-                    expected=f"one value for all of {spec.variant.accelerator}: they share kernels",
+                    expected=f"one value for all of {spec.variant.cuda_tag}: they share kernels",
                 )
         if spec.common != rows[0].spec.common:
             raise ConfigError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge.label import Label, Variant
+from flashinfer_build.label import Label, Variant
 
 VARIANTS = ("cu130_torch213", "cpu_torch213")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge.label import Variant
+from flashinfer_build.label import Variant
 from flashinfer_build.tryout import environment as test_environment
 
 WHEEL = Variant.parse("cu130_torch213")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conda_bridge.label import Label, Variant
+from flashinfer_build.label import Label, Variant
 from flashinfer_build.pipeline.ledger import file_digest
 
 _VARIANT = "cpu_torch213"

@@ -14,21 +14,21 @@ from pathlib import Path
 
 from conda_bridge.bridge.convert import bridge, wheel_path
 from conda_bridge.formats import conda_package
-from conda_bridge.label import Label
 from conda_bridge.project import Project
+from flashinfer_build.label import Label
 
 FLASHINFER = Project.load(Path(__file__).parents[2] / "pyproject.toml")
 
 
 def test_the_files_have_the_names_of_the_label(dist: Path, label: Label) -> None:
     variant = label.variant.id
-    accelerator, local = label.variant.accelerator, label.variant.local_version
+    cuda_tag, local = label.variant.cuda_tag, label.variant.local_version
     version = (dist / "../../../version.txt").read_text().strip()
     for name in (
         f"channel/linux-64/flashinfer-{version}-{variant}_0.conda",
-        f"channel/linux-64/libflashinfer-{version}-{accelerator}_0.conda",
+        f"channel/linux-64/libflashinfer-{version}-{cuda_tag}_0.conda",
         f"wheels/flashinfer-{version}+{local}-cp38-abi3-linux_x86_64.whl",
-        f"index/{accelerator}/torch2.13/flashinfer/index.html",
+        f"index/{cuda_tag}/torch2.13/flashinfer/index.html",
     ):
         assert (dist / name).is_file(), name
 

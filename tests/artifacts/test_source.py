@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conda_bridge.label import Label
+from flashinfer_build.label import Label
 
 _NO_CUDA = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "NVCC": ""}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from site_of_faults import VARIANT, Site
 
-from conda_bridge.label import Label, Variant
+from flashinfer_build.label import Label, Variant
 from flashinfer_build.pipeline.ledger import file_digest
 
 # The binding and the tries take longest; publishing is where a half would hurt most.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conda_bridge.errors import ConfigError
-from conda_bridge.label import Label, Variant
+from flashinfer_build.label import Label, Variant
 from flashinfer_build.matrix import fan_out
 from flashinfer_build.pipeline.pipeline import Pipeline, Settings
 
@@ -49,10 +49,10 @@ def test_the_program_prints_what_is_kept_and_hands_it_to_github(root: Path, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout == output.read_text() == (GOLDEN / "nightly.github").read_text()
     values = dict(line.split("=", 1) for line in output.read_text().splitlines())
-    kernels = [row["accelerator"] for row in json.loads(values["kernels"])["include"]]
+    kernels = [row["cuda_tag"] for row in json.loads(values["kernels"])["include"]]
     bindings = json.loads(values["bindings"])["include"]
     assert len(set(kernels)) == len(kernels)
-    assert {row["accelerator"] for row in bindings} == set(kernels)
+    assert {row["cuda_tag"] for row in bindings} == set(kernels)
 
 
 def test_every_variant_is_a_job_or_left_out_with_a_reason(pipeline: Pipeline) -> None:
@@ -67,9 +67,9 @@ def test_a_pull_request_builds_the_newest_torch_of_each_cuda(pipeline: Pipeline)
     newest: dict[str, tuple[int, ...]] = {}
     for row in release.bindings:
         torch = tuple(map(int, row["torch"].split(".")))
-        newest[row["accelerator"]] = max(newest.get(row["accelerator"], (0,)), torch)
+        newest[row["cuda_tag"]] = max(newest.get(row["cuda_tag"], (0,)), torch)
     chosen = fan_out.fan_out(pipeline, "pull-request").bindings
-    torches = {row["accelerator"]: tuple(map(int, row["torch"].split("."))) for row in chosen}
+    torches = {row["cuda_tag"]: tuple(map(int, row["torch"].split("."))) for row in chosen}
     assert torches == newest
     assert len(chosen) == len(newest)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 
-from conda_bridge.label import Label, Variant
 from flashinfer_build import bootstrap
+from flashinfer_build.label import Label, Variant
 from flashinfer_build.pipeline.ledger import Ledger, file_digest
 
 VARIANTS = ("cpu_torch213", "cu130_torch213")

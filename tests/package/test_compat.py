@@ -15,8 +15,8 @@ import rattler
 from rattler.package import BuildString
 
 import flashinfer
-from conda_bridge.label import Label, Variant
 from flashinfer import _build_info, _compat
+from flashinfer_build.label import Label, Variant
 
 CUDA = _compat.Build(
     variant="cu130_torch213",

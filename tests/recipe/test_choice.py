@@ -14,8 +14,8 @@ import pytest
 import stand_in
 from solver import Answer, Case, solve
 
-from conda_bridge.label import Variant
 from flashinfer_build import variants
+from flashinfer_build.label import Variant
 
 SPECS = variants.load()
 VERSION = "0.1.6"  # of our packages in this channel, whatever version.txt says
@@ -201,7 +201,7 @@ def variant(answer: Answer, build_number: int = 0) -> str:
     found, number = answer["flashinfer"].split()[1].rsplit("_", 1)
     chosen = Variant.parse(found)
     assert number == str(build_number)
-    assert answer["libflashinfer"] == f"{VERSION} {chosen.accelerator}_{number}"
+    assert answer["libflashinfer"] == f"{VERSION} {chosen.cuda_tag}_{number}"
     version, build = answer["pytorch"].split()
     assert version.startswith("{}.{}.".format(*chosen.torch))
     if chosen.cuda:

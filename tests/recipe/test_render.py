@@ -13,9 +13,9 @@ import pytest
 from meta_yaml import Recipe
 from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
-from conda_bridge.label import Label
 from flashinfer_build import variants
 from flashinfer_build.compile import compiler_cache
+from flashinfer_build.label import Label
 
 SPECS = variants.load()
 

@@ -140,7 +140,7 @@ def test_what_a_row_is_built_and_tested_with(
                 assert answer["cuda-nvcc"].startswith(f"{spec.cuda_nvcc}.")
         elif where.package == "flashinfer":
             assert answer["pytorch"].startswith(f"{spec.pytorch}.")
-            assert answer["libflashinfer"].endswith(f" {spec.variant.accelerator}_0")
+            assert answer["libflashinfer"].endswith(f" {spec.variant.cuda_tag}_0")
         if where.environment == "test" and where.package == "flashinfer":
             build = answer["pytorch"].split()[1]
             major = build.removeprefix("cuda")[:2] if build.startswith("cuda") else None
@@ -150,7 +150,7 @@ def test_what_a_row_is_built_and_tested_with(
 def test_no_newer_compiler_would_do(channels: list[str]) -> None:
     """cxx_compiler_version is the newest that the row's cuda-nvcc takes, up to 14."""
     older = {
-        spec.variant.accelerator: (spec, f"gxx_linux-64 {int(spec.cxx_compiler_version) + 1}.*")
+        spec.variant.cuda_tag: (spec, f"gxx_linux-64 {int(spec.cxx_compiler_version) + 1}.*")
         for spec in PLAIN
         if int(spec.cxx_compiler_version) < 14
     }

@@ -20,11 +20,11 @@ import yaml
 from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
 from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, StorageError
-from conda_bridge.label import Label
 from conda_bridge.system import atomic
 from flashinfer_build import variants
 from flashinfer_build.forge import staged
 from flashinfer_build.forge.staged import FOLDER, Source
+from flashinfer_build.label import Label
 
 SPECS = [spec for spec in variants.load() if spec.on_conda_forge]
 SHA256 = "0123456789abcdef" * 4

@@ -14,8 +14,8 @@ from typing import Any
 from conda_bridge.bridge import convert
 from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.formats.zstd import zstd
-from conda_bridge.label import Label, Variant
 from conda_bridge.project import Project
+from flashinfer_build.label import Label, Variant
 
 # What flashinfer says of itself, by this checkout's own table.
 FLASHINFER = Project.load(Path(__file__).parents[2] / "pyproject.toml")

@@ -39,9 +39,9 @@ from conda_bridge.bridge.convert import wheel_path
 from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
 from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError, LabelMismatch
 from conda_bridge.formats import conda_package
-from conda_bridge.label import Label
 from flashinfer_build.checks.build_info import parse as read_build_info
 from flashinfer_build.checks.torch_abi import pypi_has_new as pypi_cxx11_abi
+from flashinfer_build.label import Label
 
 WHEEL = "flashinfer-0.1.6+cputorch2.13-cp38-abi3-linux_x86_64.whl"
 DIST_INFO = "site-packages/flashinfer-0.1.6+cputorch2.13.dist-info"

@@ -494,6 +494,8 @@ def test_a_package_folded_in(tmp_path: Path, depends: str) -> None:
         depends=("libgcc >=13", "pyyaml"),
         files={"lib/libdemo.so.1.2.0": LIBRARY, "include/demo.h": ""},
         links=CHAIN,
+        about={"license": "BSD-3-Clause"},
+        info={"info/licenses/COPYING": b"of the library"},
     )
     (tmp_path / "libdemo-2.0-h_0.conda").write_bytes(b"another, which is not asked for")
     if depends == "libdemo":
@@ -502,9 +504,40 @@ def test_a_package_folded_in(tmp_path: Path, depends: str) -> None:
     result, files = made(path, tmp_path / "out", project=project(**table))
     assert [folded.name for folded in result.folded] == ["libdemo-1.2.0-h_0.conda"]
     assert "demo/lib/libdemo.so.1" in result.payload
-    assert headers(files).get_all("Requires-Dist") == ["pyyaml"]  # what is folded in needs it
+    said = headers(files)
+    assert said.get_all("Requires-Dist") == ["pyyaml"]  # what is folded in needs it
+    assert said["License-Expression"] == "MIT AND BSD-3-Clause"
+    assert files["demo-1.2.0.dist-info/licenses/libdemo/COPYING"] == b"of the library"
     programs = installed(result.path, tmp_path / "venv")
     assert says(programs / "python", "-c", "from demo import _one; print(_one.answer)") == "42"
+
+
+def test_a_library_that_only_code_opens_is_told_of(tmp_path: Path) -> None:
+    path = package(
+        tmp_path,
+        files={f"{SITE}demo/__init__.py": "", "lib/libdemo.so.1.2.0": LIBRARY},
+        links=CHAIN,
+    )
+    result, _ = made(path, tmp_path / "a")
+    assert any("demo.libs/libdemo.so.1: nothing in the wheel" in note for note in result.notes)
+    table = {"files": {"lib/": "demo/", "lib/libdemo.so": "demo/libdemo.so"}}
+    result, files = made(path, tmp_path / "b", project=project(**table))
+    assert files["demo/libdemo.so"] == files["demo/libdemo.so.1"] == LIBRARY
+    assert not any("nothing in the wheel" in note for note in result.notes)
+
+
+def test_modules_of_a_folded_package_count(tmp_path: Path) -> None:
+    path = package(
+        tmp_path,
+        noarch="python",
+        subdir="noarch",
+        depends=("python >=3.12,<3.13.0a0", "demo-core"),
+        files=below("site-packages/", PURE),
+    )
+    name = f"{SITE}demo_core/_one.cpython-312-x86_64-linux-gnu.so"
+    package(tmp_path, "demo-core", files={name: module("_one")})
+    result, _ = made(path, tmp_path, project=project(fold=[{"package": "demo-core"}]))
+    assert tag(result).startswith("cp312-cp312-manylinux")
 
 
 def test_a_label_of_a_project_of_its_own(tmp_path: Path) -> None:

@@ -355,6 +355,20 @@ def test_a_file_of_a_folded_package_outside_its_places(tmp_path: Path) -> None:
     assert "libdemo-1.2.0-h_0.conda: share/x: cannot go into a wheel" in refused(made, table=table)
 
 
+def test_a_folded_package_with_programs(tmp_path: Path) -> None:
+    made = pure(tmp_path, depends=("python >=3.8", "demo-core"))
+    link = b'{"noarch": {"type": "python", "entry_points": ["x = demo:main"]}}'
+    pure(tmp_path, name="demo-core", info={"info/link.json": link})
+    table = {"fold": [{"package": "demo-core"}]}
+    assert "info/link.json: has entry points" in refused(made, table=table)
+
+
+def test_a_name_that_pypi_has_not(tmp_path: Path) -> None:
+    made = pure(tmp_path, name="_demo")
+    assert "'_demo' is no name of a project on PyPI" in refused(made)
+    assert bridge(made, tmp_path, project=project(**{"wheel-name": "demo"})).outcome == "written"
+
+
 def test_a_label_whose_dependency_says_otherwise(tmp_path: Path) -> None:
     table = {
         "label": {

@@ -17,8 +17,8 @@ import pytest
 
 from conda_bridge.errors import ArtifactError, BuildFailed, ToolchainError
 from conda_bridge.formats import conda_package
-from conda_bridge.label import Variant
 from flashinfer_build.compile import builder
+from flashinfer_build.label import Variant
 from flashinfer_build.toolchain import system
 from flashinfer_build.toolchain.channel import make_channel
 from flashinfer_build.toolchain.packages import PackageSpec, make
@@ -261,7 +261,7 @@ def test_kill_9_leaves_no_compiler_and_nothing_published(channel: Path, tmp_path
         import sys
         from pathlib import Path
         from flashinfer_build.compile import builder
-        from conda_bridge.label import Variant
+        from flashinfer_build.label import Variant
         from flashinfer_build.variants import VariantSpec
         spec = VariantSpec(
             Variant(None, (2, 13)), "None", "2.13", "None", "14", "16", {CPU.common!r}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -374,6 +375,16 @@ def test_a_reader_that_has_enough(here: Path) -> None:
     assert process.wait(60) == 128 + signal.SIGPIPE
 
 
+def waits_for(lock: Path, process: subprocess.Popen[str]) -> bool:
+    """Whether the process has opened the lock that another holds."""
+    assert process.poll() is None
+    opened = []
+    for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            opened.append(str(entry.readlink()))
+    return str(lock) in opened
+
+
 def test_an_interrupt(here: Path) -> None:
     """While it waits for the lock of another publisher."""
     wheel = pure_wheel(here / "built")
@@ -381,14 +392,11 @@ def test_an_interrupt(here: Path) -> None:
     from conda_bridge.system import atomic
 
     with atomic.lock(here / "dist" / ".lock"):
+        # A shell that started the tests in the background ignores interrupts for all of them.
+        earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = started("index", "dist", "--add", wheel, cwd=here)
-        while True:  # until it waits
-            state = Path(f"/proc/{process.pid}/wchan")
-            if (
-                "lock" in state.read_text()
-                or b"index" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-            ):
-                break
+        signal.signal(signal.SIGINT, earlier)
+        while not waits_for(here / "dist" / ".lock", process):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

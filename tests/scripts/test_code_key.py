@@ -143,7 +143,7 @@ def test_modules_that_setup_py_runs_are_python_3_8(root: Path) -> None:
         for expanded in _expanded(glob)
     ]
     modules = [
-        "conda_bridge.label",
+        "flashinfer_build.label",
         *(f"flashinfer_build.compile.{m}" for m in ("project", "pep517")),
     ]
     for path in closure(scripts, modules):

@@ -9,7 +9,7 @@ from rattler import MatchSpec, Version, VersionSpec
 
 from conda_bridge.bridge.conda_constraint import constraint
 from conda_bridge.errors import ArtifactError
-from conda_bridge.scheme import conda_spelling
+from conda_bridge.label import conda_spelling
 
 RELEASES = ("0.0.1", "0.9", "1", "1.0", "1.0.0", "1.0.1", "1.1", "2.0", "2.8.3", "1!1.0")
 SUFFIXES = ("", "a1", "rc2", "rc1.dev1", ".dev0", ".dev3", ".post1", ".post1.dev2")

@@ -105,6 +105,46 @@ def test_the_nearest_table_above_is_found(tmp_path):
     assert find(inner) == path
 
 
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("nothing = 1", "package, wheel-name, generator, platform-tag, license"),
+        (
+            "label = { build = 'a', local = 'b', nothing = 1 }",
+            "build, local, fields, rank, rank-step",
+        ),
+        (
+            "label = { build = 'a', local = 'b', fields = { c = { nothing = 1 } } }",
+            "form, choices, characters, least, most, none, depends",
+        ),
+        ("[[tool.conda-bridge.fold]]\npackage = 'a'\nnothing = 1", "package, build, files"),
+        ("dependencies = { a = { drop = 'b', nothing = 1 } }", "drop"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_keys_of_its_table(tmp_path, text, keys):
+    with pytest.raises(ConfigError) as caught:
+        read(_written(tmp_path, f"[tool.conda-bridge]\n{text}\n"))
+    assert caught.value.what == "there is no key 'nothing'"
+    assert caught.value.expected.startswith(keys)
+    assert caught.value.expected == keys or keys.startswith("package, wheel-name")
+    assert caught.value.fix == "", "no key is near it"
+
+
+def test_two_types_that_a_value_may_have_are_in_words(tmp_path):
+    path = _written(tmp_path, "[tool.conda-bridge]\ndependencies = { a = 1 }\n")
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert caught.value.what == "is a whole number"
+    assert set(caught.value.expected.split(" or ")) == {"a string", "a table"}
+
+
+def test_the_whole_table_is_named_where_it_is_of_another_type(tmp_path):
+    path = _written(tmp_path, "[tool]\nconda-bridge = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}: tool.conda-bridge"
+
+
 def test_without_a_table_the_defaults_hold():
     project = Project.load(None)
     assert project.config == Config()
@@ -115,8 +155,11 @@ def test_without_a_table_the_defaults_hold():
 def test_other_packages_than_the_tables_are_refused():
     project = Project.of(config.parse({"package": "toy", "fold": [{"package": "libtoy"}]}, "x"))
     project.check_name("libtoy", "x")
-    with pytest.raises(LabelError, match="toy or libtoy"):
-        project.check_name("other", "x")
+    with pytest.raises(LabelError, match="toy or libtoy") as caught:
+        project.check_name("other", "other-1.0-0.conda")
+    assert caught.value.where == "other-1.0-0.conda"
+    assert caught.value.what == "'other' is not a package of this project"
+    assert "--no-config" in caught.value.fix
 
 
 @pytest.mark.parametrize("key", ["label", "index-layout"])

@@ -15,15 +15,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import factories
+import foreign
 import foreign_wheels
 import pytest
-import toy_artifacts as toy
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import conda_bridge
-from conda_bridge.formats import conda_writer
 
 HOME = Path(conda_bridge.__file__).parent
 ABOUT = tomllib.loads((HOME / "pyproject.toml").read_text())
@@ -153,16 +151,6 @@ def test_it_is_the_installed_one_that_runs(environment: Path, tmp_path: Path) ->
     ).returncode
 
 
-def compiled() -> bytes:
-    """An extension module of any torch-free project."""
-    return toy._compile(
-        'extern int want(void) asm("PyModule_Create2");'
-        '__attribute__((visibility("default"))) int PyInit__fast(void) { return want(); }',
-        ("-Wl,-s",),
-        "_fast.abi3.so",
-    )
-
-
 def wheels_of_others(folder: Path) -> list[Path]:
     """Pure, with programs and data; and compiled for the stable ABI."""
     pure = foreign_wheels.wheel(
@@ -177,7 +165,10 @@ def wheels_of_others(folder: Path) -> list[Path]:
     )
     fast = foreign_wheels.wheel(
         folder,
-        {"fast/__init__.py": "from ._fast import *\n", "fast/_fast.abi3.so": compiled()},
+        {
+            "fast/__init__.py": "from ._fast import *\n",
+            "fast/_fast.abi3.so": foreign.module("_fast"),
+        },
         name="fast",
         version="2.1rc1",
         tag="cp39-abi3-linux_x86_64",
@@ -211,23 +202,36 @@ def test_wheels_of_others_there_and_back(environment: Path, tmp_path: Path) -> N
     assert [library["path"] for library in fast["libraries"]] == ["fast/_fast.abi3.so"]
 
 
-def test_a_conda_package_of_others(environment: Path, tmp_path: Path) -> None:
-    path = tmp_path / "plain-1.0-pyh1_2.conda"
-    index = {"name": "plain", "version": "1.0", "build": "pyh1_2", "build_number": 2}
-    index |= {"subdir": "noarch", "noarch": "python", "depends": ["python >=3.9", "numpy >=1.20"]}  # type: ignore[dict-item]
-    conda_writer.write(
-        path,
-        index=index,
-        files=factories.package_files({"site-packages/plain.py": b"x = 1\n"}),
-        about={"license": "MIT"},
-        info_files={"info/licenses/LICENSE": b"MIT\n"},
-        level=1,
+def test_conda_packages_of_others(environment: Path, tmp_path: Path) -> None:
+    """Pure, and compiled for one Python; checked by the same program."""
+    pure = foreign.package(
+        tmp_path,
+        name="plain",
+        files={"site-packages/plain.py": b"x = 1\n"},
+        build="pyh1_2",
+        build_number=2,
+        subdir="noarch",
+        noarch="python",
+        depends=("python >=3.9", "numpy >=1.20"),
+        info={"info/licenses/LICENSE": b"MIT\n"},
     )
-    done = run(environment, tmp_path, "to-wheel", path.name)
+    site = "lib/python3.12/site-packages"
+    module = foreign.module("_fast")
+    fast = foreign.package(
+        tmp_path,
+        name="fast",
+        files={f"{site}/fast/_fast.cpython-312-x86_64-linux-gnu.so": module},
+        build="py312h1_0",
+        depends=("python >=3.12,<3.13.0a0", "python_abi 3.12.* *_cp312"),
+        info={"info/licenses/LICENSE": b"MIT\n"},
+    )
+    done = run(environment, tmp_path, "to-wheel", pure.name, fast.name)
     assert done.returncode == 0, done.stderr
-    [wheel] = tmp_path.glob("*.whl")
-    assert payload(wheel) == {"plain.py": b"x = 1\n"}
-    done = run(environment, tmp_path, "verify", wheel.name, path.name)
+    [compiled, plain] = sorted(tmp_path.glob("*.whl"))
+    assert payload(plain) == {"plain.py": b"x = 1\n"}
+    assert payload(compiled) == {"fast/_fast.cpython-312-x86_64-linux-gnu.so": module}
+    assert "-cp312-cp312-" in compiled.name
+    done = run(environment, tmp_path, "verify", plain.name, compiled.name, pure.name, fast.name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

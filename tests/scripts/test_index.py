@@ -34,12 +34,12 @@ from hypothesis import strategies as st
 from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError
 from conda_bridge.formats import conda_writer
 from conda_bridge.formats.zstd import zstd
-from conda_bridge.label import Label
 from conda_bridge.project import Project
 from conda_bridge.publish import index
 from conda_bridge.publish import wheels as wheel_index
 from conda_bridge.publish.intake import WheelName
 from conda_bridge.publish.wheels import WheelEntry
+from flashinfer_build.label import Label
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Project.load(ROOT / "pyproject.toml")

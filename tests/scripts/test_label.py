@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,17 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from conda_bridge.errors import LabelError
-from conda_bridge.label import Label, LibraryLabel, Variant, check_public_version, conda_spelling
+from conda_bridge.errors import ConfigError, LabelError
+from conda_bridge.project import Project
+from flashinfer_build import label as label_module
+from flashinfer_build.label import (
+    Label,
+    LibraryLabel,
+    Variant,
+    check_public_version,
+    conda_spelling,
+)
+from flashinfer_build.pipeline.code_key import closure
 
 settings.register_profile("no deadline", deadline=None)  # other jobs share the machine
 settings.load_profile("no deadline")
@@ -473,18 +484,65 @@ def test_arguments_outrank_the_environment_and_empty_variables_are_unset() -> No
 # ---------------------------------------------------------------- where it has to run
 
 
-def test_the_module_imports_packaging_and_the_standard_library_alone(root: Path) -> None:
-    tree = ast.parse((root / "scripts/conda_bridge/label.py").read_text(), feature_version=(3, 8))
+def test_it_imports_packaging_and_the_standard_library_alone(root: Path) -> None:
+    """With all that it imports of ours; ``tomli``, or pip's, where there is no ``tomllib``."""
     modules = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            modules.add(
-                (node.module or "").split(".")[0] if not node.level else "." + str(node.module)
-            )
-    foreign = modules - set(sys.stdlib_module_names) - {"packaging", ".errors"}
-    assert not foreign
+    for path in closure(root / "scripts", ["flashinfer_build.label"]):
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 8))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(str(node.module).split(".")[0])
+    foreign = modules - set(sys.stdlib_module_names) - {"conda_bridge", "flashinfer_build"}
+    assert foreign == {"packaging", "tomli", "pip"}
+
+
+@pytest.fixture
+def table(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of pyproject.toml that labels are made by."""
+    path = tmp_path / "pyproject.toml"
+    path.write_text((root / "pyproject.toml").read_text())
+    monkeypatch.setattr(label_module, "_PROJECT_FILE", path)
+    label_module._grammar.cache_clear()
+    yield path
+    label_module._grammar.cache_clear()
+
+
+def test_labels_are_spelled_as_the_table_says(table: Path) -> None:
+    text = table.read_text()
+    for old, new in (
+        ('"{cuda}_torch{torch:flat}[_', '"t{torch:flat}.{cuda}[_'),
+        ('"{cuda}torch{torch}[.g{commit}]"', '"{cuda}t{torch}[.g{commit}]"'),
+        ('"{cuda}[_g{commit}]_{number}"', '"k{cuda}[_g{commit}]_{number}"'),
+        ('"{cuda}/torch{torch}"', '"{torch}/{cuda}"'),
+        ('none = "cpu"', 'none = "host"'),
+    ):  # fmt: skip
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    table.write_text(text)
+    label = Label(CU124_TORCH24, "0.1.6")
+    assert label.as_dict()["wheel_version"] == "0.1.6+cu124t2.4"
+    assert (label.conda_build, label.lib_conda_build) == ("t24.cu124_0", "kcu124_0")
+    assert (label.index_dir, label.variant.id) == ("2.4/cu124", "t24.cu124")
+    assert Variant.parse("t24.host") == Variant(None, (2, 4))
+    assert Label.parse_conda_file(label.conda_file) == label
+    assert LibraryLabel.parse_conda_file(label.lib_conda_file) == label.library
+    assert Label.parse_wheel_file(label.wheel_file) == label
+
+
+@pytest.mark.parametrize(
+    "lost", ["index-layout = .*", 'package = "libflashinfer"', r"\[tool.conda-b"]
+)
+def test_a_table_that_lacks_a_template_is_named(table: Path, lost: str) -> None:
+    table.write_text(re.sub(lost, "", table.read_text()))
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: tool\.conda-bridge"):
+        Variant.parse("cpu_torch213")
+
+
+def test_the_names_are_the_tables(root: Path) -> None:
+    project = Project.load(root / "pyproject.toml")
+    assert project.config.package == label_module.NAME
+    assert list(project.folds) == [label_module.LIBRARY_NAME]
 
 
 def run_program(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -537,7 +595,7 @@ def test_program_reads_names_back(root: Path, name: str) -> None:
 def test_program_reads_a_library_name_back(root: Path, ending: str) -> None:
     done = run_program(root, "--parse", f"libflashinfer-0.1.6-cu124_0{ending}")
     assert done.returncode == 0, done.stderr
-    assert "accelerator" in done.stdout and "cu124" in done.stdout
+    assert "CUDA tag" in done.stdout and "cu124" in done.stdout
     done = run_program(root, "--parse", "notes.tar.gz")
     assert done.returncode == 2
     assert "ending in .whl, .conda or .tar.bz2" in done.stderr

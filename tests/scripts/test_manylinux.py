@@ -20,10 +20,10 @@ from conda_bridge.bridge import manylinux
 from conda_bridge.errors import ArtifactError, ConfigError, LabelMismatch
 from conda_bridge.formats import elf
 from conda_bridge.formats.elf import SharedObject, Symbol
-from conda_bridge.label import Label
 from conda_bridge.project import Project
 from conda_bridge.publish.index import update_wheel_index
 from conda_bridge.verify import gate
+from flashinfer_build.label import Label
 
 CPU = label_of()
 OURS = Project.load(Path(__file__).parents[2] / "pyproject.toml")

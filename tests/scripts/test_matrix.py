@@ -47,7 +47,7 @@ def _names(plan: matrix_plan.Plan) -> list[str]:
 
 
 def test_kernels_once_for_all_torches_of_a_cuda(pipeline: Pipeline) -> None:
-    plan = matrix_plan.plan(pipeline, accelerators=["cu130"])
+    plan = matrix_plan.plan(pipeline, cuda_tags=["cu130"])
     jobs = _names(plan)
     assert jobs.count("cu130") == 1
     assert {"cu130_torch211", "cu130_torch213"} <= set(jobs)
@@ -67,8 +67,8 @@ def test_what_was_named_and_cannot_be_built_is_a_failure(pipeline: Pipeline) -> 
     with pytest.raises(ConfigError, match="can be built here") as caught:
         matrix_plan.plan(pipeline, variants=["cu121_torch24"])
     assert "CUDA 12.1" in str(caught.value)
-    with pytest.raises(ConfigError, match="no accelerator"):
-        matrix_plan.plan(pipeline, accelerators=["cu999"])
+    with pytest.raises(ConfigError, match="no CUDA tag"):
+        matrix_plan.plan(pipeline, cuda_tags=["cu999"])
 
 
 def test_rules_have_the_needs_of_the_stages(pipeline: Pipeline) -> None:
@@ -76,13 +76,13 @@ def test_rules_have_the_needs_of_the_stages(pipeline: Pipeline) -> None:
     config = json.loads(json.dumps(plan.as_config(["b"], [], 3)))
     rules = {rule["name"]: rule for rule in config["stages"]}
     assert rules["variant_binding"]["needs"] == [["toolchain", False], ["library", True]]
-    assert rules["accelerator_publish"]["needs"] == [["verify", False]]
-    kinds = {f"accelerator_{stage.kind}" for stage in plan.libraries[0].stages()}
+    assert rules["cuda_tag_publish"]["needs"] == [["verify", False]]
+    kinds = {f"cuda_tag_{stage.kind}" for stage in plan.libraries[0].stages()}
     kinds |= {f"variant_{s.kind}" for s in plan.stages_of(plan.variants[0])}
     assert set(rules) == {kind.replace("-", "_") for kind in kinds}
     # A stage that compiles takes a compiler's memory for each of its threads.
-    assert rules["accelerator_library"]["threads"] == 3
-    assert rules["accelerator_library"]["memory_mb"] == native.CUDA_JOB_MEMORY >> 20
+    assert rules["cuda_tag_library"]["threads"] == 3
+    assert rules["cuda_tag_library"]["memory_mb"] == native.CUDA_JOB_MEMORY >> 20
     assert rules["variant_wheel"]["threads"] == 1
 
 

@@ -49,7 +49,8 @@ def test_even_where_the_package_requires_the_project_of_that_name():
 
 
 def test_what_the_package_requires_itself_is_a_name_on_pypi():
-    assert pip_name("libcst", required=["LibCST"]) == "LibCST"
+    assert pip_name("libertem", required=["LiberTEM"]) == "LiberTEM"
+    assert pip_name("libertem") is None
     assert pip_name("some_thing", required=["some-thing"]) == "some-thing"
     assert pip_name("libsome-thing", required=["some-thing"]) is None
 
@@ -67,6 +68,11 @@ def test_an_unknown_project_keeps_its_name_and_it_is_said():
     assert not find_conda("torch").assumed
 
 
+def test_a_wheel_that_conda_has_in_another_form_keeps_its_own_name():
+    assert conda_name("nvidia-cublas-cu12") == conda_name("nvidia-cublas") == "libcublas"
+    assert conda_name("nvidia-cublas-cu12", own=True) == "nvidia-cublas-cu12"
+
+
 def test_a_name_that_conda_has_for_something_else_is_refused():
     with pytest.raises(ArtifactError, match="something else under that name"):
         conda_name("pixman")
@@ -79,6 +85,8 @@ def test_the_mapping_beats_the_configuration_and_that_the_tables():
     assert pip_name("fish", TABLE, {"fish": "fishy"}) == "fishy"
     assert pip_name("pytorch", TABLE, {"pytorch": None}) is None
     assert conda_name("pyfish", TABLE) == "fish"
+    whole = Project(config=Config(dependencies={"fish": "pyfish>=2,<3"}))
+    assert conda_name("pyfish", whole) == "fish"
     assert conda_name("pyfish", TABLE, {"goldfish": "PyFish"}) == "goldfish"
 
 

@@ -14,6 +14,8 @@ OWN = {"conda_bridge", "flashinfer_build", "flashinfer"}
 OF_TORCH = {"torch", "numpy"}
 # Every virtual environment has it.
 THERE = {"pip"}
+# For Pythons without tomllib: those that conda-bridge and setup.py run on, not the programs here.
+OF_OLDER_PYTHONS = {"tomli"}
 # Programs that are run, and what other tools look for.
 NOT_IMPORTED = {
     "ninja": "runs the compilers",
@@ -51,7 +53,7 @@ def test_imports_and_requirements_are_the_same() -> None:
     distributions = importlib.metadata.packages_distributions()
     needed: dict[str, set[str]] = {}
     for name, files in imported().items():
-        if name in sys.stdlib_module_names or name in OWN | OF_TORCH | THERE:
+        if name in sys.stdlib_module_names or name in OWN | OF_TORCH | THERE | OF_OLDER_PYTHONS:
             continue
         # The standard library's from 3.14 on.
         owners = ["backports.zstd"] if name in ("backports", "compression") else distributions[name]

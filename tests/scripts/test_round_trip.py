@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from conda_bridge.bridge.convert import bridge
 from conda_bridge.bridge.to_conda import to_conda
-from conda_bridge.formats import conda_package, wheel_reader
+from conda_bridge.formats import conda_package, conda_writer, wheel_reader
 from conda_bridge.project import Project
 
 LINUX = "manylinux_2_17_x86_64"
@@ -145,7 +145,7 @@ def _headers(path: Path) -> dict[str, list[str]]:
 
 
 SMALL = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -167,6 +167,100 @@ def test_wheel_to_conda_to_wheel_to_conda(project: Mapping[str, object]) -> None
         before, after = (conda_package.read(path) for path in (package, again))
         assert after.index == before.index
         assert after.entry_points == before.entry_points
+
+
+@st.composite
+def packages(draw: st.DrawFn) -> dict[str, object]:
+    """Index, files, placeholders and entry points of a conda package as a recipe makes them."""
+    noarch = draw(st.booleans())
+    site = "site-packages/" if noarch else "lib/python3.12/site-packages/"
+    scripts = "python-scripts/" if noarch else "bin/"
+    files: dict[str, tuple[bytes, str]] = {f"{site}toy/__init__.py": (draw(contents), "")}
+    places = [f"{site}toy/", f"{site}toy_more/", "share/toy/", "etc/toy/", scripts]
+    if not noarch:
+        files[f"{site}toy/_c.cpython-312-x86_64-linux-gnu.so"] = (_extension(), "")
+        places.append("include/python3.12/toy/")
+    drawn = draw(st.lists(st.tuples(st.sampled_from(places), words), max_size=6))
+    for number, (folder, name) in enumerate(drawn):
+        prefix = draw(st.sampled_from(["", "/build/prefix_place"])) if folder == scripts else ""
+        first = f"#!{prefix}/bin/python\n".encode() if prefix else b""
+        if folder == scripts and not prefix:
+            first = b"#!/bin/sh\n"
+        files[f"{folder}f{number}{name}"] = (first + draw(contents), prefix)
+    commands = draw(st.sets(words, max_size=2))
+    listed = [f"c{name} = toy:{name}" for name in sorted(commands)]
+    if not noarch:
+        for item in listed:
+            text = b"#!/build/prefix_place/bin/python\nimport toy\n"
+            files[f"bin/{item.split()[0]}"] = (text, "/build/prefix_place")
+    info = f"{site}toy-1.0.dist-info"
+    requires = draw(st.sets(st.sampled_from(["numpy >=1.21,<3.0a0", "pytorch 2.8.*", "six"])))
+    pip = {"numpy >=1.21,<3.0a0": "numpy<3,>=1.21", "pytorch 2.8.*": "torch==2.8.*"}
+    metadata = ["Metadata-Version: 2.1", "Name: toy", "Version: 1.0", "Requires-Python: >=3.9"]
+    metadata += [f"Requires-Dist: {pip.get(one, one)}" for one in sorted(requires)]
+    files[f"{info}/METADATA"] = ("\n".join(metadata).encode() + b"\n", "")
+    if listed:
+        text = "[console_scripts]\n" + "\n".join(listed) + "\n"
+        files[f"{info}/entry_points.txt"] = (text.encode(), "")
+    python = (
+        ["python >=3.9"] if noarch else ["python >=3.12,<3.13.0a0", "python_abi 3.12.* *_cp312"]
+    )
+    return {
+        "index": {
+            **{"name": "toy", "version": "1.0", "build": "h1_3", "build_number": 3},
+            **({"noarch": "python", "subdir": "noarch"} if noarch else {"subdir": "linux-64"}),
+            "depends": [*python, *sorted(requires)],
+            "license": "MIT",
+        },
+        "files": files,
+        "entry_points": listed if noarch else [],
+    }
+
+
+@SMALL
+@given(packages())
+def test_conda_to_wheel_to_conda(project: Mapping[str, dict[str, tuple[bytes, str]]]) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        info = {"info/licenses/LICENSE": b"MIT\n"}
+        link = {"noarch": {"type": "python", "entry_points": project["entry_points"]}}
+        if project["index"].get("noarch"):
+            info["info/link.json"] = conda_writer.json_bytes(link)
+        package = folder / "toy-1.0-h1_3.conda"
+        conda_writer.write(
+            package,
+            index=project["index"],
+            files=[
+                conda_writer.PackageFile(path, data, 0o755, prefix_placeholder=placeholder)
+                for path, (data, placeholder) in project["files"].items()
+            ],
+            info_files=info,
+            level=1,
+            threads=1,
+        )
+        back = to_conda(bridge(package, folder / "wheel").path, folder / "conda", level=1).path
+        assert _payload(back) == _payload(package)
+        before, after = conda_package.read(package), conda_package.read(back)
+        names = [{one.split()[0] for one in found.index["depends"]} for found in (before, after)]
+        assert names[0] == {name for name in names[1] if not name.startswith("__")}
+        assert after.entry_points == before.entry_points
+        assert after.index["build_number"] == 3 and after.licenses == before.licenses
+
+
+def _payload(path: Path) -> dict[str, bytes]:
+    """What is installed beside the ``.dist-info``; programs of entry points by their name alone."""
+    package = conda_package.read(path)
+    found = {}
+    for member in package.payload():
+        entry, data = package.paths[member.path], member.read()
+        if ".dist-info/" in member.path:
+            continue
+        if entry.prefix_placeholder:
+            data = data.replace(entry.prefix_placeholder.encode(), b"PREFIX")
+        if member.path.startswith("bin/c"):
+            data = b""
+        found[member.path] = data
+    return found
 
 
 @pytest.mark.artifacts

@@ -1,15 +1,17 @@
 """Labels of any project: templates on both sides, and this project's own as one of them."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from conda_bridge import label as ours
 from conda_bridge.config import read
 from conda_bridge.errors import ConfigError, LabelError
+from conda_bridge.label import Label, Scheme, conda_spelling, public_version
 from conda_bridge.project import Project
-from conda_bridge.scheme import Label, Scheme, conda_spelling, public_version
+from flashinfer_build import label as ours
 
 TABLE = {
     "build": "py{python:flat}_{cuda}_torch{torch:flat}_{abi}_{number}",
@@ -91,6 +93,11 @@ def test_versions_that_only_conda_has_are_refused(conda):
         public_version(conda, "x.conda")
 
 
+@pytest.fixture(scope="module")
+def project():
+    return Project.load(Path(__file__).parents[2] / "pyproject.toml")
+
+
 _PUBLIC = st.builds(
     "{}.{}.{}{}{}".format,
     *(st.integers(0, 30) for _ in range(3)),
@@ -111,8 +118,7 @@ def test_a_public_version_comes_back(version):
     number=st.integers(0, 999),
     commit=st.none() | st.text("0123456789abcdef", min_size=7, max_size=40),
 )
-def test_this_projects_table_spells_its_labels(cuda, torch, version, number, commit, root):
-    project = Project.load(root / "pyproject.toml")
+def test_this_projects_table_spells_its_labels(cuda, torch, version, number, commit, project):
     scheme = project.scheme
     expected = ours.Label(ours.Variant(cuda, torch), version, number, commit)
     values = {

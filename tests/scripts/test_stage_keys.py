@@ -149,7 +149,7 @@ CHANGES: dict[str, tuple[Callable[[Site], None], set[str]]] = {
     "the Python package": (of("flashinfer/norm.py"), {"binding"}),
     "the recipe": (of("recipe/build_library.sh"), {"library", "binding"}),
     # pyproject.toml, a table at a time
-    "what builds the binding": (toml('"ninja"\\]', '"ninja", "wheel"]'), {"binding"}),
+    "what builds the binding": (toml('    "ninja",', '    "ninja", "wheel",'), {"binding"}),
     "the project's description": (toml("Attention kernels", "Kernels"), {"binding"}),
     "what setuptools packs": (toml("py.typed", "*.typed"), {"binding"}),
     "the name of the wheel": (toml('wheel-name = "flash', 'wheel-name = "flush'), OF_PACKAGES),

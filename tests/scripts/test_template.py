@@ -66,6 +66,14 @@ def test_every_template_that_is_accepted_reads_what_it_writes(pieces, values):
         return
     given = {name: values[name] for name in template.names}
     assert template.parse(template.format(given)) == given
+    template.parse(template.example)
+
+
+def test_examples_are_what_a_person_would_write():
+    template = Template("{cuda}_torch{torch:flat}[_g{commit}]_{abi}_{word}_{number}", FIELDS, "x")
+    assert template.example == "cu122_torch24_true_b_2"
+    wide = Form("wide", form="v{a:4}.{b:3}")
+    assert wide.example() == "v1200.120"
 
 
 @settings(deadline=None, max_examples=50)

@@ -20,11 +20,13 @@ from installer.sources import WheelFile
 from conda_bridge.bridge.conda_layout import PLACEHOLDER
 from conda_bridge.bridge.to_conda import Converted, to_conda
 from conda_bridge.config import Config, Dropped, parse
-from conda_bridge.errors import ArtifactError, ConflictError, LabelError, LabelMismatch
+from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError, LabelMismatch
 from conda_bridge.formats import conda_package
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.hooks import Hooks
 from conda_bridge.project import Project
+from flashinfer_build.label import Label as OurLabel
+from flashinfer_build.label import Variant
 
 FLASH = "2.8.3+cu12torch2.8cxx11abiTRUE"
 LINUX = "cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64"
@@ -391,7 +393,10 @@ def test_old_strings_have_no_place_in_conda_forge(
     assert caught.value.where.endswith("toy/_C.abi3.so") and caught.value.exit_code == 1
     new = wheel(tmp_path, {"toy/_C.abi3.so": shared_objects["new"]}, tag=tag, metadata=metadata)
     _, done = convert(new)
-    assert not any("libtorch_cpu.so" in remark for remark in done.remarks)
+    assert done.remarks == (
+        "is linked to libraries of pytorch, and requires any pytorch: the wheel does not say which "
+        "one it was built with",
+    )
 
 
 def test_a_library_that_nothing_brings_is_said(
@@ -414,6 +419,27 @@ def test_a_damaged_library_is_refused(tmp_path: Path, shared_objects: Mapping[st
     path = wheel(tmp_path, {"a.so": shared_objects["plain"][:4000]}, tag="py3-none-linux_x86_64")
     with pytest.raises(ArtifactError):
         to_conda(path, tmp_path / "out")
+
+
+def test_our_own_wheel_for_another_abi_is_refused_by_what_it_says(
+    tmp_path: Path, root: Path
+) -> None:
+    """PyPI's torch had the old strings up to 2.6; conda-forge's pytorch of that minor has not."""
+    project = Project.load(root / "pyproject.toml")
+    old = toy_artifacts.write_wheel(tmp_path, OurLabel(Variant(None, (2, 4)), "0.1.6"))
+    with pytest.raises(LabelMismatch, match="old C\\+\\+ string ABI") as caught:
+        to_conda(old, tmp_path / "out", project=project)
+    assert caught.value.where.endswith("_build_info.py")
+    new = toy_artifacts.write_wheel(tmp_path, OurLabel(Variant((12, 8), (2, 8)), "0.1.6"))
+    package, done = convert(new, project=project)
+    assert [made.path.name for made in done.packages] == [
+        "flashinfer-0.1.6-cu128_torch28_0.conda",
+        "libflashinfer-0.1.6-cu128_0.conda",
+    ]
+    wanted = {"libflashinfer 0.1.6 cu128_0", "pytorch 2.8.* *cuda*", "__cuda >=12"}
+    assert wanted < set(package.index["depends"])
+    library = conda_package.read(done.packages[1].path)
+    assert set(library.paths) == {"lib/libflashinfer.so", "include/flashinfer/api.h"}
 
 
 # ---------------------------------------------------------------- what a wheel says of itself
@@ -448,6 +474,25 @@ def test_refused_in_words(tmp_path: Path, changes: dict[str, object], what: str)
     with pytest.raises(ArtifactError, match=re.escape(what)):
         to_conda(path, tmp_path / "out")
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_damaged_wheel_gives_no_other_package(tmp_path: Path) -> None:
+    """Whatever byte is flipped: the wheel is refused, or no byte of the payload has changed."""
+    path = wheel(tmp_path, {"toy.py": "x = 1\n" * 40, "{data}/scripts/s": "#!python\n"})
+    whole = content(conda_package.read(to_conda(path, tmp_path / "whole", level=1).path))
+    data = path.read_bytes()
+    refused = 0
+    for position in range(0, len(data), 17):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :])
+        out = tmp_path / str(position)
+        try:
+            found = to_conda(path, out, level=1, threads=1).path
+        except BridgeError:
+            refused += 1
+            assert not list(out.glob("*"))
+            continue
+        assert content(conda_package.read(found)) == whole
+    assert refused > len(data) // 17 // 2
 
 
 # ---------------------------------------------------------------- writing

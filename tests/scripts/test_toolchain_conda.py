@@ -21,10 +21,10 @@ import pytest
 
 from conda_bridge.errors import ConfigError, ToolchainError
 from conda_bridge.formats import conda_package
-from conda_bridge.label import Variant
 from conda_bridge.system import process
 from flashinfer_build import bootstrap, toolchain
 from flashinfer_build.compile import builder
+from flashinfer_build.label import Variant
 from flashinfer_build.toolchain import Request, Toolchain
 from flashinfer_build.toolchain.channel import make_channel
 from flashinfer_build.toolchain.channel_names import credentials, mask, resolve

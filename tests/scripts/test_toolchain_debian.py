@@ -21,8 +21,8 @@ from wheel_factory import make_wheel
 
 from conda_bridge.errors import ArtifactError, ToolchainError
 from conda_bridge.formats import elf
-from conda_bridge.label import Variant
 from flashinfer_build import toolchain
+from flashinfer_build.label import Variant
 from flashinfer_build.toolchain import Request, pypi, system
 from flashinfer_build.toolchain.assembled import Assembled
 from flashinfer_build.toolchain.debian import apt

@@ -11,8 +11,8 @@ import pytest
 from wheel_factory import make_wheel
 
 from conda_bridge.errors import ToolchainError
-from conda_bridge.label import Variant
 from flashinfer_build import toolchain
+from flashinfer_build.label import Variant
 from flashinfer_build.toolchain import Request, Toolchain, pypi
 from flashinfer_build.toolchain.assembled import Assembled
 from flashinfer_build.toolchain.lock import LOCK_FILE, SCHEMA, Lock, LockedWheel

@@ -19,8 +19,8 @@ from wheel_factory import make_wheel
 
 from conda_bridge.errors import TestsFailed, ToolchainError
 from conda_bridge.formats.conda_writer import PackageFile, write
-from conda_bridge.label import Label
 from conda_bridge.publish import index
+from flashinfer_build.label import Label
 from flashinfer_build.toolchain import Toolchain, system
 from flashinfer_build.toolchain.channel import make_channel
 from flashinfer_build.toolchain.lock import LockedWheel

@@ -9,8 +9,8 @@ import pytest
 from rattler_build import JinjaConfig, PlatformConfig, VariantConfig
 
 from conda_bridge.errors import ConfigError, LabelError
-from conda_bridge.label import Variant
 from flashinfer_build import variants
+from flashinfer_build.label import Variant
 
 SMALL = """\
 zip_keys:

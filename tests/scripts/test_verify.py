@@ -24,11 +24,11 @@ import toy_artifacts as toy
 from conda_bridge.errors import ArtifactError, ConfigError, LabelError
 from conda_bridge.formats import conda_writer
 from conda_bridge.formats.conda_writer import PackageFile
-from conda_bridge.label import Label
 from conda_bridge.project import Project
 from conda_bridge.verify import gate
 from conda_bridge.verify.findings import SCHEMA_VERSION, Report
 from conda_bridge.verify.gate import as_lines, collect
+from flashinfer_build.label import Label
 
 CUDA = factories.label_of("cu130_torch213")
 CPU = factories.label_of("cpu_torch213")

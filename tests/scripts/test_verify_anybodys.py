@@ -99,6 +99,7 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     ("musl", {"files": {MODULE: module(needed=("libc.musl-x86_64.so.1",), flags=("-Wl,-s", "-nostdlib"))}, "tag": "cp311-cp311-musllinux_1_2_x86_64"}),
     ("a manylinux tag between two policies", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-manylinux_2_16_x86_64"}),
     ("libraries inside", {"files": {MODULE: module(needed=("libtoy.so.1",)), "toy.libs/libtoy.so.1": library()}, "tag": "cp311-cp311-manylinux_2_17_x86_64"}),
+    ("a library that every Linux has", {"files": {MODULE: module(needed=("libX11.so.6",))}, "tag": "cp311-cp311-manylinux_2_17_x86_64"}),
     ("a search path of its own", {"files": {MODULE: module(flags=runpath("$ORIGIN/../toy.libs", old=True))}}),
     ("a script of the linker", {"files": {"toy/libtoy.so": "/* GNU ld script */\nGROUP ( libtoy.so.1 )\n"}}),
     ("a program", {"files": {MODULE: None, "{data}/scripts/toy": b"\x7fELF\x02\x01" + bytes(10) + b"\x02\0" + bytes(40)}, "tag": f"py3-none-{LINUX}"}),
@@ -185,6 +186,19 @@ WRONG: list[tuple[str, str, str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+# Findings that say all there is to say: a thing that should not be there, or cannot be read.
+SAYS_IT_ALL = re.compile(
+    r"is a build artefact|is not in|is no requirement|cannot be read|Requires-|License-Expression"
+    r"|names a URL|is there 2 times|is no 64-bit"
+)
+
+
+def says_where_and_what_instead(found: list[Finding]) -> None:
+    for item in found:
+        assert item.member, str(item)
+        assert item.expected or SAYS_IT_ALL.search(item.what), str(item)
+
+
 @pytest.mark.parametrize(
     ("check", "words", "changes"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
 )
@@ -194,6 +208,7 @@ def test_a_wrong_wheel_is_found(
     found = of(good(tmp_path, **changes)).findings
     assert any(words in text for text in texts(found, check)), list(map(str, found))
     assert {item.check for item in found if not item.warning} == {check}
+    says_where_and_what_instead(found)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +399,7 @@ def test_a_wrong_package_is_found(
     found = of(package(tmp_path, **changes)).findings
     assert any(words in text for text in texts(found, check)), list(map(str, found))
     assert {item.check for item in found} == {check}
+    says_where_and_what_instead(found)
 
 
 def test_a_package_in_the_folder_of_another_subdir(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import factories
 
-from conda_bridge.artifact import BINDING_RUNPATH
 from conda_bridge.formats import conda_writer
-from conda_bridge.label import Label
+from flashinfer_build.artifact import BINDING_RUNPATH
+from flashinfer_build.label import Label
 
 FATBIN = Path(__file__).parent / "fatbin"
 API = b"// the interface\n"

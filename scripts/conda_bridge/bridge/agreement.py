@@ -13,13 +13,14 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from ..errors import ArtifactError, ConflictError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
+from ..label import Label
 from ..project import Project
-from ..scheme import Label
 from .dependencies import MatchSpec, pip_specifier, translate
 
 __all__ = [
     "check_label_dependencies",
     "check_license",
+    "check_no_entry_points",
     "check_same_files",
     "check_source_version",
     "depends_of",
@@ -126,6 +127,22 @@ def is_spdx(text: str) -> bool:
 
 def _spdx(text: str) -> str:
     return str(canonicalize_license_expression(text)) if is_spdx(text) else text
+
+
+def check_no_entry_points(package: CondaPackage) -> None:
+    """A package to be folded in has no programs of its own: a wheel has those of one project.
+
+    Raises:
+        ArtifactError: it has some.
+    """
+    lists = [path for path in package.paths if path.endswith("-info/entry_points.txt")]
+    if package.entry_points or lists:
+        raise ArtifactError(
+            "has entry points, and the wheel has those of the main package alone",
+            where=f"{package.path.name}: {lists[0] if lists else 'info/link.json'}",
+            expected="a package without, such as one of libraries or data",
+            fix="bridge it to a wheel of its own, and let the main one require that",
+        )
 
 
 def check_same_files(one: CondaPackage, other: CondaPackage) -> None:

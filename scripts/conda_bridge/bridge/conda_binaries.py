@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -58,16 +59,18 @@ class Needs:
     Attributes:
         depends, constrains: for ``index.json``.
         remarks: what a person should know.
+        linked: names of those whose libraries are needed, as in `brought` of :func:`measure`.
         unknown: libraries that are not in the wheel and that no known package brings.
     """
 
     depends: list[str] = field(default_factory=list)
     constrains: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    linked: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
 
-def read_object(data: bytes, path: str, where: str) -> Object | None:
+def read_object(data: bytes | mmap.mmap, path: str, where: str) -> Object | None:
     """The facts of a file; None for what is no shared object that a loader would load.
 
     A wheel may have other ELF files: objects for a linker, GPU code, libraries for another system.
@@ -116,8 +119,8 @@ def measure(
         objects: every shared object of the package, and of those it is installed with.
         subdir: the package's.
         local: the wheel's local version, which may name a CUDA.
-        brought: names of conda packages that the package requires -> patterns of the shared
-            libraries that each brings.
+        brought: projects that the wheel requires -> patterns of the shared libraries that each
+            brings.
         where: the wheel, for messages.
 
     Raises:
@@ -145,6 +148,11 @@ def measure(
         package = LIBRARIES.get(name)
         if package:
             needs.depends.append(f"{package} {_compiler(name, floors)}".strip())
+    needs.linked = tuple(
+        package
+        for package, patterns in brought.items()
+        if any(fnmatch(name, one) for name in outside for one in patterns)
+    )
     needs.unknown = tuple(
         name
         for name in sorted(outside)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
@@ -28,13 +28,12 @@ from ..formats import conda_package, limits
 from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
 from ..formats.deflate_zip import PIECE
-from ..formats.elf import SharedObject
 from ..formats.in_order import in_order
 from ..formats.member_names import Names
 from ..formats.tar_stream import TarMember
 from ..formats.wheel import Metadata, Tag, WheelWriter
+from ..label import Label, public_version
 from ..project import Project
-from ..scheme import Label, public_version
 from ..system import atomic
 from . import agreement, folding, layout, manylinux, runpath, tags
 from .dependencies import PROVIDED_BY, may_be_library
@@ -43,9 +42,13 @@ from .metadata import DistInfo, Needs, compose, entry_points, needs_of, version_
 from .plan import Part, Target, libraries_of, place_files
 from .survey import Survey, survey
 
+if TYPE_CHECKING:  # it takes its time to import
+    from ..formats.elf import SharedObject
+
 __all__ = ["Bridged", "bridge", "wheel_path"]
 
 _STRANGER = Project()
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 # Of a .dist-info these are written anew, or are about the folder it was installed into.
 _NOT_READ = re.compile(
     r"/(RECORD|INSTALLER|REQUESTED|direct_url\.json|top_level\.txt|SOURCES\.txt|zip-safe)$"
@@ -292,6 +295,7 @@ class _Plan:
         agreement.check_label_dependencies(main, specs, label, project)
         folded = folding.find(main, specs, project, label)
         for package in folded:
+            agreement.check_no_entry_points(package)
             project.hooks.check_folded(package, label)
         packages = [main, *folded]
         parts = [Part(item, wheel_layout(item, project), Survey()) for item in packages]
@@ -299,6 +303,13 @@ class _Plan:
         _look(parts, project, mapping, wanted, output)
         own = _dist_info(parts[0], project, label)
         name = project.config.wheel_name or (own.metadata.name if own.metadata else main.name)
+        if not _NAME.fullmatch(name):
+            raise ArtifactError(
+                f"{name!r} is no name of a project on PyPI",
+                where=where,
+                expected="letters and digits at its ends, and - _ . between them",
+                fix='give the wheel another: [tool.conda-bridge] wheel-name = "<name>"',
+            )
         version = _version(main, own, project, label)
         needs = needs_of(packages, project, mapping, own.metadata)
         notes += needs.notes
@@ -306,8 +317,8 @@ class _Plan:
         _place(parts, project, _stem(name, version), scripts, notes)
         _check_python(parts[0], project)
         tag = _tag(parts, needs, own, project, wanted, arch, notes)
-        licenses = {**own.licenses, **main.licenses}
-        agreement.check_license(main, project, list(licenses))
+        agreement.check_license(main, project, list({**own.licenses, **main.licenses}))
+        licenses = _licenses(packages, own)
         metadata = compose(
             name,
             version,
@@ -316,6 +327,7 @@ class _Plan:
             main,
             own.metadata,
             licenses,
+            folded,
         )
         metadata.render()  # what is wrong with it is said before anything is written
         points = entry_points(own, main.entry_points, f"{where}: info/link.json")
@@ -411,6 +423,17 @@ def _stem(name: str, version: str) -> str:
     return f"{canonicalize_name(name).replace('-', '_')}-{version.replace('-', '_')}"
 
 
+def _licenses(packages: Sequence[CondaPackage], own: DistInfo) -> dict[str, bytes]:
+    """The licence files, with those of folded packages that say something new."""
+    main, *folded = packages
+    found = {**own.licenses, **main.licenses}
+    for package in folded:
+        for name, text in package.licenses.items():
+            if text not in found.values():
+                found[f"{package.name}/{name}"] = text
+    return found
+
+
 def _read(path: Path, project: Project) -> tuple[Label, CondaPackage]:
     """The main package, and what its name says."""
     kind = f"a {project.config.package} package" if project.config.package else "a conda package"
@@ -477,7 +500,11 @@ def _look(
             part.package,
             lambda path, found=found, part=part: _is_text(path, found[path], part, patterns),  # type: ignore[misc]
             lambda path, found=found: _is_binary(path, found[path], every),  # type: ignore[misc]
-            whole=number == 0 and part.package.index.get("noarch") is None,
+            whole=part.package.index.get("noarch") is None
+            and (
+                number == 0
+                or any(place.kind == "site" and not place.chosen for place in found.values())
+            ),
             folder=output,
         )
 
@@ -639,12 +666,13 @@ def _tag(
         tags.check_needed(wanted, objects, provided, needs.left_out, arch, where)
         platform = manylinux.choose_tag(wanted, list(objects.values()), provided, arch)
         _compare_glibc(parts, platform, notes)
-    python = layout.python_of(parts[0].package)
+    python = next(filter(None, (layout.python_of(part.package) for part in parts)), "")
     tags.check_python(python, needs.python, f"{where}: info/index.json: depends")
     modules = [
         module
-        for path in parts[0].targets
-        if parts[0].places[path].kind == "site" or parts[0].places[path].chosen
+        for part in parts
+        for path in part.targets
+        if part.places[path].kind == "site" or part.places[path].chosen
         if is_library(path)
         if (module := tags.module_of(path, objects.get(path)))
     ]

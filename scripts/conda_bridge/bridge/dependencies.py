@@ -30,8 +30,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
+from ..label import public_version
 from ..project import Project
-from ..scheme import public_version
 from .names import find_pip
 
 __all__ = [
@@ -241,7 +241,10 @@ def _one_range(alternatives: Sequence[Sequence[str]]) -> list[str]:
     Raises:
         ValueError: they are no one range, or one with a gap that is no series.
     """
-    ranges = sorted(_bounds(item) for item in alternatives)
+    ranges = [_bounds(item) for item in alternatives]
+    if any(high is not None and low >= high for low, high in ranges):
+        raise ValueError("one of the alternatives allows nothing")
+    ranges.sort(key=lambda item: (item[0], item[1] is None, item[1] or ()))
     merged = [ranges[0]]
     for low, high in ranges[1:]:
         before = merged[-1]

@@ -10,8 +10,8 @@ from ..config import FoldTable
 from ..errors import ArtifactError
 from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
+from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
-from ..scheme import CONDA_ENDINGS, Label, split_conda_file
 from .agreement import check_same_files
 from .dependencies import MatchSpec
 

@@ -12,9 +12,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, LabelMismatch
-from ..formats.elf import SharedObject
+
+if TYPE_CHECKING:  # it takes its time to import
+    from ..formats.elf import SharedObject
 
 __all__ = [
     "ARCHITECTURES",

@@ -21,8 +21,8 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
+from ..label import public_version
 from ..project import Project
-from ..scheme import public_version
 from .agreement import depends_of, is_spdx
 from .conda_constraint import constraint
 from .dependencies import MatchSpec, pip_specifier, translate
@@ -330,6 +330,7 @@ def compose(
     package: CondaPackage,
     source: Metadata | None,
     license_files: Collection[str],
+    folded: Sequence[CondaPackage] = (),
 ) -> Metadata:
     """The metadata of the wheel.
 
@@ -340,6 +341,7 @@ def compose(
         package: whose ``about.json`` fills what the build did not say.
         source: the METADATA that the build wrote.
         license_files: their names below ``.dist-info/licenses``.
+        folded: packages whose files are in the wheel, too, each under a licence of its own.
     """
     about = package.about
     urls = {
@@ -348,8 +350,12 @@ def compose(
     base = source or Metadata(name, version, requires_python)
     stated = {_address(url) for url in base.urls.values()}
     described = base.description.strip()
-    said = str(about.get("license") or package.index.get("license") or "")
+    said = _license(package)
     expression = said if is_spdx(said) else base.license_expression
+    others = {text for text in map(_license, folded) if text != said and is_spdx(text)}
+    if expression and others:
+        whole = (expression, *sorted(others))
+        expression = " AND ".join(f"({text})" if " OR " in text else text for text in whole)
     return replace(
         base,
         name=name,
@@ -365,6 +371,10 @@ def compose(
         # An address that the build has a label for needs no second one.
         urls={**{k: v for k, v in urls.items() if v not in stated}, **base.urls},
     )
+
+
+def _license(package: CondaPackage) -> str:
+    return str(package.about.get("license") or package.index.get("license") or "")
 
 
 def _address(value: object) -> str:

@@ -24,10 +24,13 @@ DIFFERENT = {
     "pytorch-gpu": "torch",
     "pytorch-cpu": "torch",
     "airflow": "apache-airflow",
+    "antlr-python-runtime": "antlr4-python3-runtime",
     "brotli-python": "brotli",
     "dask-core": "dask",
     "dask": "dask",
     "docker-py": "docker",
+    "h3-py": "h3",
+    "huggingface_hub": "huggingface-hub",
     "importlib-metadata": "importlib-metadata",
     "importlib_metadata": "importlib-metadata",
     "importlib_resources": "importlib-resources",
@@ -36,12 +39,25 @@ DIFFERENT = {
     "jupyter_core": "jupyter-core",
     "jupyter_events": "jupyter-events",
     "jupyter_server": "jupyter-server",
+    "jupyter_server_terminals": "jupyter-server-terminals",
     "jupyterlab_pygments": "jupyterlab-pygments",
     "jupyterlab_server": "jupyterlab-server",
     "jupyterlab_widgets": "jupyterlab-widgets",
+    "line_profiler": "line-profiler",
     "matplotlib-base": "matplotlib",
     "matplotlib": "matplotlib",
+    "memory_profiler": "memory-profiler",
+    "ml_dtypes": "ml-dtypes",
     "msgpack-python": "msgpack",
+    "mujoco-python": "mujoco",
+    "neo4j-python-driver": "neo4j",
+    "ninja-python": "ninja",
+    "ninja": "ninja",
+    "ollama-python": "ollama",
+    "ortools-python": "ortools",
+    "pgvector-python": "pgvector",
+    "playwright-python": "playwright",
+    "podman-py": "podman",
     "prompt-toolkit": "prompt-toolkit",
     "prompt_toolkit": "prompt-toolkit",
     "pure_eval": "pure-eval",
@@ -51,23 +67,41 @@ DIFFERENT = {
     "py-xgboost": "xgboost",
     "xgboost": "xgboost",
     "pyqt": "pyqt5",
+    "pysoundfile": "soundfile",
     "pytables": "tables",
     "python-annoy": "annoy",
+    "python-blosc": "blosc",
     "python-build": "build",
+    "python-confluent-kafka": "confluent-kafka",
     "python-duckdb": "duckdb",
     "python-fastjsonschema": "fastjsonschema",
     "python-flatbuffers": "flatbuffers",
     "python-graphviz": "graphviz",
+    "python-igraph": "igraph",
+    "python-installer": "installer",
     "python-kaleido": "kaleido",
+    "python-kubernetes": "kubernetes",
+    "python-leveldb": "leveldb",
     "python-libarchive-c": "libarchive-c",
     "python-lmdb": "lmdb",
+    "python-sounddevice": "sounddevice",
+    "python-symengine": "symengine",
     "python-tzdata": "tzdata",
+    "python-uv": "uv",
     "python-xxhash": "xxhash",
+    "python-zstd": "zstd",
     "ray-core": "ray",
+    "redis-py": "redis",
     "ruamel.yaml": "ruamel.yaml",
     "ruamel.yaml.clib": "ruamel.yaml.clib",
+    "smart_open": "smart-open",
+    "soxr-python": "soxr",
+    "sphinx_rtd_theme": "sphinx-rtd-theme",
     "stack_data": "stack-data",
+    "tbb4py": "tbb",
     "tensorflow-base": "tensorflow",
+    "tiledb-py": "tiledb",
+    "trino-python-client": "trino",
     "typing_extensions": "typing-extensions",
     "typing-extensions": "typing-extensions",
     "zope.interface": "zope.interface",
@@ -77,21 +111,24 @@ DIFFERENT = {
 SAME = frozenset(
     _words(
         """
-        aiohttp anyio attrs cffi click cloudpickle colorama cryptography cuda-bindings cuda-python
-        cupy cython einops filelock flask fsspec h5py httpx huggingface-hub hypothesis idna ipython
-        jax jaxlib jinja2 joblib jsonschema llvmlite lxml markupsafe mpmath msgspec networkx ninja
-        numba numexpr numpy packaging pandas pillow pip platformdirs pluggy polars protobuf psutil
-        pyarrow pycparser pydantic pydantic-core pyelftools pygments pytest python-dateutil pytz
-        pyyaml pyzmq regex requests rich safetensors scikit-learn scipy sentencepiece setuptools
-        setuptools-scm six sqlalchemy sympy tokenizers toml tomli torchaudio torchvision tornado
-        tqdm transformers triton urllib3 wheel zstandard
+        aiohttp anyio attrs cffi click cloudpickle colorama cryptography cuda-bindings cuda-core
+        cuda-pathfinder cuda-python cupy cython einops filelock flask fsspec h5py httpx hypothesis
+        idna ipython jax jaxlib jinja2 joblib jsonschema libcst librosa libsass libtmux llvmlite
+        lxml markupsafe mpmath msgspec networkx numba numexpr numpy packaging pandas pillow pip
+        platformdirs pluggy polars protobuf psutil pyarrow pycparser pydantic pydantic-core
+        pyelftools pygments pytest python-dateutil pytz pyyaml pyzmq regex requests rich safetensors
+        scikit-learn scipy sentencepiece setuptools setuptools-scm six sqlalchemy sympy tokenizers
+        toml tomli torchaudio torchvision tornado tqdm transformers triton urllib3 wheel zstandard
         """
     )
 )
 
 # Packages that are no Python project. PyPI has something under many of these names all the same.
 NOT_PYTHON = {
-    **dict.fromkeys(("cpython", "python_abi", "pypy"), "the dependency on python says it"),
+    **dict.fromkeys(
+        ("cpython", "python_abi", "pypy", "python-gil", "python-freethreading", "python-abi3"),
+        "the dependency on python says it",
+    ),
     **dict.fromkeys(
         _words(
             "libgcc libgcc-ng libstdcxx libstdcxx-ng libgomp libgfortran libgfortran5"
@@ -126,37 +163,30 @@ NO_PYTHON_PATTERNS = {
     r"_.*": "conda's own",
     r"cuda-.*|lib(cu(blas|fft|file|rand|solver|sparse|pti)|nv|npp).*": "a part of CUDA",
     r"lib.*": "a library, no Python project",
-    r"(xorg|aws-c|aws-crt|azure|gcc|gxx|clang|binutils|gfortran|ld_impl|sysroot|font-ttf|fonts)-.*|"
-    r"ld_impl_.*|r-.*": "a library or a program, no Python project",
+    r"(xorg|aws-c|aws-crt|gcc|gxx|clang|binutils|gfortran|ld_impl|sysroot|font-ttf|fonts)-.*|"
+    r"ld_impl_.*|r-.*|azure-.*-cpp": "a library or a program, no Python project",
 }
 
 # PyPI name -> conda name where there is no way back: what a wheel brings, conda has under the name
-# of the library in it.
+# of the library in it, in the prefix's lib.
 TO_CONDA = {
-    **{
-        f"nvidia-{pip}-cu{major}": conda
-        for major in (11, 12)
-        for pip, conda in {
-            "cublas": "libcublas",
-            "cuda-cupti": "cuda-cupti",
-            "cuda-nvrtc": "cuda-nvrtc",
-            "cuda-runtime": "cuda-cudart",
-            "cudnn": "cudnn",
-            "cufft": "libcufft",
-            "cufile": "libcufile",
-            "curand": "libcurand",
-            "cusolver": "libcusolver",
-            "cusparse": "libcusparse",
-            "nccl": "nccl",
-            "nvjitlink": "libnvjitlink",
-            "nvtx": "cuda-nvtx",
-        }.items()
-    },
-    "opencv-python-headless": "py-opencv",
-    "opencv-contrib-python": "py-opencv",
-    "psycopg2-binary": "psycopg2",
-    "tensorflow-cpu": "tensorflow",
-    "zstd": "python-zstd",
+    f"nvidia-{pip}{suffix}": conda
+    for suffix in ("", "-cu11", "-cu12", "-cu13")
+    for pip, conda in {
+        "cublas": "libcublas",
+        "cuda-cupti": "cuda-cupti",
+        "cuda-nvrtc": "cuda-nvrtc",
+        "cuda-runtime": "cuda-cudart",
+        "cudnn": "cudnn",
+        "cufft": "libcufft",
+        "cufile": "libcufile",
+        "curand": "libcurand",
+        "cusolver": "libcusolver",
+        "cusparse": "libcusparse",
+        "nccl": "nccl",
+        "nvjitlink": "libnvjitlink",
+        "nvtx": "cuda-nvtx",
+    }.items()
 }
 
 # Shared libraries that a wheel may take for granted on a Linux, and that conda has packages of.

@@ -126,6 +126,7 @@ def conda_name(
     project: Project = _STRANGER,
     mapping: Mapping[str, str | None] | None = None,
     *,
+    own: bool = False,
     where: str = "",
 ) -> str:
     """The name in conda of a project on PyPI.
@@ -134,12 +135,14 @@ def conda_name(
         pip: its name, in any spelling.
         project: whose configuration has further names.
         mapping: the user's own, before all others; conda name -> PyPI name.
+        own: of a package that is made of the project's own wheel, not of a requirement. What conda
+            has in its place for others to require is another package.
         where: the wheel that requires it, for messages.
 
     Raises:
         ArtifactError: conda has something else under the name, and nobody has said another.
     """
-    name = find_conda(pip, project, mapping, where=where).name
+    name = find_conda(pip, project, mapping, own=own, where=where).name
     assert name is not None  # no table says that conda needs nothing
     return name
 
@@ -149,11 +152,17 @@ def find_conda(
     project: Project = _STRANGER,
     mapping: Mapping[str, str | None] | None = None,
     *,
+    own: bool = False,
     where: str = "",
 ) -> Answer:
     """As :func:`conda_name`, with the reason, and whether the name is only assumed."""
     wanted = canonicalize_name(pip)
-    said = {k: v for k, v in project.config.dependencies.items() if isinstance(v, str)}
+    # A whole requirement may stand there, tzdata>=2024.1.
+    said = {
+        key: found[0]
+        for key, value in project.config.dependencies.items()
+        if isinstance(value, str) and (found := _PIP.match(value))
+    }
     for table, why in (
         (mapping or {}, "the mapping file says so"),
         (said, "the configuration says so"),
@@ -162,7 +171,7 @@ def find_conda(
         for conda, name in table.items():
             if name is not None and canonicalize_name(name) == wanted:
                 return Answer(conda, why)
-    if wanted in TO_CONDA:
+    if wanted in TO_CONDA and not own:
         return Answer(TO_CONDA[wanted], "known to conda-bridge")
     if wanted in SAME:
         return Answer(wanted, "known to conda-bridge")

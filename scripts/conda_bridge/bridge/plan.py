@@ -106,6 +106,18 @@ def place_files(parts: Sequence[Part], scripts: Mapping[str, str], notes: list[s
             if runpath is not None:
                 part.targets[path] = _with(before, runpath=runpath)
                 notes.append(f"{before.path}: RUNPATH is {runpath} now")
+    asked = {
+        name for part in parts for shared in part.survey.objects.values() for name in shared.needed
+    }
+    for part in parts:
+        for path in part.of_kind("library"):
+            target = part.targets.get(path)
+            name = posixpath.basename(target.path) if target else ""
+            if target and name not in asked and not part.places[path].chosen:
+                notes.append(
+                    f"{target.path}: nothing in the wheel is linked with it, and code that opens "
+                    f"{path} in the prefix will not find it; [tool.conda-bridge.files] can place it"
+                )
     notes += [
         f"{target.path}: its first line names the environment's Python"
         for part in parts

@@ -13,9 +13,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ArtifactError, ToolchainError
-from ..formats.elf import SharedObject
+
+if TYPE_CHECKING:  # it takes its time to import
+    from ..formats.elf import SharedObject
 
 __all__ = ["patch", "rewritten"]
 

@@ -15,12 +15,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ArtifactError
-from ..formats import elf
 from ..formats.conda_package import CondaPackage, PathEntry
-from ..formats.elf import SharedObject
 from ..formats.tar_stream import TarMember
+
+if TYPE_CHECKING:  # it takes its time to import
+    from ..formats.elf import SharedObject
 
 __all__ = ["SMALL", "Survey", "read_small", "survey"]
 
@@ -126,7 +128,9 @@ def _look(
             fix="if the wheel is right without it (a linker's script, a library for another "
             f'system), say so in [tool.conda-bridge.files]: "{path}" = "drop"',
         )
-    if is_elf and (whole or binary(path) or text(path)):
+    if is_elf:
+        from ..formats import elf  # only here: it takes its time to import
+
         with tempfile.TemporaryFile(dir=folder if folder and folder.is_dir() else None) as room:
             room.write(first)
             for data in chunks:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 
 from ..errors import ArtifactError, LabelMismatch
 from ..formats import abi3
-from ..formats.elf import SharedObject
 from ..formats.wheel import Tag, abi3_tag
 from . import manylinux
+
+if TYPE_CHECKING:  # it takes its time to import
+    from ..formats.elf import SharedObject
 
 __all__ = [
     "ANY",
@@ -244,7 +247,7 @@ def check_needed(
         ArtifactError: a binary for another processor, or one that needs a library that nobody
             brings.
     """
-    known = manylinux.policies(arch)
+    known = manylinux.policies(arch) if objects else ()
     newest = known[-1] if known else None
     for path, shared in objects.items():
         if shared.machine != _MACHINES.get(arch, shared.machine):

@@ -14,14 +14,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import mmap
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import IO
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -30,8 +33,8 @@ from ..errors import ArtifactError, ConflictError, LabelError
 from ..formats import conda_writer, wheel_reader
 from ..formats.conda_writer import PackageFile
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
+from ..label import Label, conda_spelling
 from ..project import Project
-from ..scheme import Label, conda_spelling
 from ..system import atomic
 from .conda_binaries import Needs, Object, measure, read_object
 from .conda_layout import PLACEHOLDER, Layout, entry_points, record, with_placeholder
@@ -43,7 +46,6 @@ from .names import conda_name
 __all__ = ["Converted", "Written", "to_conda"]
 
 _CHUNK = 1 << 20
-_LIBRARY_LIMIT = 4 << 30  # of a shared object that is read whole, to look into it
 _SMALL = 16 << 20  # of a script or another file that is read whole
 _MAX_BUILD = 64  # conda's tools take no longer build string
 _LICENSE = re.compile(r"(licen[cs]e|copying|notice|copyright)", re.IGNORECASE)
@@ -329,7 +331,7 @@ class _Plan:
         if own and canonicalize_name(own) == canonicalize_name(self.wheel.name):
             return config.package or str(canonicalize_name(own))
         try:
-            name = conda_name(self.wheel.name, self.project, mapping, where=self.where)
+            name = conda_name(self.wheel.name, self.project, mapping, own=True, where=self.where)
         except ArtifactError as error:
             raise LabelError(
                 f"conda has something else under the name {self.wheel.name!r}",
@@ -394,17 +396,28 @@ class _Plan:
             or (of_info and inner == "entry_points.txt")
             or self._is_license(member.path)
         )
-        data = content.whole(_SMALL) if special else content.if_of_interest(place.script)
-        if data is None:
+        small = special or (content.starts_as(b"#!python") and place.script)
+        data = content.whole(_SMALL) if small else None
+        if data is None and content.starts_as(b"\x7fELF"):
+            found = self._object(content, member.path, blob)
+            if found:
+                self._part_of(member.path)[0].objects.append(found)
+        elif data is None:
             content.copy(blob)
         self._check_record(member, content)
-        if data is not None and not special and (found := read_object(data, member.path, where)):
-            self._part_of(member.path)[0].objects.append(found)
         if data is not None and special:
             self._note(member.path, inner if of_info else "", data)
         if place.path is None or (of_info and inner in ("RECORD", "INSTALLER")):
             return
         self._add(member, place.path, place.script, data, content, blob)
+
+    def _object(self, content: _Content, path: str, blob: Path | None) -> Object | None:
+        """What is in a shared object, which is not held in memory: some have gigabytes."""
+        with blob.open("w+b") if blob else tempfile.TemporaryFile() as room:
+            content.write_to(room)
+            room.flush()
+            mapped = mmap.mmap(room.fileno(), 0, access=mmap.ACCESS_READ)
+            return read_object(mapped, path, f"{self.where}: {path}")
 
     def _add(
         self,
@@ -546,6 +559,7 @@ class _Plan:
             self._main.index["noarch"] = "python"
         self._main.about = about
         self.remarks += needs.remarks
+        self.remarks += self._unpinned(needs, depends)
         if needs.unknown:
             self.remarks.append(
                 f"needs {', '.join(needs.unknown)}, which the wheel does not have: a package that "
@@ -553,6 +567,17 @@ class _Plan:
                 + ("it" if len(needs.unknown) == 1 else "them")
                 + " (provided-by in [tool.conda-bridge] says which does)"
             )
+
+    def _unpinned(self, needs: Needs, depends: list[str]) -> Iterator[str]:
+        """Packages whose libraries are linked, of which any newer version is taken."""
+        for conda, pip in self.requirements.names.items():
+            specs = [spec for spec in depends if spec.split()[0] == conda]
+            linked = any(canonicalize_name(name) == pip for name in needs.linked)
+            if linked and not any(re.search(r"<|==|\.\*", spec) for spec in specs):
+                yield (
+                    f"is linked to libraries of {conda}, and requires any {conda}: the wheel does "
+                    "not say which one it was built with"
+                )
 
     def _measure(self, objects: list[Object]) -> Needs:
         wanted = {str(name) for name in self.requirements.names.values()}
@@ -668,12 +693,11 @@ class _Content:
             )
         return data
 
-    def if_of_interest(self, script: bool) -> bytes | None:
-        """The whole of an ELF file, or of a Python script; else None, and :meth:`copy` is next."""
-        self._first = self._read()
-        if self._first.startswith(b"\x7fELF"):
-            return self.whole(_LIBRARY_LIMIT)
-        return self.whole(_SMALL) if script and self._first.startswith(b"#!python") else None
+    def starts_as(self, start: bytes) -> bool:
+        """Whether it begins so."""
+        if not self._first:
+            self._first = self._read()
+        return self._first.startswith(start)
 
     def whole(self, limit: int) -> bytes:
         """All of it.
@@ -690,13 +714,16 @@ class _Content:
 
     def copy(self, blob: Path | None) -> None:
         """Writes it to `blob`; without one it is read all the same, for its digest."""
-        with contextlib.ExitStack() as stack:
-            out = stack.enter_context(blob.open("wb")) if blob else None
-            data = self._first
-            while data:
-                if out:
-                    out.write(data)
-                data = self._read()
+        with blob.open("wb") if blob else contextlib.nullcontext() as out:
+            self.write_to(out)
+
+    def write_to(self, out: IO[bytes] | None) -> None:
+        """Writes it to an open file, where there is one."""
+        data = self._first or self._read()
+        while data:
+            if out:
+                out.write(data)
+            data = self._read()
 
 
 def _encoded(data: bytes) -> str:

@@ -16,6 +16,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .display import working
+
 if TYPE_CHECKING:
     from ..verify.compare import Comparison
 
@@ -36,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Does it; returns the exit status."""
     from ..verify.compare import compare_all
 
-    comparisons = compare_all(args.left, args.right)
+    with working("reading the packages ...", quiet=args.json):
+        comparisons = compare_all(args.left, args.right)
     if args.json:
         found = [comparison.as_dict() for comparison in comparisons]
         print(json.dumps({"schema": SCHEMA, "comparisons": found}, indent=2))

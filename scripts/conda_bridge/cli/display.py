@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Report", "bar"]
+__all__ = ["Report", "bar", "working"]
 
 # Is told of the bytes that are done, and of all.
 Report = Callable[[int, int], None]
@@ -28,3 +28,16 @@ def bar(path: Path, *, quiet: bool) -> Iterator[Report | None]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(path.name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def working(what: str, *, quiet: bool) -> Iterator[None]:
+    """A line that moves, on a terminal, while something takes its time."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(file=sys.stderr).status(escape(what)):
+        yield

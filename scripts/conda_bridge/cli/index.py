@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import options
+from .display import working
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -76,13 +77,14 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
     if added and args.dry_run and index.is_empty(args.folder):
         result = index.Result()  # there is nothing yet to look at
     else:
-        result = index.update(
-            args.folder,
-            project=project,
-            replace=args.replace,
-            prune=args.prune,
-            dry_run=args.dry_run,
-        )
+        with working("reading the packages and wheels ...", quiet=args.json):
+            result = index.update(
+                args.folder,
+                project=project,
+                replace=args.replace,
+                prune=args.prune,
+                dry_run=args.dry_run,
+            )
     if args.json:
         print(json.dumps({**result.as_dict(), "added": [str(path) for path in added]}, indent=2))
     else:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from . import options
 
 if TYPE_CHECKING:
+    from ..label import Label
     from ..project import Project
-    from ..scheme import Label
 
 __all__ = ["add_arguments", "forms", "run"]
 
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _parsed(file: str, project: Project) -> tuple[str, Label]:
     from ..errors import LabelError
+    from ..label import CONDA_ENDINGS, split_conda_file
     from ..publish.intake import WheelName, package_label
-    from ..scheme import CONDA_ENDINGS, split_conda_file
 
     if file.endswith(".whl"):
         named = WheelName.of(file, project)
@@ -84,7 +84,7 @@ def _parsed(file: str, project: Project) -> tuple[str, Label]:
 
 def _composed(args: argparse.Namespace, project: Project) -> Label:
     from ..errors import LabelError
-    from ..scheme import public_version
+    from ..label import public_version
 
     values: dict[str, str | None] = {}
     for text in args.values:

@@ -63,7 +63,7 @@ def contents(path: Path, project: Project, report: Report | None = None) -> _Fac
     Raises:
         ArtifactError: it cannot be read, or is damaged.
     """
-    from ..scheme import CONDA_ENDINGS, split_conda_file
+    from ..label import CONDA_ENDINGS, split_conda_file
 
     if path.suffix == ".whl":
         return _of_wheel(path, project, report)

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import options
+from .display import working
 
 if TYPE_CHECKING:
+    from ..project import Project
     from ..verify.findings import ArtifactReport, Report
 
 __all__ = ["add_arguments", "add_own_arguments", "print_report", "run"]
@@ -48,25 +51,27 @@ def run(args: argparse.Namespace) -> int:
     """Does it; returns the exit status."""
     from ..verify.gate import verify
 
-    report = verify(args.artifacts, project=options.project_of(args), arch_list=args.arch)
-    print_report(report, as_json=args.json)
+    project = options.project_of(args)
+    with working("reading the artifacts ...", quiet=args.json):
+        report = verify(args.artifacts, project=project, arch_list=args.arch)
+    print_report(report, project, as_json=args.json)
     return report.exit_code
 
 
-def print_report(report: Report, *, as_json: bool) -> None:
+def print_report(report: Report, project: Project, *, as_json: bool) -> None:
     """To standard output: a table, or JSON."""
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
     else:
-        _show(report)
+        _show(report, project.hooks.fact_titles)
 
 
-def _measured(item: ArtifactReport) -> str:
+def _measured(item: ArtifactReport, titles: Mapping[str, str]) -> str:
     facts = item.facts
     parts = []
     if facts.get("archs"):
         parts.append(" ".join(facts["archs"]))
-    for key, title in (("cuda", "CUDA"), ("torch", "torch"), ("torch_abi", "C++ ABI")):
+    for key, title in titles.items():
         if facts.get(key):
             parts.append(f"{title} {facts[key]}")
     for key, title in (("glibc", "glibc"), ("glibcxx", "GLIBCXX"), ("abi3", "abi3")):
@@ -86,7 +91,7 @@ def _result(item: ArtifactReport) -> str:
     return f"[bold red]{passed} checks[/]" if item.failed else f"[green]{passed} checks[/]"
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, titles: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -99,7 +104,7 @@ def _show(report: Report) -> None:
         table.add_column(heading, overflow="fold")
     for item in report.artifacts:
         name = f"{item.artifact} = conda" if item.kind == "pair" else item.artifact
-        table.add_row(escape(name), _result(item), escape(_measured(item)))
+        table.add_row(escape(name), _result(item), escape(_measured(item, titles)))
     console.print(table)
     for finding in report.warnings:
         console.print(f"[yellow]warning[/] {escape(str(finding))}", soft_wrap=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from .elf import SharedObject
-
 if TYPE_CHECKING:
     from abi3info.models import PyVersion, Symbol
+
+    from .elf import SharedObject
 
 __all__ = ["Audit", "audit"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
-from ..scheme import CONDA_ENDINGS, split_conda_file
+from ..label import CONDA_ENDINGS, split_conda_file
 from . import limits as bounds
 from .conda_container import INFO, REFETCH, Container, Limits, open_container
 from .index_json import check_index

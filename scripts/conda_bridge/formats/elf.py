@@ -241,8 +241,10 @@ def mangled_names(name: str) -> Iterator[str]:
 
 _LENGTH = re.compile(r"[1-9]\d{0,4}")
 # Back references (S_, S0_, T_, T1_), literals (Lb1E, Lin4E), array bounds (A10_), function
-# parameters (fp0_): digits in them are no lengths.
-_NOT_A_LENGTH = re.compile(r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|A\d+_|fL?\d*p[rVK]*\d*_")
+# parameters (fp0_), constructors and destructors (C1E): digits in them are no lengths.
+_NOT_A_LENGTH = re.compile(
+    r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|A\d+_|fL?\d*p[rVK]*\d*_|[CD][0-5](?=[EIB])"
+)
 
 
 def read(

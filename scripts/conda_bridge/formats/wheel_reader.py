@@ -122,7 +122,8 @@ def read(path: Path) -> Wheel:
     check_file_name(path.name)
     found = _NAME.fullmatch(path.name)
     if not path.is_file():
-        raise ArtifactError("there is no such file", where=str(path))
+        what = "is a folder" if path.is_dir() else "there is no such file"
+        raise ArtifactError(what, where=str(path), expected="a wheel (.whl)")
     if not found:
         raise ArtifactError(
             "the file name is not that of a wheel",

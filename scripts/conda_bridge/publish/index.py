@@ -22,8 +22,8 @@ from ..bridge.agreement import check_same_files
 from ..errors import ArtifactError
 from ..formats import conda_package
 from ..formats.wheel_reader import file_sha256
+from ..label import CONDA_ENDINGS, split_conda_file
 from ..project import Project
-from ..scheme import CONDA_ENDINGS, split_conda_file
 from ..system import atomic
 from . import channel as channel_index
 from . import intake

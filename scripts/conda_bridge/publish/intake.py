@@ -20,8 +20,8 @@ from ..formats import conda_package, wheel_reader
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
 from ..formats.wheel_reader import Wheel
+from ..label import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..project import Project
-from ..scheme import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..template import Template
 
 __all__ = [

@@ -24,8 +24,8 @@ from ..errors import ArtifactError, LabelError
 from ..formats import wheel_reader
 from ..formats.json_reader import read_object
 from ..formats.wheel_reader import Wheel, file_sha256
+from ..label import Label
 from ..project import Project
-from ..scheme import Label
 from .html_page import API_VERSION, page
 from .intake import WheelName, read_wheel
 

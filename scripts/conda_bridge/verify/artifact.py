@@ -10,7 +10,7 @@ from typing import Literal
 from ..formats.conda_package import CondaPackage
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import Wheel
-from ..scheme import Label
+from ..label import Label
 
 __all__ = ["Artifact", "Payload"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
 from ..formats.elf import SharedObject
+from ..label import Label
 from ..project import Project
-from ..scheme import Label
 from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,

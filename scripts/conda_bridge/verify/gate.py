@@ -16,8 +16,8 @@ from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel_reader import Wheel, file_sha256
+from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
-from ..scheme import CONDA_ENDINGS, Label, split_conda_file
 from .artifact import Artifact, Payload
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report

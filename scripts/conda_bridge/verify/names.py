@@ -9,8 +9,8 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion
 
 from ..errors import LabelError
+from ..label import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..project import Project
-from ..scheme import CONDA_ENDINGS, Label, public_version, split_conda_file
 
 __all__ = ["conda_label", "describe", "wheel_label"]
 

@@ -20,8 +20,8 @@ from ..errors import ArtifactError, ConfigError
 from ..formats import wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
+from ..label import Label
 from ..project import Project
-from ..scheme import Label
 from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,
@@ -186,7 +186,12 @@ def _check_tags(report: ArtifactReport, wheel: Wheel, libraries: dict[str, Share
     member = f"{wheel.dist_info}/WHEEL"
     pure = wheel.wheel.get("Root-Is-Purelib", "").strip().lower()
     if pure not in ("true", "false"):
-        report.add("name", f"Root-Is-Purelib: {pure or 'not there'}", member=member)
+        report.add(
+            "name",
+            f"Root-Is-Purelib: {pure or 'not there'}",
+            member=member,
+            expected="true or false",
+        )
     outside = [path for path in binaries if ".data/" not in path]
     if pure == "true" and outside:
         modules = [path for path in outside if module_abi(path)]
@@ -419,7 +424,8 @@ def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str
     try:
         parser.read_string(contents[member].decode())
     except (UnicodeDecodeError, configparser.Error) as error:
-        report.add("entry-points", f"cannot be read: {error}", member=member)
+        what = str(error).partition("\n")[0]
+        report.add("entry-points", f"cannot be read: {what}", member=member)
         return
     paths = {item.path for item in wheel.members}
     for group in parser.sections():

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from conda_bridge.artifact import BINDING_RUNPATH, LIBRARY_NAME
 from conda_bridge.errors import ConfigError
 from conda_bridge.formats import fatbin
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.elf import SharedObject
 from conda_bridge.formats.wheel_reader import Wheel
-from conda_bridge.label import Label, LibraryLabel
 from conda_bridge.verify.artifact import Artifact
 from conda_bridge.verify.binary import SYSTEM, check_archs, member_of
 from conda_bridge.verify.findings import ArtifactReport
 from conda_bridge.verify.requirements import accepts, before, shown, specs
 from conda_bridge.verify.wheel import oldest_python
 
+from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
+from ..label import Label, LibraryLabel
 from . import build_info, torch_abi
 from .labels import label_of, library_label_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from conda_bridge.errors import ArtifactError
 
 if TYPE_CHECKING:  # it needs packaging, and a machine with a GPU may have no such package
-    from conda_bridge.label import Label
+    from ..label import Label
 
 __all__ = ["PATH", "differences", "expected", "parse", "read", "release"]
 

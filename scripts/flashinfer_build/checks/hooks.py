@@ -7,22 +7,27 @@ to be before it becomes a wheel.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from conda_bridge import scheme
+from conda_bridge import label as labels
 from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier
 from conda_bridge.bridge.metadata import specifiers
 from conda_bridge.errors import ArtifactError, LabelMismatch
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
-from conda_bridge.formats.wheel_reader import Wheel
 from conda_bridge.hooks import Hooks
-from conda_bridge.label import Label
-from conda_bridge.verify.artifact import Artifact
-from conda_bridge.verify.findings import ArtifactReport
 
-from . import artifacts, build_info, torch_abi
+from . import build_info, torch_abi
 from .index_page import index_page
 from .labels import label_of
+
+if TYPE_CHECKING:
+    from conda_bridge.formats.wheel_reader import Wheel
+    from conda_bridge.verify.artifact import Artifact
+    from conda_bridge.verify.findings import ArtifactReport
+
+    from ..label import Label
 
 __all__ = ["HOOKS", "FlashinferHooks"]
 
@@ -38,12 +43,16 @@ _METADATA = "*.dist-info/METADATA"
 class FlashinferHooks(Hooks):
     """The checks of flashinfer's own packages and wheels."""
 
+    fact_titles: Mapping[str, str] = MappingProxyType(
+        {"cuda": "CUDA", "torch": "torch", "torch_abi": "C++ ABI"}
+    )
+
     def looks_into(self) -> Sequence[str]:
         """What the build wrote down of itself."""
         return (build_info.PATH, _METADATA)
 
     def check_package(
-        self, package: CondaPackage, label: scheme.Label, contents: Mapping[str, bytes]
+        self, package: CondaPackage, label: labels.Label, contents: Mapping[str, bytes]
     ) -> None:
         """Files, ``_build_info.py``, METADATA and the C++ ABI against the label.
 
@@ -63,14 +72,14 @@ class FlashinferHooks(Hooks):
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
         _check_metadata(Metadata.parse(source, where), package, where)
 
-    def check_folded(self, package: CondaPackage, label: scheme.Label) -> None:
+    def check_folded(self, package: CondaPackage, label: labels.Label) -> None:
         """The library is in libflashinfer."""
         if _LIBRARY not in package.paths:
             raise ArtifactError(
                 "the file is missing", where=f"{package.path.name}: {_LIBRARY}", fix=_REBUILD
             )
 
-    def check_wheel(self, wheel: Wheel, label: scheme.Label, contents: Mapping[str, bytes]) -> None:
+    def check_wheel(self, wheel: Wheel, label: labels.Label, contents: Mapping[str, bytes]) -> None:
         """``_build_info.py`` against the label, and the C++ ABI against conda-forge's torch.
 
         Raises:
@@ -90,7 +99,7 @@ class FlashinferHooks(Hooks):
                 fix=f"build {ours.variant.id} against the pytorch of conda-forge",
             )
 
-    def conda_depends(self, label: scheme.Label) -> Sequence[str]:
+    def conda_depends(self, label: labels.Label) -> Sequence[str]:
         """The torch of the label's kind: the wheel takes the one of its index."""
         variant = label_of(label).variant
         kind = "cuda" if variant.cuda else "cpu"
@@ -98,14 +107,18 @@ class FlashinferHooks(Hooks):
 
     def verify(self, artifact: Artifact, report: ArtifactReport) -> None:
         """Binaries, exports, RUNPATH, architectures; see :mod:`.artifacts`."""
+        from . import artifacts  # only here: the bridge starts without what it imports
+
         artifacts.verify(artifact, report)
 
     def verify_together(self, main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
         """One build of the binding and the library."""
+        from . import artifacts
+
         artifacts.verify_together(main, folds)
 
     def index_page(
-        self, folders: Mapping[str, Sequence[scheme.Label]], scheme: scheme.Scheme
+        self, folders: Mapping[str, Sequence[labels.Label]], scheme: labels.Scheme
     ) -> str:
         """Which address for which CUDA and torch."""
         return index_page(folders, scheme)
@@ -159,7 +172,7 @@ def _check_said(text: bytes, label: Label, where: str) -> Mapping[str, object]:
         raise ArtifactError(
             f"CUDA is {cuda!r}",
             where=where,
-            expected=f"{label.variant.accelerator}, as the file name has it",
+            expected=f"{label.variant.cuda_tag}, as the file name has it",
             fix=_REBUILD,
         )
     return found

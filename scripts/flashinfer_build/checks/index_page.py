@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
+from conda_bridge.label import Label, Scheme
 from conda_bridge.publish.html_page import page
-from conda_bridge.scheme import Label, Scheme
 
 __all__ = ["index_page"]
 

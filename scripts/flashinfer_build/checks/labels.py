@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from conda_bridge import scheme
-from conda_bridge.label import Label, LibraryLabel, Variant
+from conda_bridge import label as labels
+
+from ..label import Label, LibraryLabel, Variant
 
 __all__ = ["label_of", "library_label_of"]
 
 
-def label_of(label: scheme.Label) -> Label:
+def label_of(label: labels.Label) -> Label:
     """The label of a flashinfer package or wheel.
 
     Raises:
@@ -18,7 +19,7 @@ def label_of(label: scheme.Label) -> Label:
     return Label(variant, label.version, label.number, label.get("commit"))
 
 
-def library_label_of(label: scheme.Label) -> LibraryLabel:
+def library_label_of(label: labels.Label) -> LibraryLabel:
     """The label of the libflashinfer package: what a label says beside its torch.
 
     Raises:

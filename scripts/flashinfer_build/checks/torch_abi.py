@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from conda_bridge.formats import elf
-
 if TYPE_CHECKING:
     from conda_bridge.formats.elf import SharedObject
 
@@ -36,10 +34,14 @@ def measured(library: SharedObject) -> str:
     ``new`` is ``std::__cxx11::basic_string``, ``old`` is ``Ss``; empty where no symbol of torch has
     a string in its signature.
     """
+    from conda_bridge.formats import elf  # only here: it takes its time to import
+
     return elf.string_abi(symbol.name for symbol in library.undefined if _is_torchs(symbol.name))
 
 
 def _is_torchs(name: str) -> bool:
+    from conda_bridge.formats import elf
+
     return any(space in name for space in ("2at", "3c10", "5torch")) and any(
         part in ("at", "c10", "torch") for part in elf.mangled_names(name)
     )

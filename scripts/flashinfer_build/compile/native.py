@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conda_bridge.artifact import BINDING_RUNPATH, LIBRARY_NAME
 from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
 from conda_bridge.formats.cuda_archs import gencode_flags
 from conda_bridge.system import atomic
 
+from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
 from . import compiler_cache
 from .measure import Nvcc, Torch
 

@@ -13,8 +13,7 @@ from typing import Any
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403  (the hooks that stay as they are)
 
-from conda_bridge.label import Variant
-
+from ..label import Variant
 from .measure import find_torch
 
 __all__ = ["get_requires_for_build_wheel"]

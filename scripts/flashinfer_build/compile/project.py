@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conda_bridge.errors import LabelMismatch, ToolchainError
-from conda_bridge.label import Label, Variant
 
+from ..label import Label, Variant
 from . import native
 from .measure import Nvcc, Torch, find_nvcc, find_torch
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conda_bridge.errors import ConfigError
-from conda_bridge.label import LIBRARY_NAME, NAME
 
+from ..label import LIBRARY_NAME, NAME
 from . import commented_yaml
 from .commented_yaml import Entry
 

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from packaging.version import Version
 
 from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, StorageError
-from conda_bridge.label import NAME, Label
 from conda_bridge.system import atomic
 
 from .. import variants
+from ..label import NAME, Label
 from . import commented_yaml
 from .recipe import Facts, made_from
 

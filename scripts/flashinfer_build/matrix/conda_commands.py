@@ -119,9 +119,9 @@ def choose(
         if not _ACCELERATOR.fullmatch(name):
             wanted.update(spec.id for spec in select(specs, [name]))
             continue
-        of_cuda = [spec for spec in specs if spec.variant.accelerator == name]
+        of_cuda = [spec for spec in specs if spec.variant.cuda_tag == name]
         if not of_cuda:
-            there = dict.fromkeys(spec.variant.accelerator for spec in specs)
+            there = dict.fromkeys(spec.variant.cuda_tag for spec in specs)
             raise ConfigError(
                 f"{name} is not in the matrix", where=CONFIG_FILE.name, expected=", ".join(there)
             )

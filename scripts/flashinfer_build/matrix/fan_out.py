@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conda_bridge.errors import ConfigError
-from conda_bridge.label import Label
 
+from ..label import Label
 from ..pipeline.pipeline import Pipeline
 from ..variants import VariantSpec
 
@@ -29,7 +29,7 @@ class FanOut:
 
     Attributes:
         event: ``pull-request``, ``nightly`` or ``release``.
-        kernels: one job for each accelerator.
+        kernels: one job for each CUDA tag.
         bindings: one job for each variant.
         left_out: what has no locked toolchain, with the reason.
     """
@@ -54,11 +54,11 @@ class FanOut:
         """A line for each job."""
         rows = [("job", "kernels of", "torch", "archs", "toolchain")]
         rows += [
-            (row["name"], row["accelerator"], "-", row["arch_list"], row["provider"])
+            (row["name"], row["cuda_tag"], "-", row["arch_list"], row["provider"])
             for row in self.kernels
         ]
         rows += [
-            (row["name"], row["accelerator"], row["torch"], row["arch_list"], row["provider"])
+            (row["name"], row["cuda_tag"], row["torch"], row["arch_list"], row["provider"])
             for row in self.bindings
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -96,19 +96,19 @@ def fan_out(pipeline: Pipeline, event: str) -> FanOut:
         else:
             left_out.append({"name": spec.id, "reason": supply.missing})
     if EVENTS[event] == "newest":
-        newest = {spec.variant.accelerator: spec for spec in _by_torch(chosen)}
+        newest = {spec.variant.cuda_tag: spec for spec in _by_torch(chosen)}
         kept = {spec.id for spec in newest.values()}
         bindings = [row for row in bindings if row["name"] in kept]
     if not bindings:
         raise ConfigError("no variant of the matrix has a locked toolchain")
     kernels = []
-    for accelerator in dict.fromkeys(row["accelerator"] for row in bindings):
-        spec = pipeline.representative(accelerator)
+    for cuda_tag in dict.fromkeys(row["cuda_tag"] for row in bindings):
+        spec = pipeline.representative(cuda_tag)
         supply = pipeline.supply(spec, torch=False, any_compiler=True)
         kernels.append(
             {
-                "name": accelerator,
-                "accelerator": accelerator,
+                "name": cuda_tag,
+                "cuda_tag": cuda_tag,
                 "arch_list": spec.cuda_arch_list,
                 "gxx_below": spec.gxx_below,
                 "provider": supply.provider or "",
@@ -125,7 +125,7 @@ def _binding(pipeline: Pipeline, spec: VariantSpec, provider: str) -> dict[str, 
     return {
         "name": spec.id,
         "variant": spec.id,
-        "accelerator": spec.variant.accelerator,
+        "cuda_tag": spec.variant.cuda_tag,
         "torch": spec.pytorch,
         "arch_list": spec.cuda_arch_list,
         "index": spec.variant.index_dir,

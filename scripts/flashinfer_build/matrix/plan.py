@@ -31,7 +31,7 @@ _RETRIES = 2
 
 @dataclass(frozen=True)
 class Missing:
-    """A variant, or an accelerator, that cannot be built here.
+    """A variant, or a CUDA tag, that cannot be built here.
 
     Attributes:
         name: its id.
@@ -49,7 +49,7 @@ class Plan:
     """What to run.
 
     Attributes:
-        libraries: the jobs of the accelerators whose kernels are published without a torch.
+        libraries: the jobs of the CUDA tags whose kernels are published without a torch.
         variants: the jobs of the variants.
         missing: what was left out.
     """
@@ -86,9 +86,7 @@ class Plan:
         stages = []
         if self.jobs:
             libraries = [job for job in self.jobs if isinstance(job, LibraryJob)]
-            stages += [
-                _rule(stage, "accelerator", set(), threads) for stage in libraries[0].stages()
-            ]
+            stages += [_rule(stage, "cuda_tag", set(), threads) for stage in libraries[0].stages()]
         if self.variants:
             kernels = {stage.kind for stage in self.variants[0].kernels.compile_stages()}
             stages += [
@@ -111,7 +109,7 @@ def _rule(stage: Stage, wildcard: str, of_library: set[str], threads: int) -> di
         "kind": kind,
         "name": f"{wildcard}_{kind}".replace("-", "_"),
         "wildcard": wildcard,
-        "option": "--library" if wildcard == "accelerator" else "--variant",
+        "option": "--library" if wildcard == "cuda_tag" else "--variant",
         "needs": [[need, need in of_library] for need in stage.needs],
         "threads": threads if kind in compiles else 1,
         "memory_mb": (
@@ -126,7 +124,7 @@ def plan(
     pipeline: Pipeline,
     *,
     variants: Sequence[str] = (),
-    accelerators: Sequence[str] = (),
+    cuda_tags: Sequence[str] = (),
     libraries: Sequence[str] = (),
 ) -> Plan:
     """What to run for what was asked; the whole matrix when nothing was.
@@ -134,19 +132,19 @@ def plan(
     Args:
         pipeline: of the checkout.
         variants: ids of variants.
-        accelerators: whose variants are all wanted.
-        libraries: accelerators whose kernels alone are wanted.
+        cuda_tags: whose variants are all wanted.
+        libraries: CUDA tags whose kernels alone are wanted.
 
     Raises:
         ConfigError: a name that the matrix does not have.
     """
     missing: list[Missing] = []
     chosen = {spec.id: True for spec in pipeline.select(variants)} if variants else {}
-    for accelerator in accelerators:
-        pipeline.representative(accelerator)
-    everything = not (variants or accelerators or libraries)
+    for cuda_tag in cuda_tags:
+        pipeline.representative(cuda_tag)
+    everything = not (variants or cuda_tags or libraries)
     for spec in pipeline.specs:
-        if everything or spec.variant.accelerator in accelerators:
+        if everything or spec.variant.cuda_tag in cuda_tags:
             chosen.setdefault(spec.id, False)
     jobs = []
     for spec in pipeline.specs:
@@ -158,12 +156,12 @@ def plan(
         else:
             missing.append(Missing(spec.id, supply.missing, chosen[spec.id]))
     kernels = []
-    for accelerator in dict.fromkeys(libraries):
-        supply = pipeline.supply(pipeline.representative(accelerator), torch=False)
+    for cuda_tag in dict.fromkeys(libraries):
+        supply = pipeline.supply(pipeline.representative(cuda_tag), torch=False)
         if supply.provider:
-            kernels.append(pipeline.library(accelerator))
+            kernels.append(pipeline.library(cuda_tag))
         else:
-            missing.append(Missing(accelerator, supply.missing, True))
+            missing.append(Missing(cuda_tag, supply.missing, True))
     if not jobs and not kernels:
         reasons = "\n".join(f"  {item.name}: {item.reason}" for item in missing)
         raise ConfigError(

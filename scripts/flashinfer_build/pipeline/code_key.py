@@ -26,7 +26,7 @@ def code_key(scripts: Path, modules: Iterable[str]) -> str:
 
     Args:
         scripts: the folder that holds the packages.
-        modules: their whole names, e.g. ``conda_bridge.label``.
+        modules: their whole names, e.g. ``flashinfer_build.label``.
     """
     files = closure(scripts, modules)
     return tree_digest(scripts, [path.relative_to(scripts).as_posix() for path in files])

@@ -16,7 +16,6 @@ from pathlib import Path
 from conda_bridge.bridge import convert
 from conda_bridge.config import TABLE, document
 from conda_bridge.errors import ArtifactError, TestsFailed, ToolchainError
-from conda_bridge.label import Label
 from conda_bridge.project import Project
 from conda_bridge.publish import index
 from conda_bridge.system import atomic
@@ -24,6 +23,7 @@ from conda_bridge.verify import gate
 
 from .. import toolchain
 from ..compile import builder
+from ..label import Label
 from ..tryout import install
 from ..variants import VariantSpec
 from .code_key import code_key
@@ -55,7 +55,7 @@ _HOOKS = "flashinfer_build.checks.hooks"  # imported by the name that the table 
 _KERNEL_CODE = (
     "flashinfer_build.compile.build_worker",
     "conda_bridge.formats.conda_writer",
-    "conda_bridge.label",
+    "flashinfer_build.label",
     "flashinfer_build.compile.measure",
     "flashinfer_build.compile.native",
     "flashinfer_build.compile.project",
@@ -302,11 +302,11 @@ class Job:
 
 
 class LibraryJob(Job):
-    """One accelerator's way: compiler, kernels, and their package published without any torch.
+    """One CUDA's way, or the CPU's: compiler, kernels, their package, published without any torch.
 
     Args:
         settings: what was asked for.
-        spec: any variant of the accelerator; always the same one, so that nothing differs.
+        spec: any variant of that CUDA; always the same one, so that nothing differs.
         label: of that variant.
         providers: of toolchains.
     """
@@ -318,7 +318,7 @@ class LibraryJob(Job):
         label: Label,
         providers: Sequence[toolchain.Provider],
     ) -> None:
-        name = label.variant.accelerator
+        name = label.variant.cuda_tag
         super().__init__(name, settings, spec, label, providers, torch=False)
         build = Path(label.lib_conda_file).stem
         self.channel = settings.build_dir / "packages" / self.folder / build

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError, ConfigError
-from conda_bridge.label import Label, Variant
 from conda_bridge.system.progress import Progress
 
 from .. import toolchain
+from ..label import Label, Variant
 from ..variants import CONFIG_FILE, DEFAULT_VARIANT, OTHER_CHANNELS, VariantSpec, load, select
 from .jobs import Job, LibraryJob, VariantJob, kernel_sources, request
 from .ledger import Ledger, file_digest
@@ -33,7 +33,7 @@ class BuildResult:
     Attributes:
         output: the folder of the results.
         dry_run: whether nothing was to be done.
-        variants: the outcomes of each variant, or of each accelerator's library, by its name.
+        variants: the outcomes of each variant, or of each CUDA's library, by its name.
         files: what each has published.
         failures: what went wrong.
         partial: whether only a stage was asked for.
@@ -122,23 +122,23 @@ class Pipeline:
         return list(zip(self.specs, toolchain.supplies(requests, self.providers), strict=True))
 
     @property
-    def accelerators(self) -> list[str]:
+    def cuda_tags(self) -> list[str]:
         """Those of the matrix, in its order."""
-        return list(dict.fromkeys(spec.variant.accelerator for spec in self.specs))
+        return list(dict.fromkeys(spec.variant.cuda_tag for spec in self.specs))
 
-    def representative(self, accelerator: str) -> VariantSpec:
-        """The variant whose pins the kernels of `accelerator` are compiled with.
+    def representative(self, cuda_tag: str) -> VariantSpec:
+        """The variant whose pins the kernels of `cuda_tag` are compiled with.
 
         Raises:
             ConfigError: the matrix does not have it.
         """
         for spec in self.specs:
-            if spec.variant.accelerator == accelerator:
+            if spec.variant.cuda_tag == cuda_tag:
                 return spec
         raise ConfigError(
-            f"{accelerator!r} is no accelerator of the matrix",
+            f"{cuda_tag!r} is no CUDA tag of the matrix",
             where="conda_build_config.yaml",
-            expected=", ".join(self.accelerators),
+            expected=", ".join(self.cuda_tags),
         )
 
     def label(self, variant: Variant) -> Label:
@@ -152,19 +152,19 @@ class Pipeline:
             build_number=settings.build_number,
         )
 
-    def library(self, accelerator: str) -> LibraryJob:
-        """The job that makes libflashinfer for `accelerator`.
+    def library(self, cuda_tag: str) -> LibraryJob:
+        """The job that makes libflashinfer for `cuda_tag`.
 
         Raises:
             ConfigError: the matrix does not have it.
         """
-        spec = self.representative(accelerator)
+        spec = self.representative(cuda_tag)
         return LibraryJob(self.settings, spec, self.label(spec.variant), self.providers)
 
     def job(self, spec: VariantSpec) -> VariantJob:
         """The job that makes a variant."""
         label = self.label(spec.variant)
-        library = self.library(spec.variant.accelerator)
+        library = self.library(spec.variant.cuda_tag)
         return VariantJob(self.settings, spec, label, self.providers, library)
 
     @property
@@ -205,14 +205,14 @@ class Pipeline:
         Args:
             specs: variants.
             progress: is told what happens.
-            libraries: accelerators to build libflashinfer for, without any torch.
+            libraries: CUDA tags to build libflashinfer for, without any torch.
             stage: the kind of the only stage to run of each; all it needs has to be done.
             kernels: False to fail rather than compile kernels, which another machine has built.
             dry_run: only say what is due.
 
         Raises:
             ConfigError: the checkout lies where compilers cannot work, there is no such
-                accelerator or no such stage.
+                CUDA tag or no such stage.
         """
         settings = self.settings
         if re.search(r"\s", str(settings.root)):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from conda_bridge.errors import ToolchainError
-from conda_bridge.label import Variant
+
+from ..label import Variant
 
 __all__ = [
     "Provider",
@@ -53,8 +54,8 @@ class Request:
 
     @property
     def what(self) -> str:
-        """For a person: the variant's id, or its accelerator where torch is not asked for."""
-        return self.variant.id if self.torch else self.variant.accelerator
+        """For a person: the variant's id, or its CUDA tag where torch is not asked for."""
+        return self.variant.id if self.torch else self.variant.cuda_tag
 
 
 @dataclass(frozen=True)

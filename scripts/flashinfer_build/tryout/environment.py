@@ -13,9 +13,9 @@ import venv
 from pathlib import Path
 
 from conda_bridge.errors import TestsFailed
-from conda_bridge.label import Label, Variant
 
 from .. import bootstrap, toolchain
+from ..label import Label, Variant
 from ..toolchain.unpacked import symlink_site
 
 __all__ = ["make"]

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conda_bridge.errors import TestsFailed, ToolchainError, full_disk_fix
-from conda_bridge.label import Label
 from conda_bridge.system import atomic, process
 
 from ..compile.builder import subprocess_environ
+from ..label import Label
 from ..toolchain import Toolchain
 from ..toolchain.unpacked import symlink_site
 
