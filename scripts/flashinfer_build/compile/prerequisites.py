@@ -1,0 +1,111 @@
+"""What a build needs before its first import: an interpreter that fits, setuptools, ninja.
+
+Imports the standard library alone: it runs where the rest is missing, and says how to get it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from conda_bridge.errors import ToolchainError
+
+__all__ = ["REQUIREMENTS", "check", "check_interpreter", "find_ninja"]
+
+# As in [build-system] of pyproject.toml, which a build without isolation does not read.
+REQUIREMENTS = {"setuptools": (70, 1), "packaging": (22,), "ninja": ()}
+_MINIMUM = (3, 8)
+
+
+def check_interpreter(
+    config: Callable[[str], object] = sysconfig.get_config_var,
+    implementation: str = sys.implementation.name,
+    machine: str = "",
+) -> None:
+    """Stops an interpreter or a machine that the binding cannot be compiled for.
+
+    Args:
+        config: the interpreter's settings, ``Py_GIL_DISABLED`` for one.
+        implementation: its name, ``cpython`` for one.
+        machine: such as ``linux-x86_64``; this one if empty.
+
+    Raises:
+        ToolchainError: it does not fit.
+    """
+    version = "{}.{}".format(*sys.version_info[:2])
+    expected = "CPython 3.8 or newer with the GIL, on Linux on x86-64"
+    machine = machine or f"{sys.platform}-{platform.machine()}"
+    if sys.version_info < _MINIMUM or implementation != "cpython":
+        raise ToolchainError(
+            f"{implementation} {version} cannot load the binding",
+            where=sys.executable,
+            expected=expected,
+        )
+    if config("Py_GIL_DISABLED"):
+        raise ToolchainError(
+            f"this is the free-threaded Python {version}t, which does not load extensions for the"
+            " stable ABI; flashinfer's is one",
+            where=sys.executable,
+            expected=expected,
+            fix=f"build in an environment of Python {version} with the GIL: `uv venv --python"
+            f" {version}+gil`, or `conda install python-gil`",
+        )
+    if machine not in ("linux-x86_64", "linux-AMD64"):
+        raise ToolchainError(f"this is {machine}", where=sys.executable, expected=expected)
+
+
+def find_ninja(environ: Mapping[str, str] = os.environ) -> str:
+    """The program; empty where there is none."""
+    found = shutil.which("ninja", path=environ.get("PATH"))
+    beside = Path(sys.executable).parent / "ninja"
+    return found or (str(beside) if beside.is_file() else "")
+
+
+def check(
+    environ: Mapping[str, str] = os.environ,
+    installed: Callable[[str], str] = metadata.version,
+    *,
+    compiles: bool = True,
+) -> None:
+    """Stops where this interpreter lacks what a build needs, and says what brings it.
+
+    Args:
+        environ: where ninja is looked for.
+        installed: the version of an installed distribution.
+        compiles: False for a source distribution, which any interpreter makes.
+
+    Raises:
+        ToolchainError: the interpreter does not fit, or something is missing or too old.
+    """
+    if compiles:
+        check_interpreter()
+    wanted, found = [], []
+    for name, minimum in REQUIREMENTS.items():
+        if name == "ninja" and not compiles:
+            continue
+        if name == "ninja":
+            version = "" if find_ninja(environ) else "none"
+        else:
+            try:
+                version = installed(name)
+            except metadata.PackageNotFoundError:
+                version = "none"
+        numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+        if version == "none" or numbers < minimum:
+            floor = ".".join(map(str, minimum))
+            wanted.append(f'"{name}>={floor}"' if floor else name)
+            found.append(f"{name}: {version}")
+    if wanted:
+        raise ToolchainError(
+            f"what the build runs is missing or too old: {', '.join(found)}",
+            where=sys.executable,
+            expected="these in the environment, since the build is not isolated",
+            fix=f"pip install {' '.join(wanted)}",
+        )
