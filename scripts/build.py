@@ -25,7 +25,7 @@ from pathlib import Path
 from conda_bridge.system.failure import failure
 from flashinfer_build import bootstrap
 
-bootstrap.ensure(__file__)
+bootstrap.ensure(__file__, builds=True)
 
 from conda_bridge.errors import BridgeError
 from conda_bridge.system import atomic
