@@ -27,7 +27,7 @@ _CACHE_FIX = f"set {_CACHE} to a folder that you can write, on a file system wit
 # rattler-build writes paths into a shell script in double quotes; PATH is divided at colons; and
 # setuptools fills in braces.
 _UNQUOTED = '\n:"$`{}'
-_LONGEST = 4000
+_LONGEST = 150
 
 
 def project_root() -> Path:
@@ -60,7 +60,7 @@ def cache_dir() -> Path:
 
 def _home() -> Path:
     home = Path.home()
-    if not home.is_absolute():
+    if not home.is_absolute() or not os.environ.get("HOME", "unset"):
         raise RuntimeError(f"HOME={os.environ.get('HOME')!r} is not an absolute path")
     return home
 

@@ -46,6 +46,19 @@ def test_what_is_enough_is_enough() -> None:
     prerequisites.check(installed={"setuptools": "70.1.0", "packaging": "22.0"}.__getitem__)
 
 
+def test_a_ninja_on_a_noexec_mount_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system says of a program there that it may not be started, as of one without the bit."""
+    (tmp_path / "ninja").write_text("")
+    monkeypatch.setattr(prerequisites, "find_ninja", lambda _environ: "")
+    with pytest.raises(ToolchainError, match="ninja: none"):
+        prerequisites.check({"PATH": str(tmp_path)})
+    monkeypatch.setattr(prerequisites, "_is_noexec", lambda folder: folder == str(tmp_path))
+    with pytest.raises(ToolchainError, match="mounted noexec"):
+        prerequisites.check({"PATH": f"/nowhere:{tmp_path}"})
+
+
 @pytest.mark.parametrize(
     ("config", "implementation", "machine", "words"),
     [

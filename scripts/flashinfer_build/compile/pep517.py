@@ -8,6 +8,7 @@ isolation); where nothing does, the build stops, unless the variant is named.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from conda_bridge.errors import BridgeError, StorageError
@@ -62,8 +63,9 @@ def _torch() -> list[str]:
             return ["torch=={}.{}.*".format(*Variant.parse(expected).torch)]
         raise ToolchainError(
             "there is no torch to build against",
-            where="this isolated build does not see the environment that it is for",
-            expected="the torch that flashinfer is to run with",
+            where=f"the environment of {sys.executable}",
+            expected="the torch that flashinfer is to run with; pip's isolated build sees it where"
+            " it is installed, those of uv and `python -m build` do not",
             fix=NO_TORCH_FIX,
         )
     except (BridgeError, OSError) as error:

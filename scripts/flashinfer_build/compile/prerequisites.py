@@ -5,10 +5,12 @@ Imports the standard library alone: it runs where the rest is missing, and says 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -68,6 +70,25 @@ def find_ninja(environ: Mapping[str, str] = os.environ) -> str:
     return found or (str(beside) if beside.is_file() else "")
 
 
+def _check_mounts(environ: Mapping[str, str]) -> None:
+    """Stops where a ninja is found that cannot be started, which looks as if there were none."""
+    for folder in (environ.get("PATH") or "").split(os.pathsep):
+        path = os.path.join(folder, "ninja")  # noqa: PTH118  (a Path looks at the file system)
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.stat(path).st_mode) and _is_noexec(folder):  # noqa: PTH116
+                raise ToolchainError(
+                    "ninja is on a file system that is mounted noexec: no program can be started"
+                    " there, and no library loaded",
+                    where=path,
+                    fix="set TMPDIR, where isolated builds are set up, to a folder elsewhere, or"
+                    " build in an environment elsewhere",
+                )
+
+
+def _is_noexec(folder: str) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
+
+
 def check(
     environ: Mapping[str, str] = os.environ,
     installed: Callable[[str], str] = metadata.version,
@@ -92,6 +113,8 @@ def check(
             continue
         if name == "ninja":
             version = "" if find_ninja(environ) else "none"
+            if version:
+                _check_mounts(environ)
         else:
             try:
                 version = installed(name)

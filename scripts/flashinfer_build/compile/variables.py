@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,9 +135,10 @@ def arch_list(environ: Mapping[str, str]) -> str:
         text = (environ.get(variable) or "").strip()
         if not text:
             continue
-        translate = _TRANSLATIONS.get(variable, lambda entry: entry)
-        entries = [translate(entry) for entry in re.split(r"[;,\s]+", text)]
-        translated = text if variable == ARCH_VARIABLES[0] else ";".join(entries)
+        translate = _TRANSLATIONS.get(variable)
+        translated = text
+        if translate:
+            translated = ";".join(map(translate, re.split(r"[;,\s]+", text)))
         try:
             gencode_flags(translated)
         except ConfigError as error:
@@ -164,7 +165,7 @@ def _of_cmake(entry: str) -> str:
     return f"{found[1]}.{found[2]}" + ("" if found[3] else "+PTX")
 
 
-_TRANSLATIONS = {
+_TRANSLATIONS: Mapping[str, Callable[[str], str]] = {
     "TORCH_CUDA_ARCH_LIST": _of_torch,
     "CUDAARCHS": _of_cmake,
     "CMAKE_CUDA_ARCHITECTURES": _of_cmake,
