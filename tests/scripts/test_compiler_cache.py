@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,16 @@ def _program(folder: Path, name: str) -> Path:
 
 
 # ---------------------------------------------------------------- which one
+
+
+def test_a_socket_has_a_short_path_whatever_tmpdir_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    for temporary in (str(deep), "/tmp"):
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        assert len(compiler_cache._place_of_socket()) <= 60
 
 
 def test_ccache_comes_before_sccache(tmp_path: Path) -> None:

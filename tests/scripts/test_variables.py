@@ -186,6 +186,16 @@ def test_a_host_compiler_has_to_be_the_compiler(tmp_path: Path) -> None:
     variables.check_nvcc_flags({"PATH": PATH, "NVCC_APPEND_FLAGS": "-lineinfo"}, cxx)
 
 
+@pytest.mark.parametrize("letter", ['"', "$", "`"])
+def test_paths_that_nvcc_hands_to_a_shell(letter: str) -> None:
+    """Tried with nvcc 13.0: these fail in its shell, the others below work."""
+    odd = f"/x/a{letter}b"
+    for environ, folder in (({}, Path(odd)), ({"TMPDIR": odd}, Path("/x"))):
+        with pytest.raises(ConfigError, match="nvcc"):
+            variables.check_nvcc_paths(environ, folder)
+    variables.check_nvcc_paths({"TMPDIR": "/a b'c"}, Path("/a b'c {d};&(e)[f] ü#%,~\\"))
+
+
 def test_what_has_no_part_is_named(nvcc: Nvcc) -> None:
     environ = {"TORCH_CUDA_ARCH_LIST": "8.0", "CUDAARCHS": "80", "NVCC_THREADS": "4"}
     of_cpu, of_cuda = variables.notes(environ, None), variables.notes(environ, nvcc)

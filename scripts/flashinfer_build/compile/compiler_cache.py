@@ -43,6 +43,7 @@ VARIABLES = (VARIABLE, "CCACHE_DIR", "SCCACHE_DIR")
 
 _KINDS = ("ccache", "sccache")
 _PIECE = 1 << 20
+_SOCKET_FOLDER = 60
 _START_S = 20.0
 _IDLE_S = "600"  # after which a server whose build was killed ends by itself
 
@@ -223,7 +224,9 @@ def _sccache(
     program: Path, cxx: str, cuda: str, folder: Path, jobs: int, environ: Mapping[str, str]
 ) -> Iterator[Launchers]:
     """sccache with a server of this build's own, so that it counts this build and ends with it."""
-    with tempfile.TemporaryDirectory(prefix="flashinfer-sccache-") as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="flashinfer-sccache-", dir=_place_of_socket()
+    ) as scratch:
         own = {
             **{key: value for key, value in environ.items() if key != "SCCACHE_SERVER_PORT"},
             "SCCACHE_SERVER_UDS": f"{scratch}/server",
@@ -254,6 +257,15 @@ def _sccache(
             subprocess.run([str(program), "--stop-server"], env=own, capture_output=True)
             server.terminate()
             server.wait()
+
+
+def _place_of_socket() -> str:
+    """The temporary folder, or a shorter one: the system has 108 bytes for a socket's whole path."""
+    usual = tempfile.gettempdir()
+    for folder in (usual, "/tmp", "/var/tmp"):
+        if len(os.fsencode(folder)) <= _SOCKET_FOLDER and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return usual
 
 
 def _wait_for(

@@ -162,6 +162,8 @@ def build_library(
         ConfigError: a variable that cannot be used.
         ToolchainError: no C++ compiler, no ninja or no static CUDA runtime.
     """
+    if nvcc:
+        variables.check_nvcc_paths(environ, build_dir)
     csrc = root / "csrc"
     folders = _Folders(build_dir)
     units = [_Unit(source, "cxx") for source in sorted(csrc.glob("cpu/*.cpp"))]
@@ -349,8 +351,10 @@ def _cuda_flags(
     folders: _Folders,
     environ: Mapping[str, str],
 ) -> list[str]:
-    # What is for the linker alone has commas, at which nvcc would divide it.
-    own = [_ninja(word) for word in cxx.arguments if not word.startswith("-Wl,")]
+    # Quoted twice, as nvcc hands them to a shell of its own. What is for the linker alone has
+    # commas, at which nvcc would divide it.
+    words = [word for word in cxx.arguments if not word.startswith("-Wl,")]
+    own = [_ninja(shlex.quote(word)) for word in words]
     host = [*own, *_WARNINGS, "-fPIC", "-fvisibility=hidden", *_NAMES]
     # The object names the file that the host compiler was given; sccache's name for it is taken.
     codes = re.findall(r"arch=(compute_\w+)", " ".join(gencode_flags(arch_list)))

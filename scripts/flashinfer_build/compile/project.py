@@ -132,6 +132,7 @@ class Project:
         given = self.environ.get("FLASHINFER_LIBRARY_DIR") if binding else None
         if self.nvcc:
             variables.check_archs(self.environ, self.nvcc)
+            variables.check_nvcc_paths(self.environ, self.root)
         elif self.environ.get(variables.ARCH_VARIABLES[0]) and not self._cpu_is_meant:
             raise ConfigError(
                 "names GPU architectures, and there is no nvcc to compile for them",

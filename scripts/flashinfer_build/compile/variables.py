@@ -29,6 +29,7 @@ __all__ = [
     "check_abi",
     "check_archs",
     "check_nvcc_flags",
+    "check_nvcc_paths",
     "compile_flags",
     "find_cxx",
     "link_flags",
@@ -65,6 +66,7 @@ _ARCH_OPTION = re.compile(
 )
 _CCBIN_OPTION = re.compile(r"^(?:-ccbin|--compiler-bindir)(?:=(.*))?$")
 _ABI_OPTION = re.compile(r"^(?:-D_GLIBCXX_USE_CXX11_ABI(?:=(.*))?|-U_GLIBCXX_USE_CXX11_ABI)$")
+_NOT_FOR_NVCC = '"$`\n'
 _CACHES = ("ccache", "sccache", "distcc", "icecc")
 _NVCC_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 # Set for other projects' builds, and what takes their place here.
@@ -359,6 +361,28 @@ def check_nvcc_flags(environ: Mapping[str, str], cxx: Cxx) -> None:
                 where=variable,
                 expected="one compiler for all of the library",
                 fix=f"set CXX to the one to use, and unset {variable}",
+            )
+
+
+def check_nvcc_paths(environ: Mapping[str, str], folder: Path) -> None:
+    """Stops for folders whose names the shell that nvcc starts would read as something else.
+
+    Args:
+        environ: for ``TMPDIR``.
+        folder: where nvcc runs, or the one that it will be in.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    places = {"the folder that is built in": str(folder), "TMPDIR": environ.get("TMPDIR") or ""}
+    for what, path in places.items():
+        found = sorted({letter for letter in path if letter in _NOT_FOR_NVCC})
+        if found:
+            raise ConfigError(
+                f"the path has {' and '.join(map(repr, found))} in it",
+                where=f"{what}: {path}",
+                expected="a path that nvcc can hand to a shell in double quotes",
+                fix="move it, or set FLASHINFER_FORCE_CPU=1 for the CPU build",
             )
 
 
