@@ -260,7 +260,7 @@ def _sccache(
 
 
 def _place_of_socket() -> str:
-    """The temporary folder, or a shorter one: the system has 108 bytes for a socket's whole path."""
+    """The temporary folder, or a shorter one: a socket's whole path has at most 108 bytes."""
     usual = tempfile.gettempdir()
     for folder in (usual, "/tmp", "/var/tmp"):
         if len(os.fsencode(folder)) <= _SOCKET_FOLDER and os.access(folder, os.W_OK | os.X_OK):
