@@ -20,7 +20,7 @@ from typing import Any
 
 from conda_bridge.errors import ToolchainError
 
-__all__ = ["CAPTURED", "Nvcc", "Torch", "find_nvcc", "find_torch"]
+__all__ = ["CAPTURED", "PROGRAMS", "TOOLKITS", "Nvcc", "Torch", "find_nvcc", "find_torch"]
 
 # For subprocess.run: what is said may name a path that is not UTF-8.
 CAPTURED: Any = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
@@ -29,8 +29,8 @@ _RELEASE = re.compile(r"release (\d+)\.(\d+), V(\d+\.\d+\.\d+)")
 _NEW_ABI = b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_string"
 _OLD_ABI = b"_ZN3c105ErrorC1ENS_14SourceLocationESs"
 # Ours, CMake's and torch's names for the program; torch's names for the toolkit. The first wins.
-_PROGRAMS = ("NVCC", "CUDACXX", "PYTORCH_NVCC")
-_TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
+PROGRAMS = ("NVCC", "CUDACXX", "PYTORCH_NVCC")
+TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ def find_nvcc(environ: Mapping[str, str] = os.environ) -> Nvcc | None:
     Raises:
         ToolchainError: an nvcc was named or found but is not there or does not run.
     """
-    for variable in _PROGRAMS:
+    for variable in PROGRAMS:
         if environ.get(variable):
             return _ask_nvcc(_named(variable, environ))
-    for variable in _TOOLKITS:
+    for variable in TOOLKITS:
         if environ.get(variable):
             bin_folder = Path(environ[variable]).absolute() / "bin"
             found = shutil.which("nvcc", path=str(bin_folder))

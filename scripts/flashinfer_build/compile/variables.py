@@ -19,7 +19,7 @@ from pathlib import Path
 from conda_bridge.errors import ConfigError, ToolchainError
 from conda_bridge.formats.cuda_archs import gencode_flags
 
-from .measure import CAPTURED, Nvcc
+from .measure import CAPTURED, PROGRAMS, TOOLKITS, Nvcc
 
 __all__ = [
     "ARCH_VARIABLES",
@@ -36,6 +36,7 @@ __all__ = [
     "max_jobs",
     "notes",
     "nvcc_environ",
+    "without_part_in_packages",
     "words",
 ]
 
@@ -68,6 +69,8 @@ _CCBIN_OPTION = re.compile(r"^(?:-ccbin|--compiler-bindir)(?:=(.*))?$")
 _ABI_OPTION = re.compile(r"^(?:-D_GLIBCXX_USE_CXX11_ABI(?:=(.*))?|-U_GLIBCXX_USE_CXX11_ABI)$")
 _NOT_FOR_NVCC = '"$`\n'
 _CACHES = ("ccache", "sccache", "distcc", "icecc")
+_FLAGS = ("CPPFLAGS", "CXXFLAGS", "CFLAGS", "LDFLAGS")
+_HOSTS = ("CUDAHOSTCXX", "NVCC_CCBIN")
 _NVCC_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 # Set for other projects' builds, and what takes their place here.
 _NO_PART = {
@@ -339,7 +342,7 @@ def check_nvcc_flags(environ: Mapping[str, str], cxx: Cxx) -> None:
     Raises:
         ConfigError: GPU architectures, or a host compiler that is not `cxx`.
     """
-    hosts = {name: environ[name] for name in ("CUDAHOSTCXX", "NVCC_CCBIN") if environ.get(name)}
+    hosts = {name: environ[name] for name in _HOSTS if environ.get(name)}
     for variable in _NVCC_FLAGS:
         flags = words(variable, environ)
         for flag, following in zip(flags, [*flags[1:], ""]):
@@ -397,6 +400,21 @@ def _same(one: Path, other: Path) -> bool:
 def nvcc_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """The flags that nvcc reads from the environment by itself; they belong to its command."""
     return {name: environ[name] for name in _NVCC_FLAGS if environ.get(name)}
+
+
+def without_part_in_packages(environ: Mapping[str, str]) -> list[str]:
+    """What is set for a build from source and has no part where packages are built, in one line.
+
+    ``scripts/build.py`` and the recipes bring their compilers and their flags themselves.
+    """
+    own = [*PROGRAMS, *TOOLKITS, *ARCH_VARIABLES, *_FLAGS, *_NVCC_FLAGS, *_HOSTS, *_NO_PART]
+    names = [name for name in own if (environ.get(name) or "").strip()]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: no part in packages, whose compilers and flags are their own; --arch"
+        " chooses GPU architectures, and `pip install .` builds with what is set"
+    ]
 
 
 def notes(environ: Mapping[str, str], nvcc: Nvcc | None) -> list[str]:
