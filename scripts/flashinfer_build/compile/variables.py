@@ -408,6 +408,7 @@ def without_part_in_packages(environ: Mapping[str, str]) -> list[str]:
     ``scripts/build.py`` and the recipes bring their compilers and their flags themselves.
     """
     own = [*PROGRAMS, *TOOLKITS, *ARCH_VARIABLES, *_FLAGS, *_NVCC_FLAGS, *_HOSTS, *_NO_PART]
+    own += ["FLASHINFER_TORCH_DIR", "FLASHINFER_LIBRARY_DIR", "FLASHINFER_FORCE_CPU"]
     names = [name for name in own if (environ.get(name) or "").strip()]
     if not names:
         return []
