@@ -18,6 +18,12 @@ from pathlib import Path
 
 from conda_bridge.errors import BridgeError
 from conda_bridge.system.failure import without_tracebacks
+from flashinfer_build.compile import prerequisites
+
+without_tracebacks()
+# The recipes' interpreter has it; another one may lack it.
+prerequisites.check(compiles=False, names=("packaging",))
+
 from flashinfer_build.compile import variables
 from flashinfer_build.compile.project import Project
 
@@ -42,7 +48,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    without_tracebacks()
     args = _parser().parse_args()
     try:
         project = Project.measure(os.environ)

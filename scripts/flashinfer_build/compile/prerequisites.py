@@ -13,7 +13,7 @@ import shutil
 import stat
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -22,7 +22,11 @@ from conda_bridge.errors import ToolchainError
 __all__ = ["REQUIREMENTS", "check", "check_interpreter", "find_ninja"]
 
 # As in [build-system] of pyproject.toml, which a build without isolation does not read.
-REQUIREMENTS = {"setuptools": (70, 1), "packaging": (22,), "ninja": ()}
+REQUIREMENTS: Mapping[str, tuple[int, ...]] = {
+    "setuptools": (70, 1),
+    "packaging": (22,),
+    "ninja": (),
+}
 _MINIMUM = (3, 8)
 
 
@@ -94,6 +98,7 @@ def check(
     installed: Callable[[str], str] = metadata.version,
     *,
     compiles: bool = True,
+    names: Iterable[str] = REQUIREMENTS,
 ) -> None:
     """Stops where this interpreter lacks what a build needs, and says what brings it.
 
@@ -101,6 +106,7 @@ def check(
         environ: where ninja is looked for.
         installed: the version of an installed distribution.
         compiles: False for a source distribution, which any interpreter makes.
+        names: those of :data:`REQUIREMENTS` to look at.
 
     Raises:
         ToolchainError: the interpreter does not fit, or something is missing or too old.
@@ -108,7 +114,8 @@ def check(
     if compiles:
         check_interpreter()
     wanted, found = [], []
-    for name, minimum in REQUIREMENTS.items():
+    for name in names:
+        minimum = REQUIREMENTS[name]
         if name == "ninja" and not compiles:
             continue
         if name == "ninja":
@@ -129,6 +136,6 @@ def check(
         raise ToolchainError(
             f"what the build runs is missing or too old: {', '.join(found)}",
             where=sys.executable,
-            expected="these in the environment, since the build is not isolated",
+            expected="these in the environment: no isolated build brings them",
             fix=f"pip install {' '.join(wanted)}",
         )
