@@ -618,6 +618,13 @@ def test_a_package_of_another_version_is_no_pair(tmp_path: Path) -> None:
 
 
 def test_the_name_of_the_wheel_is_another_one(tmp_path: Path) -> None:
-    path = package(tmp_path, name="pytorch")
-    report = verify([path, good(tmp_path, name="torch")])
+    path = package(tmp_path, {"share/toy/x.txt": "x"}, name="pytorch")
+    made = good(tmp_path, {"{data}/data/share/toy/x.txt": "x"}, name="torch")
+    report = verify([path, made])
     assert [item.kind for item in report.artifacts] == ["conda", "wheel", "pair"]
+    assert [str(item) for item in report.findings] == []
+    pair = report.artifacts[-1]
+    assert (pair.artifact, pair.label, pair.facts["files"]) == (made.name, "torch 1.0", 3)
+    made = good(tmp_path, {"{data}/data/share/toy/x.txt": "y"}, name="torch")
+    [finding] = verify([path, made]).findings
+    assert (finding.check, finding.member) == ("payload", ".data/data/share/toy/x.txt")
