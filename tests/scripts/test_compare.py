@@ -89,7 +89,7 @@ def test_what_tells_of_the_builder_and_the_moment_does_not_count(tmp_path: Path)
         ({"index": {"depends": ["python >=3.8"]}}, "index", "depends"),
         ({"index": {"constrains": ["__cuda >=13"]}}, "index", "constrains"),
         ({"index": {"noarch": "python"}}, "index", "noarch"),
-        ({"index": {"depends": "not a list"}}, "index", "depends"),
+        ({"index": {"depends": []}}, "index", "depends"),
         ({"about": {"summary": "another"}}, "about", "summary"),
         ({"info": {"info/licenses/LICENSE": b"other"}}, "info", "info/licenses/LICENSE"),
         ({"info": {"info/licenses/NOTICE": b"more"}}, "info", "info/licenses/NOTICE"),

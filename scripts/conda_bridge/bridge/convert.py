@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING
 from packaging.utils import canonicalize_name
 
 from ..errors import ArtifactError, ConflictError, LabelError
-from ..formats import conda_package
+from ..formats import conda_package, limits
 from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
 from ..formats.deflate_zip import PIECE
@@ -48,7 +48,6 @@ if TYPE_CHECKING:  # it takes its time to import
 __all__ = ["Bridged", "bridge", "wheel_path"]
 
 _STRANGER = Project()
-_MAX_MEMBERS = 200_000
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 # Of a .dist-info these are written anew, or are about the folder it was installed into.
 _NOT_READ = re.compile(
@@ -336,7 +335,7 @@ class _Plan:
         contents = _contents(parts[0], project, own, _stem(name, version))
         project.hooks.check_package(main, label, contents)
         number = label.number
-        names = Names(where, _MAX_MEMBERS)
+        names = Names(where, limits.MEMBERS)
         return cls(project, parts, metadata, tag, number, licenses, more, notes, names)
 
     def check(self, progress: _Progress) -> None:

@@ -17,7 +17,6 @@ something else is an error.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from packaging.utils import canonicalize_name
 
 from ..config import Dropped
 from ..errors import ArtifactError, ConfigError
+from ..formats import json_reader
 from ..project import Project
 from ..system.toml import tomllib
 from .name_tables import DIFFERENT, NO_PYTHON_PATTERNS, NOT_PYTHON, SAME, TO_CONDA
@@ -229,10 +229,9 @@ def read_mapping(path: Path) -> dict[str, str | None]:
 
 def _json(text: str, where: str) -> object:
     try:
-        found: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is not JSON: {error}", where=where) from error
-    return found
+        return json_reader.parse(text.encode(), where)
+    except ArtifactError as error:
+        raise ConfigError(f"is not JSON: {error.what}", where=where) from error
 
 
 def _toml(text: str, where: str) -> object:

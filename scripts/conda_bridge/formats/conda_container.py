@@ -9,29 +9,26 @@ in the same way for both.
 from __future__ import annotations
 
 import bz2
-import contextlib
-import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from ..errors import ArtifactError
+from . import limits as bounds
 from . import tar_stream
-from .member_names import check_name
+from .json_reader import parse_object
 from .tar_stream import TarMember
-from .zstd import zstd
+from .zip_directory import STORED, ZipArchive
+from .zstd_frame import ZstdFrame
 
-__all__ = ["INFO", "REFETCH", "Container", "Limits", "open_container", "parse_object"]
+__all__ = ["INFO", "REFETCH", "Container", "Limits", "open_container"]
 
 INFO = "info/"
 REFETCH = "fetch or build the package again"
 _METADATA = "metadata.json"
 _FORMAT = 2
-_MAX_METADATA = 64 << 10
 _PER_MEMBER = 4 << 10  # header, extensions and padding of one member of a tar archive
-_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,9 @@ class Limits:
         members: number of files.
     """
 
-    payload: int = 16 << 30
-    info: int = 64 << 20
-    members: int = 200_000
+    payload: int = bounds.UNPACKED
+    info: int = bounds.INFO_SIZE
+    members: int = bounds.MEMBERS
 
 
 class Container(Protocol):
@@ -70,21 +67,6 @@ def open_container(path: Path, stem: str, ending: str, limits: Limits) -> Contai
     """
     reader = _TarBz2 if ending == ".tar.bz2" else _Zip
     return reader(path, stem, limits)
-
-
-def parse_object(text: bytes, where: str) -> dict[str, Any]:
-    """The JSON object that `text` is.
-
-    Raises:
-        ArtifactError: it is something else.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"not JSON: {error}", where=where) from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"a JSON {type(value).__name__}", where=where, expected="an object")
-    return value
 
 
 def _room(size: int, count: int) -> int:
@@ -112,63 +94,43 @@ class _Zip:
 
     def payload(self, size: int, count: int) -> Iterator[TarMember]:
         with self._outer() as outer:
-            yield from self._members(outer, f"pkg-{self.stem}.tar.zst", _room(size, count))
+            name = f"pkg-{self.stem}.tar.zst"
+            for member in self._members(outer, name, _room(size, count)):
+                if member.path == INFO.rstrip("/"):
+                    raise ArtifactError(
+                        "a file where the folder info/ is, for which each half of a package is"
+                        " unpacked into another place",
+                        where=f"{self.path.name}: {member.path}",
+                    )
+                yield member
 
-    def _members(self, outer: zipfile.ZipFile, name: str, max_bytes: int) -> Iterator[TarMember]:
+    def _members(self, outer: ZipArchive, name: str, max_bytes: int) -> Iterator[TarMember]:
         where = f"{self.path.name}: {name}"
-        # Level 22 has a window of 2**27; more memory than that no package needs.
-        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 27}
-        try:
-            raw = outer.open(name)
-        except (*_ZIP_ERRORS, KeyError) as error:
-            raise ArtifactError(f"cannot be read: {error}", where=where, fix=REFETCH) from error
-        with raw, zstd.ZstdFile(raw, options=options) as stream:
+        with outer.open(name) as raw:
             yield from tar_stream.members(
-                stream, where, max_bytes=max_bytes, max_members=self.limits.members
+                ZstdFrame(raw, where), where, max_bytes=max_bytes, max_members=self.limits.members
             )
 
-    @contextlib.contextmanager
-    def _outer(self) -> Iterator[zipfile.ZipFile]:
-        try:
-            archive = zipfile.ZipFile(self.path)
-        except _ZIP_ERRORS as error:
-            raise ArtifactError(
-                f"not a zip archive, or one that is cut off: {error}",
-                where=self.path.name,
-                fix=REFETCH,
-            ) from error
-        with archive:
-            yield archive
+    def _outer(self) -> ZipArchive:
+        return ZipArchive(self.path, methods=[STORED])
 
-    def _check(self, outer: zipfile.ZipFile) -> None:
-        """The three members, stored, and the format version."""
+    def _check(self, outer: ZipArchive) -> None:
+        """The three members, and the format version."""
         expected = {_METADATA, f"pkg-{self.stem}.tar.zst", f"info-{self.stem}.tar.zst"}
         file = self.path.name
-        names = [entry.filename for entry in outer.infolist()]
-        for entry in outer.infolist():
-            where = f"{file}: {entry.filename[:200]!r}"
-            check_name(entry.filename, file)
-            if entry.filename not in expected:
+        for member in outer.members:
+            if member.name not in expected or member.folder:
                 raise ArtifactError(
                     "an unknown member (or the package was renamed)",
-                    where=where,
+                    where=f"{file}: {member.name[:200]!r}",
                     expected=", ".join(sorted(expected)),
                 )
-            if names.count(entry.filename) > 1:
-                raise ArtifactError("the member is there twice", where=where)
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1:
-                raise ArtifactError("the member is compressed or encrypted", where=where)
-        for name in sorted(expected - set(names)):
+        for name in sorted(expected - {member.name for member in outer.members}):
             raise ArtifactError("the member is missing", where=f"{file}: {name}", fix=REFETCH)
         where = f"{file}: {_METADATA}"
-        if outer.getinfo(_METADATA).file_size > _MAX_METADATA:
-            raise ArtifactError(f"larger than {_MAX_METADATA} bytes", where=where)
-        try:
-            text = outer.read(_METADATA)
-        except _ZIP_ERRORS as error:
-            raise ArtifactError(f"cannot be read: {error}", where=where, fix=REFETCH) from error
+        text = outer.read(_METADATA, bounds.CONTAINER_METADATA)
         version = parse_object(text, where).get("conda_pkg_format_version")
-        if version != _FORMAT:
+        if version != _FORMAT or isinstance(version, bool | float):
             raise ArtifactError(f"format version {version!r}", where=where, expected=str(_FORMAT))
 
 

@@ -15,14 +15,19 @@ from typing import Any
 
 from ..errors import ArtifactError
 from ..label import CONDA_ENDINGS, split_conda_file
-from .conda_container import INFO, REFETCH, Container, Limits, open_container, parse_object
-from .member_names import check_name
+from . import limits as bounds
+from .conda_container import INFO, REFETCH, Container, Limits, open_container
+from .index_json import check_index
+from .json_reader import parse_object
+from .member_names import check_file_name, check_name
 from .tar_stream import TarMember
 
 __all__ = ["CondaPackage", "Limits", "PathEntry", "in_folder", "read"]
 
 _STEM = re.compile(r"(?P<name>[^/]+)-(?P<version>[^-/]+)-(?P<build>[^-/]+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_KINDS = ("hardlink", "softlink", "directory")
+_ENTRY = "_path, sha256, size_in_bytes, path_type (hardlink, softlink), file_mode (text, binary)"
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,7 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
     """
     limits = limits or Limits()
     endings = " or ".join(CONDA_ENDINGS)
+    check_file_name(path.name)
     if not path.is_file():
         raise ArtifactError(
             "there is no such file", where=str(path), expected=f"a conda package, {endings}"
@@ -169,6 +175,7 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
     container = open_container(path, stem, ending, limits)
     info = {member.path: member.read() for member in container.info() if member.link_target is None}
     index = _json_object(info, "info/index.json", path)
+    check_index(index, f"{path.name}: info/index.json")
     for key in ("name", "version", "build"):
         if index.get(key) != found[key]:
             raise ArtifactError(
@@ -176,7 +183,9 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
                 where=f"{path.name}: info/index.json",
                 fix="a package must not be renamed; fetch or build it again",
             )
-    about = _json_object(info, "info/about.json", path) if "info/about.json" in info else {}
+    about = {}
+    if "info/about.json" in info:
+        about = _json_object(info, "info/about.json", path, max_bytes=bounds.ABOUT_SIZE)
     paths = _read_paths(info, path, limits)
     return CondaPackage(
         path, found["name"], found["version"], found["build"], index, about, paths, info, container
@@ -186,10 +195,12 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
 # ---------------------------------------------------------------- info/
 
 
-def _json_object(info: Mapping[str, bytes], name: str, path: Path) -> dict[str, Any]:
+def _json_object(
+    info: Mapping[str, bytes], name: str, path: Path, max_bytes: int = bounds.JSON_SIZE
+) -> dict[str, Any]:
     if name not in info:
         raise ArtifactError("the member is missing", where=f"{path.name}: {name}", fix=REFETCH)
-    return parse_object(info[name], f"{path.name}: {name}")
+    return parse_object(info[name], f"{path.name}: {name}", max_bytes=max_bytes)
 
 
 def _read_paths(info: Mapping[str, bytes], path: Path, limits: Limits) -> dict[str, PathEntry]:
@@ -201,7 +212,7 @@ def _read_paths(info: Mapping[str, bytes], path: Path, limits: Limits) -> dict[s
     for item in listed:
         entry = _path_entry(item, where)
         check_name(entry.path, where)
-        if entry.path.startswith(INFO):
+        if f"{entry.path}/".startswith(INFO):
             raise ArtifactError("an entry below info/", where=f"{where}: {entry.path}")
         if entry.path in entries:
             raise ArtifactError("an entry twice", where=f"{where}: {entry.path}")
@@ -219,7 +230,8 @@ def _read_paths(info: Mapping[str, bytes], path: Path, limits: Limits) -> dict[s
 def _path_entry(item: object, where: str) -> PathEntry:
     if not isinstance(item, dict):
         raise ArtifactError(f"an entry is {str(item)[:200]}", where=where, expected="an object")
-    is_link = item.get("path_type") == "softlink"
+    kind = item.get("path_type", "hardlink")
+    is_link = kind == "softlink"
     nothing = ("", 0) if is_link else (None, None)
     name = item.get("_path")
     sha256 = item.get("sha256") or nothing[0]
@@ -227,15 +239,16 @@ def _path_entry(item: object, where: str) -> PathEntry:
     placeholder = item.get("prefix_placeholder") or ""
     if (
         not isinstance(name, str)
+        or kind not in _KINDS
+        or item.get("file_mode") not in (None, "text", "binary")
         or not isinstance(placeholder, str)
         or not isinstance(sha256, str)
         or not (_SHA256.fullmatch(sha256) or (is_link and not sha256))
         or not isinstance(size, int)
+        or isinstance(size, bool)
         or size < 0
     ):
-        raise ArtifactError(
-            f"an entry is {str(item)[:200]}", where=where, expected="_path, sha256, size_in_bytes"
-        )
+        raise ArtifactError(f"an entry is {str(item)[:200]}", where=where, expected=_ENTRY)
     binary = bool(placeholder) and item.get("file_mode") == "binary"
     return PathEntry(name, sha256, size, is_link, placeholder, binary)
 

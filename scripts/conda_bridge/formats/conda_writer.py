@@ -24,6 +24,7 @@ from typing import IO
 from ..errors import ArtifactError, ConfigError
 from ..system import atomic
 from . import conda_package
+from .json_reader import parse_object
 from .member_names import Names, check_link
 from .zstd import zstd
 
@@ -129,7 +130,7 @@ def write(
     names = Names(dst.name, _MAX_MEMBERS)
     for file in ordered:
         names.add(file.path)
-        if file.path.startswith("info/"):
+        if f"{file.path}/".startswith("info/"):
             raise ArtifactError("a payload file below info/", where=f"{dst.name}: {file.path}")
         if file.link_target is not None:
             if not outside_links:
@@ -350,6 +351,6 @@ def _follow(entry: _Entry, by_path: Mapping[str, _Entry]) -> _Entry | None:
 
 
 def _sorted_paths(text: bytes) -> bytes:
-    document = json.loads(text)
+    document = parse_object(text, "info/paths.json")
     document["paths"].sort(key=lambda entry: entry["_path"].encode())
     return json_bytes(document)

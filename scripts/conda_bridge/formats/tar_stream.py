@@ -1,45 +1,35 @@
 """Reads a compressed tar archive front to back, trusting nothing in it.
 
-:mod:`tarfile` parses the headers, over a stream that gives it no more than a header's worth of
-bytes at a time and never seeks back; names, links, kinds and sizes are checked here. So an archive
-can neither fill the memory nor name a file outside the folder that it is for.
+:mod:`.tar_header` reads the headers; names, links, kinds and sizes are checked, and every byte has
+to be a header's, a member's or a zero behind it. So an archive can neither fill the memory, nor
+name a file outside the folder that it is for, nor hold one that another reader would find.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from ..errors import ArtifactError
+from . import limits
 from .member_names import Names, check_link
+from .readable import Readable
+from .tar_header import BLOCK, FOLDER, LINK, TarHeader, read_header
 from .zstd import zstd
 
 __all__ = ["CHUNK", "Readable", "TarMember", "members"]
 
 CHUNK = 1 << 20
-# A header with its extensions (long names, pax records); what is larger is not a name.
-_HEADER_LIMIT = 16 << 10
-# An archive is filled up to a whole record, of 10 KiB unless somebody asked for another.
-_PADDING_LIMIT = 1 << 20
-_BLOCK = tarfile.BLOCKSIZE
 _UNREADABLE = (zstd.ZstdError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
-
-
-class Readable(Protocol):
-    """A stream of bytes that can be read front to back."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+_REFETCH = "fetch or build the package again"
 
 
 class _Source:
-    """The decompressed archive, as tarfile wants it: read, tell, and seek forward.
+    """The decompressed archive.
 
     Args:
         raw: the decompressing stream.
@@ -52,46 +42,60 @@ class _Source:
         self._limit = limit
         self._where = where
         self._position = 0
-        self._header_left: int | None = None
-        self.last_block = b""
-
-    def expect_header(self, expected: bool) -> None:
-        """Whether a header is being read from now on, not a member's content."""
-        self._header_left = _HEADER_LIMIT if expected else None
 
     def tell(self) -> int:
+        """How many bytes have been read."""
         return self._position
 
-    def seek(self, position: int) -> None:
-        if position < self._position:
-            raise ArtifactError("the tar archive leads backwards", where=self._where)
-        while self._position < position:
-            if not self._take(min(CHUNK, position - self._position)):
-                raise ArtifactError("the tar archive ends early", where=self._where)
-
-    def read(self, size: int) -> bytes:
-        if self._header_left is not None:
-            self._header_left -= max(size, 1)
-            if size < 0 or self._header_left < 0:
-                raise ArtifactError(
-                    f"a tar header of more than {_HEADER_LIMIT} bytes", where=self._where
-                )
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes, or as many as there are."""
         parts = []
         left = size
         while left > 0 and (part := self._take(left)):
             parts.append(part)
             left -= len(part)
-        self.last_block = parts[0] if len(parts) == 1 else b"".join(parts)
-        return self.last_block
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def block(self) -> bytes:
+        """The next block."""
+        return self._whole(BLOCK)
+
+    def content(self, size: int) -> bytes:
+        """The next `size` bytes, and past the zeros that fill the last block."""
+        data = self._whole(size)
+        self.fill(size)
+        return data
+
+    def fill(self, size: int) -> None:
+        """Goes past the zeros after a content of `size` bytes.
+
+        Raises:
+            ArtifactError: something else than zeros, or fewer.
+        """
+        at = self._position
+        if any(self._whole(-size % BLOCK)):
+            raise ArtifactError(
+                f"bytes behind a member's end, where zeros fill its last block (at byte {at})",
+                where=self._where,
+                fix=_REFETCH,
+            )
+
+    def _whole(self, size: int) -> bytes:
+        data = self.read(size)
+        if len(data) != size:
+            raise ArtifactError(
+                f"the tar archive is cut off or damaged (it ends early, at byte {self._position})",
+                where=self._where,
+                fix=_REFETCH,
+            )
+        return data
 
     def _take(self, size: int) -> bytes:
         try:
             data = self._raw.read(size)
         except _UNREADABLE as error:
             raise ArtifactError(
-                f"cannot be decompressed: {error}",
-                where=self._where,
-                fix="fetch or build the package again",
+                f"cannot be decompressed: {error}", where=self._where, fix=_REFETCH
             ) from error
         self._position += len(data)
         if self._position > self._limit:
@@ -171,63 +175,48 @@ def members(raw: Readable, where: str, *, max_bytes: int, max_members: int) -> I
     """
     source = _Source(raw, max_bytes, where)
     names = Names(where, max_members)
-    try:
-        source.expect_header(True)
-        tar = tarfile.TarFile(fileobj=source, mode="r")  # type: ignore[arg-type]
-        while True:
-            source.expect_header(True)
-            header = tar.next()
-            if header is None:
-                break
-            tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-            source.expect_header(False)
-            member = _checked(header, names, source, where)
-            if member is not None:
-                yield member
-                member.digest()
-            source.seek(tar.offset)
-    except (tarfile.TarError, UnicodeError, OverflowError, ValueError) as error:
-        raise ArtifactError(f"damaged tar archive: {error}", where=where) from error
-    source.expect_header(False)
-    # tarfile takes a damaged header for the end of the archive; the end is a block of zeros.
-    if len(source.last_block) != _BLOCK or any(source.last_block):
-        raise ArtifactError(
-            "the tar archive is cut off or damaged",
-            where=where,
-            fix="fetch or build the package again",
-        )
-    padding = 0
+    while (header := read_header(source, where)) is not None:
+        member = _checked(header, names, source, where)
+        if member is not None:
+            yield member
+            member.digest()
+            source.fill(header.size)
+    _check_end(source, where)
+
+
+def _check_end(source: _Source, where: str) -> None:
+    """Zeros alone follow, to the end of a block: two blocks end an archive."""
+    padding = BLOCK
     while rest := source.read(CHUNK):
-        padding += len(rest)
         if rest.count(0) != len(rest):
-            raise ArtifactError("there is data after the end of the tar archive", where=where)
-        if padding > _PADDING_LIMIT:
+            at = source.tell() - len(rest.lstrip(b"\0"))
             raise ArtifactError(
-                f"unpacks to more than {_PADDING_LIMIT} zeros after its end", where=where
+                f"there is data after the end of the tar archive (at byte {at}): one reader stops"
+                " at the end, another goes on",
+                where=where,
+                fix=_REFETCH,
             )
-
-
-def _checked(
-    header: tarfile.TarInfo, names: Names, source: _Source, where: str
-) -> TarMember | None:
-    """The member of `header`; None for a folder."""
-    if header.isdir():
-        names.add_folder(header.name.removesuffix("/"))
-        return None
-    names.add(header.name)
-    shown = f"{where}: {header.name}"
-    if header.issym():
-        check_link(header.name, header.linkname, where)
-        return TarMember(header.name, False, 0, header.linkname, source, where)
-    if header.islnk():
-        raise ArtifactError("a hard link", where=shown, expected="files and symbolic links")
-    if not header.isreg() or header.issparse():
+        padding += len(rest)
+        if padding > limits.TAR_PADDING:
+            raise ArtifactError(
+                f"unpacks to more than {limits.TAR_PADDING} zeros after its end", where=where
+            )
+    if padding < 2 * BLOCK or padding % BLOCK:
         raise ArtifactError(
-            f"a member of kind {header.type!r}" if not header.isreg() else "a sparse file",
-            where=shown,
-            expected="files and symbolic links",
+            f"the tar archive is cut off or damaged ({padding} zeros at its end)",
+            where=where,
+            expected="two blocks of zeros or more",
+            fix=_REFETCH,
         )
-    if header.size < 0:
-        raise ArtifactError(f"a size of {header.size} bytes", where=shown)
-    executable = bool(header.mode & 0o111)
-    return TarMember(header.name, executable, header.size, None, source, where)
+
+
+def _checked(header: TarHeader, names: Names, source: _Source, where: str) -> TarMember | None:
+    """The member of `header`; None for a folder."""
+    if header.kind == FOLDER:
+        names.add_folder(header.path)
+        return None
+    names.add(header.path)
+    if header.kind == LINK:
+        check_link(header.path, header.target, where)
+        return TarMember(header.path, False, 0, header.target, source, where)
+    return TarMember(header.path, header.executable, header.size, None, source, where)

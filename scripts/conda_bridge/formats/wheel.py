@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import email.message
-import email.parser
-import email.policy
 import hashlib
 import io
 import re
@@ -25,14 +22,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import parse_tag
 
 from ..errors import ArtifactError
+from . import limits
 from .deflate_zip import PIECE, ZipWriter
+from .headers import read_headers
 from .member_names import Names
 from .tar_stream import TarMember
 
 __all__ = ["GENERATOR", "Metadata", "Tag", "WheelWriter", "abi3_tag", "requirement"]
 
 GENERATOR = "conda-bridge"
-_MAX_MEMBERS = 200_000
 # Headers that stay as they are. Not Dynamic: it tells how the build arrived at a field, and here
 # the fields are settled. Not Obsoletes, Provides and their like, which PEP 345 replaced.
 _OTHERS = (
@@ -185,13 +183,7 @@ class Metadata:
         Raises:
             ArtifactError: no name, no version, or not UTF-8.
         """
-        try:
-            decoded = text.decode()
-        except UnicodeDecodeError as error:
-            raise ArtifactError(f"not UTF-8: {error}", where=where) from error
-        message: email.message.Message = email.parser.Parser(policy=email.policy.compat32).parsestr(
-            decoded
-        )
+        message = read_headers(text, where)
 
         def one(key: str) -> str:
             return str(message.get(key, "")).strip()
@@ -266,7 +258,7 @@ class WheelWriter:
 
     def __init__(self, stream: IO[bytes], stem: str, *, timestamp: int, threads: int = 0) -> None:
         self._zip = ZipWriter(stream, timestamp=timestamp, threads=threads)
-        self._names = Names(f"{stem}.whl", _MAX_MEMBERS)
+        self._names = Names(f"{stem}.whl", limits.MEMBERS)
         self._rows: list[tuple[str, str, str]] = []
         self._dist_info = f"{stem}.dist-info"
 

@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
+from ..formats import limits
 from ..formats.conda_package import CondaPackage
+from ..formats.index_json import check_record
+from ..formats.json_reader import parse_object
 from ..formats.zstd import zstd
+from ..formats.zstd_frame import decompressed
 
 __all__ = [
     "CHANNEL",
@@ -44,7 +48,7 @@ _SECTIONS = {"packages": ".tar.bz2", "packages.conda": ".conda"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 _PLAIN, _COMPRESSED = "repodata.json", "repodata.json.zst"
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_UNREADABLE = (ArtifactError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def record_of(package: CondaPackage) -> dict[str, Any]:
@@ -73,14 +77,15 @@ def published(channel: Path, subdir: str) -> Records:
     folder = channel / subdir
     twin = _twin(channel, subdir)
     try:
-        records = _records((folder / _PLAIN).read_bytes())
+        records = _records(_plain(channel, subdir), f"{subdir}/{_PLAIN}")
     except FileNotFoundError:
         return twin or {}
     except _UNREADABLE as error:
         if twin is not None:
             return twin
+        said = error.what if isinstance(error, ArtifactError) else error
         raise ArtifactError(
-            f"is not repodata of this channel ({type(error).__name__}: {error})",
+            f"is not repodata of this channel ({type(error).__name__}: {said})",
             where=f"{subdir}/{_PLAIN}",
             fix="delete it; it is written anew from the packages",
         ) from error
@@ -114,8 +119,8 @@ def read_already(channel: Path, subdir: str) -> set[str]:
     What another program wrote is no such word; the bytes show who did.
     """
     try:
-        plain = (channel / subdir / _PLAIN).read_bytes()
-        records = _records(plain)
+        plain = _plain(channel, subdir)
+        records = _records(plain, f"{subdir}/{_PLAIN}")
         if _text(subdir, records) == plain:
             return {record["sha256"] for record in records.values()}
     except (OSError, *_UNREADABLE):
@@ -126,19 +131,29 @@ def read_already(channel: Path, subdir: str) -> set[str]:
 def consistent(channel: Path, subdir: str) -> bool:
     """Whether both forms of a subdir's repodata are there and say the same."""
     try:
-        plain = (channel / subdir / _PLAIN).read_bytes()
-        return plain == zstd.decompress((channel / subdir / _COMPRESSED).read_bytes())
-    except (OSError, zstd.ZstdError):
+        return _plain(channel, subdir) == _unpacked(channel, subdir)
+    except (OSError, ArtifactError):
         return False
 
 
-def _records(text: bytes) -> Records:
-    document = json.loads(text)
+def _plain(channel: Path, subdir: str) -> bytes:
+    with (channel / subdir / _PLAIN).open("rb") as stream:
+        return stream.read(limits.REPODATA_SIZE + 1)  # one more is refused by the reader
+
+
+def _unpacked(channel: Path, subdir: str) -> bytes:
+    with (channel / subdir / _COMPRESSED).open("rb") as stream:
+        return decompressed(stream, f"{subdir}/{_COMPRESSED}", max_bytes=limits.REPODATA_SIZE)
+
+
+def _records(text: bytes, where: str) -> Records:
+    document = parse_object(text, where, max_bytes=limits.REPODATA_SIZE)
     records: Records = {}
     for key, ending in _SECTIONS.items():
         for name, record in document[key].items():
             if not name.endswith(ending) or not _SHA256.fullmatch(record["sha256"]):
                 raise ValueError(f"the entry of {name} in {key}")
+            check_record(record, f"{where}: {name}")
             records[name] = record
     return records
 
@@ -146,8 +161,8 @@ def _records(text: bytes) -> Records:
 def _twin(channel: Path, subdir: str) -> Records | None:
     """The records of the compressed form; None where they cannot be had."""
     try:
-        return _records(zstd.decompress((channel / subdir / _COMPRESSED).read_bytes()))
-    except (OSError, zstd.ZstdError, *_UNREADABLE):
+        return _records(_unpacked(channel, subdir), f"{subdir}/{_COMPRESSED}")
+    except (OSError, *_UNREADABLE):
         return None
 
 

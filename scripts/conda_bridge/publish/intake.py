@@ -18,6 +18,7 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ArtifactError, LabelError
 from ..formats import conda_package, wheel_reader
 from ..formats.conda_package import CondaPackage
+from ..formats.index_json import check_record
 from ..formats.wheel_reader import Wheel
 from ..label import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..project import Project
@@ -144,11 +145,12 @@ def read_package(path: Path, project: Project) -> CondaPackage:
     """What a package says of itself, with a name that the project gives.
 
     Raises:
-        ArtifactError: it cannot be read, or has no subdir.
+        ArtifactError: it cannot be read, has no subdir, or a value that clients cannot read.
         LabelError: it is another project's, or has a build string that this one does not spell.
     """
     _check_package_name(path.name, project)
     package = conda_package.read(path)
+    check_record(package.index, f"{path.name}: info/index.json")
     subdir = package.index.get("subdir")
     if not isinstance(subdir, str) or not SUBDIR.fullmatch(subdir):
         raise ArtifactError(
@@ -304,8 +306,9 @@ def read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
         ("Name", own or wheel.name, _same_exactly if own else _same_name),
         ("Version", named.version, _same_version),
     ):
-        found = str(wheel.metadata.get(field) or "")
-        if not same(found, expected):
+        every = [str(value) for value in wheel.metadata.get_all(field, [])]
+        found = ", ".join(every)
+        if len(every) != 1 or not same(found, expected):
             raise ArtifactError(
                 f"{field} is {found!r}",
                 where=f"{path.name}: {wheel.dist_info}/METADATA",

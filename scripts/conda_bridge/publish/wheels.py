@@ -22,6 +22,7 @@ from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
 from ..formats import wheel_reader
+from ..formats.json_reader import read_object
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import Label
 from ..project import Project
@@ -169,10 +170,9 @@ def _page_folders(root: Path, project: Project) -> list[Path]:
 
 def _lists_files(path: Path) -> bool:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return "files" in read_object(path, path.name)
+    except (OSError, ArtifactError):
         return False
-    return isinstance(document, dict) and "files" in document
 
 
 def _entries(root: Path, folder: Path, project: Project) -> list[WheelEntry]:
@@ -254,7 +254,7 @@ def _anchors(page: Path) -> dict[str, str]:
 
 def _read_page(page: Path, where: str, place: str, project: Project) -> list[WheelEntry]:
     try:
-        document = json.loads(page.read_bytes())
+        document = read_object(page, where)
         entries = [
             WheelEntry(
                 WheelName.of(item["filename"], project),
@@ -273,8 +273,8 @@ def _read_page(page: Path, where: str, place: str, project: Project) -> list[Whe
             if entry.folder != place:
                 raise ValueError(f"lists {entry.file}")
     except (
-        *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
-        LabelError,
+        *(OSError, ValueError, KeyError, TypeError, AttributeError),
+        *(ArtifactError, LabelError),
     ) as error:
         raise ArtifactError(
             f"is not a page of this index ({type(error).__name__}: {error})",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
-from ..formats import conda_package
+from ..formats import conda_package, json_reader
 from ..formats.conda_package import CondaPackage
 from ..label import CONDA_ENDINGS, split_conda_file
 
@@ -224,8 +224,8 @@ def _canonical(name: str, content: bytes) -> str:
     """What to compare: JSON without its blanks, of other files the digest."""
     if name.endswith(".json"):
         try:
-            return _text(json.loads(content))
-        except ValueError:
+            return _text(json_reader.parse(content, name))
+        except ArtifactError:
             pass
     return f"{len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}"
 

@@ -15,7 +15,6 @@ The lock (``toolchain.lock.json``) has these tables:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from urllib.parse import unquote
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from conda_bridge.errors import ConfigError, ToolchainError
+from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
+from conda_bridge.formats.json_reader import read_object
 
 __all__ = [
     "LOCK_FILE",
@@ -263,12 +263,11 @@ class Lock:
             ConfigError: no JSON, another schema, or a set that names a wheel without a digest.
         """
         try:
-            data = json.loads(path.read_text())
-            if not isinstance(data, dict):
-                raise ValueError("not an object")
-        except (OSError, ValueError) as error:
+            data = read_object(path, str(path))
+        except (OSError, ArtifactError) as error:
+            said = error.what if isinstance(error, ArtifactError) else error
             raise ConfigError(
-                f"cannot be read: {error}", where=str(path), fix="python scripts/lock_toolchain.py"
+                f"cannot be read: {said}", where=str(path), fix="python scripts/lock_toolchain.py"
             ) from None
         return cls(data, str(path))
 

@@ -1,0 +1,64 @@
+"""How much an archive and what is in it may ask for: every bound of the readers, in one place.
+
+Real artifacts stay far below each; docs/security.md has the table. A bound holds for what is
+declared where something declares it, before anything is unpacked, and while unpacking in any case.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ABOUT_SIZE",
+    "CONTAINER_METADATA",
+    "CORE_METADATA",
+    "FILE_NAME",
+    "HEADER_LINES",
+    "HEADER_SIZE",
+    "INFO_SIZE",
+    "JSON_DEPTH",
+    "JSON_DIGITS",
+    "JSON_SIZE",
+    "JSON_VALUES",
+    "MEMBERS",
+    "NAMES",
+    "NAME_DEPTH",
+    "NAME_LENGTH",
+    "NAME_PART",
+    "RECORD_LINES",
+    "RECORD_SIZE",
+    "REPODATA_SIZE",
+    "TAR_HEADER",
+    "TAR_PADDING",
+    "UNPACKED",
+    "ZIP_DIRECTORY",
+    "ZSTD_WINDOW_LOG",
+]
+
+# ---------------------------------------------------------------- names
+FILE_NAME = 255  # bytes of an artifact's own name; no file system takes more
+NAME_LENGTH = 4096  # bytes of a member's path
+NAME_PART = 255  # bytes of one part of it
+NAME_DEPTH = 128  # parts of it
+NAMES = 48 << 20  # characters of all names of an archive together, folders counted once each
+
+# ---------------------------------------------------------------- archives
+MEMBERS = 150_000
+UNPACKED = 16 << 30  # bytes of all files together
+INFO_SIZE = 64 << 20  # bytes of everything below info/ of a conda package
+ZIP_DIRECTORY = 32 << 20  # bytes of a central directory
+TAR_HEADER = 16 << 10  # bytes of a header's extensions: a long name, pax records
+TAR_PADDING = 1 << 20  # an archive is filled up to a record, of 10 KiB unless one asked for more
+ZSTD_WINDOW_LOG = 27  # that of level 22; the memory that unpacking takes
+
+# ---------------------------------------------------------------- what is read into memory whole
+CONTAINER_METADATA = 64 << 10  # metadata.json of a .conda
+ABOUT_SIZE = 4 << 20
+CORE_METADATA = 16 << 20  # METADATA, with its description
+HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
+HEADER_LINES = 20_000
+RECORD_SIZE = 32 << 20
+RECORD_LINES = 2 * MEMBERS
+REPODATA_SIZE = 32 << 20  # repodata.json, and what repodata.json.zst unpacks to
+JSON_SIZE = 32 << 20  # any other JSON document
+JSON_VALUES = 1_200_000  # commas and opening brackets
+JSON_DEPTH = 32
+JSON_DIGITS = 64  # of one number
