@@ -49,7 +49,10 @@ def _extension() -> bytes:
 
 
 words = st.text(st.sampled_from("abcxyz_"), min_size=1, max_size=6)
-contents = st.binary(max_size=80)
+# Some of it begins as a shared object does, and is none.
+contents = st.binary(max_size=80) | st.sampled_from(
+    [b"\x7fELF", b"\x7fELF\2\1" + bytes(10) + b"\3"]
+)
 folders = st.sampled_from(
     [
         *("toy/", "toy/sub/", "toy_more/", "", "{data}/purelib/", "{data}/platlib/toy/"),

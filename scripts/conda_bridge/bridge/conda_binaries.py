@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
-from ..errors import LabelMismatch
+from ..errors import ArtifactError, LabelMismatch
 from ..formats import elf
 from ..formats.elf import SharedObject, Symbol
 from .conda_target import MACHINES
+from .layout import is_library
 from .name_tables import LIBRARIES, LINUX_LIBRARIES
 
 __all__ = ["Needs", "Object", "measure", "read_object"]
@@ -76,12 +77,17 @@ def read_object(data: bytes | mmap.mmap, path: str, where: str) -> Object | None
     A wheel may have other ELF files: objects for a linker, GPU code, libraries for another system.
 
     Raises:
-        ArtifactError: a shared object that contradicts itself.
+        ArtifactError: a file with a shared object's name that contradicts itself.
     """
     # 64 bits, little-endian, and of the type ET_DYN.
     if data[:6] != b"\x7fELF\x02\x01" or data[16:18] != b"\x03\x00":
         return None
-    found = elf.read(data, where)
+    try:
+        found = elf.read(data, where)
+    except ArtifactError:
+        if is_library(path):
+            raise
+        return None  # data that begins so
     return Object(
         path=path,
         machine=_MACHINES.get(found.machine, found.machine),
