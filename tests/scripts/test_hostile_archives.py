@@ -24,6 +24,8 @@ from archive_mutations import Block, ZipEntry, tar_of, zip_entries, zip_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conda_bridge.bridge.convert import bridge
+from conda_bridge.bridge.to_conda import to_conda
 from conda_bridge.errors import ArtifactError, BridgeError
 from conda_bridge.formats import conda_package, json_reader, limits, tar_stream, wheel_reader
 from conda_bridge.formats.headers import read_headers
@@ -33,6 +35,7 @@ from conda_bridge.formats.zstd_frame import ZstdFrame, decompressed
 from conda_bridge.project import Project
 from conda_bridge.publish import channel
 from conda_bridge.publish.index import publish
+from conda_bridge.verify.compare import compare_all
 from conda_bridge.verify.gate import verify
 
 WHEEL = "toy-1.0-py3-none-any.whl"
@@ -513,6 +516,31 @@ def test_a_file_name_that_no_file_has(
 ) -> None:
     with pytest.raises(BridgeError):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["-1.0-py3-none-any.whl", "-1.0-0.conda"])
+def test_no_program_asks_the_system_for_such_a_file(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / ("n" * 300 + ending)
+
+    for run in (
+        lambda: verify([path], project=Project()),
+        lambda: publish([path], tmp_path / "index", project=Project()),
+        lambda: compare_all(path, path),
+        lambda: bridge(path, tmp_path),
+        lambda: to_conda(path, tmp_path),
+    ):
+        with pytest.raises(BridgeError):
+            run()
+
+
+def test_pages_and_repodata_name_files_that_may_be(tmp_path: Path) -> None:
+    for name in ("n" * 300 + "-1-0.conda", "../../evil-1-0.conda", "a\0-1-0.conda"):
+        record = {**INDEX, "sha256": SHA, "md5": "0" * 32, "size": 1}
+        for file, data in channel.repodata("noarch", {name: record}).items():
+            (tmp_path / "noarch").mkdir(exist_ok=True)
+            (tmp_path / "noarch" / file).write_bytes(data)
+        with pytest.raises(ArtifactError, match="is not repodata"):
+            channel.published(tmp_path, "noarch")
 
 
 def test_more_members_than_there_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

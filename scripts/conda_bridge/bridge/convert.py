@@ -29,7 +29,7 @@ from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
 from ..formats.deflate_zip import PIECE
 from ..formats.in_order import in_order
-from ..formats.member_names import Names
+from ..formats.member_names import Names, check_path
 from ..formats.tar_stream import TarMember
 from ..formats.wheel import Metadata, Tag, WheelWriter
 from ..label import Label, public_version
@@ -438,6 +438,7 @@ def _read(path: Path, project: Project) -> tuple[Label, CondaPackage]:
     """The main package, and what its name says."""
     kind = f"a {project.config.package} package" if project.config.package else "a conda package"
     folds = list(project.folds)
+    check_path(path)
     if not path.is_file():
         beside = f", its {' and '.join(folds)} beside it" if folds else ""
         raise ArtifactError(

@@ -19,7 +19,7 @@ from . import limits as bounds
 from .conda_container import INFO, REFETCH, Container, Limits, open_container
 from .index_json import check_index
 from .json_reader import parse_object
-from .member_names import check_file_name, check_name
+from .member_names import check_name, check_path
 from .tar_stream import TarMember
 
 __all__ = ["CondaPackage", "Limits", "PathEntry", "in_folder", "read"]
@@ -159,7 +159,7 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
     """
     limits = limits or Limits()
     endings = " or ".join(CONDA_ENDINGS)
-    check_file_name(path.name)
+    check_path(path)
     if not path.is_file():
         raise ArtifactError(
             "there is no such file", where=str(path), expected=f"a conda package, {endings}"

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
+from pathlib import Path
 
 from ..errors import ArtifactError
 from . import limits
 
-__all__ = ["Names", "check_file_name", "check_link", "check_name"]
+__all__ = ["Names", "check_link", "check_name", "check_path"]
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def check_file_name(name: str) -> None:
-    """Raises ArtifactError where an artifact's own name is one that no file can have."""
-    size = len(name.encode("utf-8", "surrogatepass"))
-    if size > limits.FILE_NAME or "\0" in name:
+def check_path(path: Path) -> None:
+    """Raises ArtifactError where the path of an artifact is one that no file can have."""
+    shown = repr(path.name[:80])
+    try:
+        whole = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ArtifactError(f"a path that no file has: {error}", where=shown) from error
+    longest = max(map(len, whole.split(os.fsencode(os.sep))))
+    if longest > limits.FILE_NAME or len(whole) > limits.NAME_LENGTH:
         raise ArtifactError(
-            f"a file name of {size} bytes" if "\0" not in name else "a zero byte in a file name",
-            where=repr(name[:80]),
-            expected=f"at most {limits.FILE_NAME} bytes",
+            f"a path with a name of {longest} bytes",
+            where=shown,
+            expected=f"at most {limits.FILE_NAME} bytes a name, {limits.NAME_LENGTH} in all",
         )
+    if b"\0" in whole:
+        raise ArtifactError("a zero byte in a path", where=shown)
 
 
 def _fault(name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import ArtifactError
 from . import limits
 from .headers import read_headers
-from .member_names import check_file_name
+from .member_names import check_path
 from .zip_directory import ZipArchive, ZipStream
 
 __all__ = ["MemberStream", "Record", "Wheel", "WheelMember", "bytes_sha256", "file_sha256", "read"]
@@ -119,7 +119,7 @@ def read(path: Path) -> Wheel:
         ArtifactError: no such file, not a wheel, damaged, or an archive with names that leave the
             folder, links, duplicates, overlaps or unpacked sizes out of bounds.
     """
-    check_file_name(path.name)
+    check_path(path)
     found = _NAME.fullmatch(path.name)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"

@@ -18,6 +18,7 @@ from ..formats import limits
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
 from ..formats.json_reader import parse_object
+from ..formats.member_names import check_path
 from ..formats.zstd import zstd
 from ..formats.zstd_frame import decompressed
 
@@ -151,7 +152,8 @@ def _records(text: bytes, where: str) -> Records:
     records: Records = {}
     for key, ending in _SECTIONS.items():
         for name, record in document[key].items():
-            if not name.endswith(ending) or not _SHA256.fullmatch(record["sha256"]):
+            check_path(Path(name))
+            if "/" in name or not name.endswith(ending) or not _SHA256.fullmatch(record["sha256"]):
                 raise ValueError(f"the entry of {name} in {key}")
             check_record(record, f"{where}: {name}")
             records[name] = record

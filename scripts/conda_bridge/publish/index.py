@@ -21,6 +21,7 @@ from pathlib import Path
 from ..bridge.agreement import check_same_files
 from ..errors import ArtifactError
 from ..formats import conda_package
+from ..formats.member_names import check_path
 from ..formats.wheel_reader import file_sha256
 from ..label import CONDA_ENDINGS, split_conda_file
 from ..project import Project
@@ -434,6 +435,7 @@ def _read_already(output: Path, project: Project) -> set[str]:
 
 def _target(path: Path, output: Path, project: Project, read: Collection[str]) -> tuple[Path, str]:
     """Where an artifact belongs, and its sha256; by then it has been read whole."""
+    check_path(path)
     if not path.is_file():
         endings = f"{', '.join(CONDA_ENDINGS)} or .whl"
         raise ArtifactError("there is no such file", where=str(path), expected=endings)

@@ -19,6 +19,7 @@ from ..errors import ArtifactError, LabelError
 from ..formats import conda_package, wheel_reader
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
+from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel
 from ..label import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..project import Project
@@ -243,6 +244,7 @@ class WheelName:
             LabelError: it is not a wheel's, or none that this project gives.
         """
         expected = "<name>-<version>[-<build>]-<python>-<abi>-<platform>.whl"
+        check_path(Path(file))
         parts = file[: -len(".whl")].split("-")
         own = project.config.wheel_name
         if own and canonicalize_name(parts[0]) != canonicalize_name(own):

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
-from ..formats import wheel_reader
+from ..formats import limits, wheel_reader
 from ..formats.json_reader import read_object
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import Label
@@ -249,7 +249,12 @@ def _anchors(page: Path) -> dict[str, str]:
     if not page.is_file():
         return {}
     found = _ANCHOR.findall(page.read_text(encoding="utf-8", errors="replace"))
-    return {unquote(name): sha256 for name, sha256 in found}
+    names = ((unquote(name), sha256) for name, sha256 in found)
+    return {name: sha256 for name, sha256 in names if _is_file_name(name)}
+
+
+def _is_file_name(name: str) -> bool:
+    return "/" not in name and name.isprintable() and len(name.encode()) <= limits.FILE_NAME
 
 
 def _read_page(page: Path, where: str, place: str, project: Project) -> list[WheelEntry]:

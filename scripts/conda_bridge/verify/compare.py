@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import ArtifactError
 from ..formats import conda_package, json_reader
 from ..formats.conda_package import CondaPackage
+from ..formats.member_names import check_path
 from ..label import CONDA_ENDINGS, split_conda_file
 
 __all__ = ["Comparison", "Difference", "compare", "compare_all"]
@@ -103,6 +104,7 @@ def compare_all(left: Path, right: Path) -> list[Comparison]:
             package that is damaged.
     """
     for path in (left, right):
+        check_path(path)
         if not path.exists():
             raise ArtifactError(
                 "there is no such file or folder",

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
 from ..formats.conda_package import CondaPackage
+from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
@@ -51,6 +52,7 @@ def collect(paths: Iterable[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
+        check_path(path)
         if path.is_dir():
             inside = sorted(
                 item
