@@ -357,8 +357,8 @@ def _cuda_flags(
     own = [_ninja(shlex.quote(word)) for word in words]
     host = [*own, *_WARNINGS, "-fPIC", "-fvisibility=hidden", *_NAMES]
     # The object names the file that the host compiler was given; sccache's name for it is taken.
-    flags = gencode_flags(arch_list, "FLASHINFER_CUDA_ARCH_LIST")
-    codes = re.findall(r"arch=(compute_\w+)", " ".join(flags))
+    archs = gencode_flags(arch_list, "FLASHINFER_CUDA_ARCH_LIST")
+    codes = re.findall(r"arch=(compute_\w+)", " ".join(archs))
     names = [f"$out.{code}.cudafe1.cpp" for code in dict.fromkeys(codes)]
     host += [f"-ffile-prefix-map={name}={_HOST_NAME}" for name in (*names, "$out.cudafe1.cpp")]
     system = []
@@ -369,7 +369,7 @@ def _cuda_flags(
     return [
         "-std=c++17",
         "-O3",
-        *flags,
+        *archs,
         "-Xfatbin=-compress-all",
         "-Werror=all-warnings",
         f"-ccbin={_named_cxx(cxx, folders)}",
