@@ -33,6 +33,19 @@ bool has_context(int device) {
   return state == nullptr || state(device, &flags, &active) != 0 || active != 0;
 }
 
+// A type of this file's own: the map's functions over types of std alone would be exported.
+struct Occupancy {
+  const void* kernel;
+  int device;
+  int threads;
+  size_t shared_bytes;
+
+  bool operator<(const Occupancy& other) const {
+    return std::tie(kernel, device, threads, shared_bytes) <
+           std::tie(other.kernel, other.device, other.threads, other.shared_bytes);
+  }
+};
+
 }  // namespace
 
 Device::Device(const fi_exec& exec)
@@ -81,8 +94,8 @@ int Device::blocks_per_multiprocessor(const void* kernel, int threads, size_t sh
   // Asked for once: a launch should not take longer for it. Never destroyed, as other threads may
   // still launch while the process ends.
   static auto& mutex = *new std::mutex;
-  static auto& known = *new std::map<std::tuple<const void*, int, int, size_t>, int>;
-  const auto key = std::make_tuple(kernel, device_, threads, shared_bytes);
+  static auto& known = *new std::map<Occupancy, int>;
+  const Occupancy key{kernel, device_, threads, shared_bytes};
   {
     const std::lock_guard<std::mutex> lock(mutex);
     const auto found = known.find(key);
