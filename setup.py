@@ -1,4 +1,4 @@
-"""Builds flashinfer for the nvcc and the torch at hand; see docs/architecture.md for the settings.
+"""Builds flashinfer for the nvcc and the torch at hand; see docs/source-build.md for the settings.
 
 The version is composed from what was measured, so a wheel cannot lose or fake its label.
 """
@@ -10,23 +10,67 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
-from setuptools.command.build_py import build_py
-from setuptools.command.sdist import sdist
-
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from conda_bridge.errors import BridgeError  # noqa: E402
+from conda_bridge.errors import BridgeError, StorageError  # noqa: E402
+from flashinfer_build.compile import prerequisites  # noqa: E402
+
+
+def _stop(error: BridgeError | OSError) -> SystemExit:
+    shown = StorageError(error) if isinstance(error, OSError) else error
+    return SystemExit(f"\nerror: {shown}\n")
+
+
+_BUILDS_NOTHING = {"sdist", "egg_info", "--help", "clean"}
+_BUILDS = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
+COMPILES = not _BUILDS_NOTHING & set(sys.argv[1:]) or bool(_BUILDS & set(sys.argv[1:]))
+
+try:
+    prerequisites.check(compiles=COMPILES)
+except BridgeError as error:
+    raise _stop(error) from None
+
+import setuptools  # noqa: E402
+from setuptools import Extension, setup  # noqa: E402
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
+from setuptools.command.build_ext import build_ext  # noqa: E402
+from setuptools.command.build_py import build_py  # noqa: E402
+from setuptools.command.sdist import sdist  # noqa: E402
+
+from conda_bridge.system import atomic  # noqa: E402
+from flashinfer_build.artifact import LIBRARY_NAME  # noqa: E402
+from flashinfer_build.compile import variables  # noqa: E402
 from flashinfer_build.compile.project import Project  # noqa: E402
 from flashinfer_build.label import Label  # noqa: E402
 
-_BUILDS_NOTHING = {"sdist", "egg_info", "--help", "clean"}
+# For a compiler of setuptools' own, which compiles nothing here, and stops at some quotes.
+_OF_SETUPTOOLS = (
+    "AR",
+    "ARFLAGS",
+    "CC",
+    "CFLAGS",
+    "CPP",
+    "CPPFLAGS",
+    "CXX",
+    "CXXFLAGS",
+    "LDCXXSHARED",
+)
+_OF_SETUPTOOLS += ("LDFLAGS", "LDSHARED", "RANLIB")
+# What a build adds to the package, relative to its folder.
+_BUILD_INFO = "_build_info.py"
+_BUNDLED = (f"lib/{LIBRARY_NAME}", "include/flashinfer/api.h")
+# License-Expression (PEP 639); Python 3.8 has no setuptools that knows it.
+_KNOWS_EXPRESSIONS = tuple(map(int, setuptools.__version__.split(".")[:2])) >= (77, 0)
+_LICENSE = {"license_expression" if _KNOWS_EXPRESSIONS else "license": "Apache-2.0"}
 
 
 class BuildNative(build_ext):
-    """Compiles libflashinfer (unless one is given) and the binding, where setuptools wants them."""
+    """Compiles libflashinfer (unless one is given) and the binding, where setuptools wants them.
+
+    setuptools compiles into ``build_lib`` and, for an installation in place, copies what it knows
+    of back to the sources: the extension. What else the package needs goes with it here.
+    """
 
     def build_extension(self, ext: Extension) -> None:
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
@@ -39,24 +83,67 @@ class BuildNative(build_ext):
             library_dir = PROJECT.build_library(package, build_dir / "lib").parent
         PROJECT.build_binding(output, build_dir / "binding", library_dir)
 
+    def copy_extensions_to_source(self) -> None:
+        """Also copies the library and writes ``_build_info.py``."""
+        super().copy_extensions_to_source()
+        given = os.environ.get("FLASHINFER_LIBRARY_DIR")
+        for leaf in ("lib", "include"):  # of an earlier build, perhaps for something else
+            shutil.rmtree(ROOT / "flashinfer" / leaf, ignore_errors=True)
+        if given:
+            # Not installed beside Python's packages, where the binding would look for it.
+            target = ROOT / "flashinfer" / "lib" / LIBRARY_NAME
+            target.parent.mkdir()
+            target.symlink_to(Path(given).resolve() / LIBRARY_NAME)
+        for built, source in self._bundled().items():
+            atomic.copy(Path(built), Path(source))
+            shutil.copymode(built, source)
+        atomic.write_text(ROOT / "flashinfer" / _BUILD_INFO, PROJECT.build_info())
+
+    def _bundled(self) -> dict[str, str]:
+        """The files that are bundled, below ``build_lib``, and where they go in place."""
+        if os.environ.get("FLASHINFER_LIBRARY_DIR"):
+            return {}
+        built, source = Path(self.build_lib, "flashinfer"), ROOT / "flashinfer"
+        return {str(built / leaf): str(source / leaf) for leaf in _BUNDLED}
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """What a strict editable installation links to: all that has been built in place."""
+        mapping: dict[str, str] = super().get_output_mapping()
+        if self.inplace:
+            mapping.update(self._bundled())
+            leaves = [_BUILD_INFO]
+            if os.environ.get("FLASHINFER_LIBRARY_DIR"):
+                leaves.append(_BUNDLED[0])
+            for leaf in leaves:
+                built = str(Path(self.build_lib, "flashinfer", leaf))
+                mapping[built] = str(ROOT / "flashinfer" / leaf)
+        return mapping
+
     def get_outputs(self) -> list[str]:
-        outputs = super().get_outputs()
-        if self.inplace or os.environ.get("FLASHINFER_LIBRARY_DIR"):
-            return outputs
-        package = Path(outputs[0]).parent
-        bundled = [package / "lib/libflashinfer.so", package / "include/flashinfer/api.h"]
-        return outputs + [str(path) for path in bundled]
+        outputs: list[str] = super().get_outputs()
+        return outputs if self.inplace else outputs + list(self._bundled())
 
 
 class BuildPython(build_py):
-    """Adds the generated ``_build_info.py``."""
+    """Starts from an empty folder and adds the generated ``_build_info.py``."""
 
     def run(self) -> None:
+        if self.editable_mode:
+            return  # there is nothing to copy; BuildNative writes what is generated
+        # What an earlier build left there, of other sources or another variant, would be installed.
+        shutil.rmtree(Path(self.build_lib) / "flashinfer", ignore_errors=True)
         super().run()
-        folder = ROOT if self.editable_mode else Path(self.build_lib)
-        target = folder / "flashinfer" / "_build_info.py"
+        target = Path(self.build_lib) / "flashinfer" / _BUILD_INFO
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(PROJECT.build_info())
+        target.write_text(PROJECT.build_info(), encoding="utf-8")
+
+
+class Wheel(bdist_wheel):
+    """Packs what this build installs, and nothing that a killed one left in the same folder."""
+
+    def run(self) -> None:
+        shutil.rmtree(self.bdist_dir, ignore_errors=True)
+        super().run()
 
 
 class SourceDist(sdist):
@@ -64,24 +151,24 @@ class SourceDist(sdist):
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)
-        leftover = Path(base_dir) / "flashinfer" / "_build_info.py"
-        leftover.unlink(missing_ok=True)
-        shutil.rmtree(Path(base_dir) / "flashinfer" / "lib", ignore_errors=True)
-
-
-def _stop(error: BridgeError) -> SystemExit:
-    return SystemExit(f"\nerror: {error}\n")
+        package = Path(base_dir) / "flashinfer"
+        (package / _BUILD_INFO).unlink(missing_ok=True)
+        for leaf in ("lib", "include"):
+            shutil.rmtree(package / leaf, ignore_errors=True)
 
 
 try:
-    if _BUILDS_NOTHING & set(sys.argv[1:]) and not {"bdist_wheel", "build_ext"} & set(sys.argv):
+    if not COMPILES:
         version, requires, options = (
             Label.public_version_of(ROOT / "version.txt", os.environ),
             [],
             {},
         )
     else:
-        PROJECT = Project.measure(os.environ, ROOT)
+        PROJECT = Project.measure(dict(os.environ), ROOT)
+        PROJECT.check(binding=True)
+        for name in _OF_SETUPTOOLS:
+            os.environ.pop(name, None)
         label = PROJECT.label
         version = label.wheel_version
         requires = ["torch=={}.{}.*".format(*label.variant.torch)]
@@ -96,7 +183,9 @@ try:
                 f" architectures {PROJECT.arch_list}",
                 file=sys.stderr,
             )
-except BridgeError as error:
+        for line in variables.notes(os.environ, PROJECT.nvcc):
+            print("flashinfer:", line, file=sys.stderr)
+except (BridgeError, OSError) as error:
     raise _stop(error) from None
 
 
@@ -106,10 +195,16 @@ def _run() -> None:
             version=version,
             install_requires=requires,
             ext_modules=[Extension("flashinfer._C", sources=[], py_limited_api=True)],
-            cmdclass={"build_ext": BuildNative, "build_py": BuildPython, "sdist": SourceDist},
+            cmdclass={
+                "bdist_wheel": Wheel,
+                "build_ext": BuildNative,
+                "build_py": BuildPython,
+                "sdist": SourceDist,
+            },
             options=options,
+            **_LICENSE,
         )
-    except BridgeError as error:
+    except (BridgeError, OSError) as error:
         raise _stop(error) from None
 
 

@@ -24,7 +24,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -204,10 +203,8 @@ def differing(
 def there_and_back(wheel: Path, work: Path, level: int) -> tuple[dict[str, object], Converted]:
     """What was measured of one wheel, and its conda package in ``work/channel``."""
     made = to_conda(wheel, work / "packages", level=level)
-    started = time.monotonic()
     bridged = bridge(made.path, work / "wheels")
     back = bridged.path
-    to_wheel = time.monotonic() - started
     again = to_conda(back, work / "again", level=1)
     package = conda_package.read(made.path)
     # A library search path that leads nowhere in a wheel is made to lead somewhere.
@@ -221,8 +218,6 @@ def there_and_back(wheel: Path, work: Path, level: int) -> tuple[dict[str, objec
         "remarks": list(made.remarks),
         "files": len(package.paths),
         "bytes": package.payload_size,
-        "seconds_to_conda": round(made.seconds, 2),
-        "seconds_to_wheel": round(to_wheel, 2),
         "wheel_again": back.name,
         "differ": {
             **differing("wheel", of_wheel(wheel), of_wheel(back), rewritten),

@@ -21,6 +21,7 @@ fi_status fail(fi_status status, const char* format, ...) __attribute__((format(
   X(merge_states, fi_merge_states_args)           \
   X(attention_plan, fi_attention_plan_args)       \
   X(attention, fi_attention_args)                 \
+  X(upload_words, fi_upload_words_args)           \
   X(mla_decode, fi_mla_decode_args)               \
   X(packbits, fi_packbits_args)                   \
   X(sample, fi_sample_args)                       \

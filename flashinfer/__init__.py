@@ -35,18 +35,24 @@ from flashinfer.cascade import (  # noqa: E402
     merge_state_in_place,
     merge_states,
 )
+from flashinfer.concat_ops import concat_mla_k  # noqa: E402
 from flashinfer.decode import (  # noqa: E402
     BatchDecodeMlaWithPagedKVCacheWrapper,
     BatchDecodeWithPagedKVCacheWrapper,
     CUDAGraphBatchDecodeWithPagedKVCacheWrapper,
+    fast_decode_plan,
     single_decode_with_kv_cache,
 )
 from flashinfer.gemm import SegmentGEMMWrapper, bmm_fp8  # noqa: E402
+from flashinfer.mla import BatchMLAPagedAttentionWrapper  # noqa: E402
 from flashinfer.norm import (  # noqa: E402
     fused_add_rmsnorm,
+    fused_add_rmsnorm_quant,
     gemma_fused_add_rmsnorm,
     gemma_rmsnorm,
+    layernorm,
     rmsnorm,
+    rmsnorm_quant,
 )
 from flashinfer.page import (  # noqa: E402
     append_paged_kv_cache,
@@ -75,7 +81,9 @@ from flashinfer.rope import (  # noqa: E402
 from flashinfer.sampling import (  # noqa: E402
     chain_speculative_sampling,
     min_p_sampling_from_probs,
+    sampling_from_logits,
     sampling_from_probs,
+    softmax,
     top_k_mask_logits,
     top_k_renorm_prob,
     top_k_renorm_probs,
@@ -87,6 +95,7 @@ from flashinfer.sampling import (  # noqa: E402
     top_p_sampling_from_probs,
 )
 from flashinfer.sparse import BlockSparseAttentionWrapper  # noqa: E402
+from flashinfer.topk import top_k  # noqa: E402
 
 __version__: str = _build_info.VERSION
 __git_commit__: str = _build_info.COMMIT  # of a nightly; "" for a release
@@ -95,6 +104,7 @@ __all__ = [
     "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "BatchDecodeWithSharedPrefixPagedKVCacheWrapper",
+    "BatchMLAPagedAttentionWrapper",
     "BatchPrefillWithPagedKVCacheWrapper",
     "BatchPrefillWithRaggedKVCacheWrapper",
     "BatchPrefillWithSharedPrefixPagedKVCacheWrapper",
@@ -115,25 +125,33 @@ __all__ = [
     "apply_rope_with_cos_sin_cache_inplace",
     "bmm_fp8",
     "chain_speculative_sampling",
+    "concat_mla_k",
+    "fast_decode_plan",
     "fused_add_rmsnorm",
+    "fused_add_rmsnorm_quant",
     "gelu_and_mul",
     "gelu_tanh_and_mul",
     "gemma_fused_add_rmsnorm",
     "gemma_rmsnorm",
     "get_batch_indices_positions",
     "get_seq_lens",
+    "layernorm",
     "merge_state",
     "merge_state_in_place",
     "merge_states",
     "min_p_sampling_from_probs",
     "packbits",
     "rmsnorm",
+    "rmsnorm_quant",
+    "sampling_from_logits",
     "sampling_from_probs",
     "segment_packbits",
     "silu_and_mul",
     "single_decode_with_kv_cache",
     "single_prefill_with_kv_cache",
     "single_prefill_with_kv_cache_return_lse",
+    "softmax",
+    "top_k",
     "top_k_mask_logits",
     "top_k_renorm_prob",
     "top_k_renorm_probs",

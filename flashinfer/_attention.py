@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from typing import NamedTuple, Tuple, Union
+from typing import Any, Mapping, NamedTuple, Tuple, TypedDict, Union
 
 import torch
 
-from flashinfer import _checks, _ops
+from flashinfer import _api, _checks, _ops
 from flashinfer._plan import Heads, Plan, compiling
 
 # With FLASHINFER_DEBUG=1 page indices are looked at on CUDA too, which waits for the device.
@@ -19,6 +19,22 @@ KVCache = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
 
 _POSITIONS = ("NONE", "ROPE_LLAMA", "ALIBI")
 _DTYPES = {str(dtype).partition(".")[2]: dtype for dtype in (*_checks.FLOATS_AND_FP8, torch.uint8)}
+
+
+class Hints(TypedDict, total=False):
+    """What plans of later releases are also told, for kernels that there are not here."""
+
+    block_tables: torch.Tensor | None
+    seq_lens: torch.Tensor | None
+    seq_lens_q: torch.Tensor | None
+    max_token_per_sequence: int | None
+    max_sequence_kv: int | None
+
+
+def check_hints(function: str, hints: Mapping[str, Any]) -> None:
+    """TypeError for a keyword that is no hint."""
+    for name in hints.keys() - Hints.__annotations__.keys():
+        raise TypeError(f"{function} got an unexpected keyword argument {name!r}")
 
 
 class Options(NamedTuple):
@@ -60,9 +76,11 @@ def options(
 ) -> Options:
     """Checked options, with defaults for what is None."""
     if pos_encoding_mode not in _POSITIONS:
-        raise ValueError(
+        raise _checks.UnknownName(
             f"pos_encoding_mode is {pos_encoding_mode!r}, expected 'NONE', 'ROPE_LLAMA' or 'ALIBI'"
         )
+    if pos_encoding_mode == "ALIBI" and logits_soft_cap is not None and logits_soft_cap > 0:
+        _refuse_cap_after_alibi()
     scale = 1.0 if rope_scale is None else float(rope_scale)
     theta = 1e4 if rope_theta is None else float(rope_theta)
     if scale <= 0 or theta <= 0:
@@ -79,22 +97,93 @@ def options(
     )
 
 
+def _refuse_cap_after_alibi() -> None:
+    release = _api.settle(
+        "pos_encoding_mode='ALIBI' with logits_soft_cap",
+        "the soft cap is applied before the bias is added in FlashInfer 0.1.6, and after it in"
+        " 0.2.0",
+        _api.OLD,
+        "",
+    )
+    if release == _api.NEW:
+        raise ValueError(
+            "logits_soft_cap is given with pos_encoding_mode='ALIBI' and FLASHINFER_API=0.2.0, in"
+            " which the cap comes after the bias: there is no kernel for it; expected no soft cap,"
+            " or FLASHINFER_API=0.1.6"
+        )
+
+
+def alibi_moves() -> bool:
+    """Whether the log-sum-exps of ALiBi are 0.2.0's, for :func:`moved`."""
+    release = _api.settle(
+        "a log-sum-exp with pos_encoding_mode='ALIBI'",
+        "a query stands at its place among the keys in FlashInfer 0.1.6, and at its index among the"
+        " queries in 0.2.0, which adds slope * (kv_len - qo_len) * log2(e) to it",
+        _api.OLD,
+        "",
+    )
+    return release == _api.NEW
+
+
+def moved(lse: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
+    """ALiBi's log-sum-exps as 0.2.0 has them; ``ahead``: kv_len - qo_len of each row's request."""
+    heads = lse.shape[-1]
+    most = 2 ** int(math.log2(heads))
+    head = torch.arange(1, heads + 1, dtype=torch.float32, device=lse.device)
+    slopes = torch.where(head <= most, head, head - most - 0.5) * (-8 / most)
+    return lse + torch.exp2(slopes) * math.log2(math.e) * ahead.to(lse.dtype)[:, None]
+
+
+def with_causal(chosen: Options, causal: bool) -> Options:
+    """The options with another ``causal``."""
+    # Not _replace, which torch.compile of torch 2.4 does not trace.
+    return Options(
+        causal,
+        chosen.window_left,
+        chosen.pos_encoding,
+        chosen.sm_scale,
+        chosen.logits_soft_cap,
+        chosen.rope_scale,
+        chosen.rope_theta,
+    )
+
+
+def with_window(chosen: Options, window_left: int | None) -> Options:
+    """The options with another window, where one is given."""
+    if window_left is None:
+        return chosen
+    return Options(
+        chosen.causal,
+        max(int(window_left), -1),
+        chosen.pos_encoding,
+        chosen.sm_scale,
+        chosen.logits_soft_cap,
+        chosen.rope_scale,
+        chosen.rope_theta,
+    )
+
+
 def check_layout(kv_layout: str) -> bool:
-    """Whether the layout is HND; ValueError if it is neither that nor NHD."""
+    """Whether the layout is HND; UnknownName if it is neither that nor NHD."""
     if kv_layout not in ("NHD", "HND"):
-        raise ValueError(f"kv_layout is {kv_layout!r}, expected 'NHD' or 'HND'")
+        raise _checks.UnknownName(f"kv_layout is {kv_layout!r}, expected 'NHD' or 'HND'")
     return kv_layout == "HND"
 
 
-def check_dtype(name: str, value: str | torch.dtype | None) -> None:
-    """TypeError or ValueError unless this names a dtype of queries or of keys and values."""
+def check_dtype(name: str, value: str | torch.dtype | None) -> torch.dtype | None:
+    """The dtype of queries, or of keys and values, that this is or names.
+
+    TypeError or ValueError where it is none.
+    """
     if value is None:
-        return
+        return None
     if isinstance(value, str):
         if value not in _DTYPES:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(_DTYPES)}")
-    elif value not in _DTYPES.values():
+        return _DTYPES[value]
+    if value not in _DTYPES.values():
         raise TypeError(f"{name} is {value!r}, expected a torch.dtype or its name")
+    return value
 
 
 def check_query(name: str, q: torch.Tensor, form: str) -> None:
@@ -172,12 +261,29 @@ def rows(q: torch.Tensor) -> torch.Tensor:
     return q.contiguous()
 
 
-def allocate(q: torch.Tensor, return_lse: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The output and, where it is asked for, the log-sum-exps."""
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    if not return_lse:
-        return out, None
-    return out, torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+def allocate(
+    q: torch.Tensor,
+    return_lse: bool,
+    out: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    name: str = "q",
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The output and, where they are asked for, the log-sum-exps: the caller's, or new ones."""
+    if out is None:
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    else:
+        _checks.shape("out", out, tuple(q.shape), f"the shape of {name}")
+        _checks.like("out", out, name, q)
+    if lse is not None:
+        if not return_lse:
+            raise ValueError("lse is given, expected return_lse=True with it")
+        _checks.shape("lse", lse, tuple(q.shape[:-1]), f"{name} without head_dim")
+        if lse.dtype != torch.float32:
+            raise TypeError(f"lse has dtype {lse.dtype}, expected torch.float32")
+        _checks.same_device("lse", lse, name, q)
+    elif return_lse:
+        lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+    return out, lse
 
 
 def launch(

@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 import torch
 
-from flashinfer import _attention, _single
+from flashinfer import _api, _attention, _docs, _forms, _single
 from flashinfer._attention import KVCache
 from flashinfer._ops import merge_state_inplace
 from flashinfer.decode import BatchDecodeWithPagedKVCacheWrapper
@@ -27,6 +27,7 @@ def _positions_of_levels(pos_encoding_mode: str, window_left: int) -> None:
         )
 
 
+@_docs.arguments(_docs.ATTENTION)
 class MultiLevelCascadeAttentionWrapper:
     """Attention over several levels of a paged KV cache, such as a prompt, a user, a request.
 
@@ -36,7 +37,6 @@ class MultiLevelCascadeAttentionWrapper:
     Args:
         num_levels: number of levels, 1 or more.
         float_workspace_buffer: scratch on the device to run on; levels run in order and share it.
-        kv_layout: ``"NHD"`` or ``"HND"``.
         use_cuda_graph: as for :class:`flashinfer.BatchPrefillWithPagedKVCacheWrapper`, where the
             buffers that follow are described, of which there is one for each level.
         qo_indptr_buf_arr: for graphs.
@@ -101,6 +101,7 @@ class MultiLevelCascadeAttentionWrapper:
         for wrapper, buffer in zip(self._batch_prefill_wrappers, int_workspace_buffers):
             wrapper.reset_workspace_buffer(float_workspace_buffer, buffer)
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def plan(
         self,
         qo_indptr_arr: list[torch.Tensor],
@@ -120,6 +121,7 @@ class MultiLevelCascadeAttentionWrapper:
         rope_scale: float | None = None,
         rope_theta: float | None = None,
         q_data_type: str | torch.dtype | None = "float16",
+        kv_data_type: str | torch.dtype | None = None,
     ) -> None:
         """Plans every level; ``begin_forward`` is the same.
 
@@ -157,6 +159,7 @@ class MultiLevelCascadeAttentionWrapper:
                 rope_scale=rope_scale,
                 rope_theta=rope_theta,
                 q_data_type=q_data_type,
+                kv_data_type=kv_data_type,
             )
 
     begin_forward = plan
@@ -189,12 +192,12 @@ class MultiLevelCascadeAttentionWrapper:
         """Does nothing; of the FlashInfer API before ``plan`` and ``run``."""
 
 
+@_docs.arguments(_docs.ATTENTION)
 class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
     """Decode attention of a batch that has one prefix in common, and unique keys in pages.
 
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype.
-        kv_layout: ``"NHD"`` or ``"HND"``.
     """
 
     def __init__(self, float_workspace_buffer: torch.Tensor, kv_layout: str = "NHD") -> None:
@@ -204,7 +207,12 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
     def reset_workspace_buffer(
         self, float_workspace_buffer: torch.Tensor, int_workspace_buffer: torch.Tensor
     ) -> None:
-        """Takes another workspace, before ``begin_forward``; ``int_workspace_buffer`` is unused."""
+        """Takes another workspace, before ``begin_forward``.
+
+        Args:
+            float_workspace_buffer: as in the constructor.
+            int_workspace_buffer: not used.
+        """
         self._unique.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
     def begin_forward(
@@ -218,7 +226,10 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
         page_size: int,
         data_type: str | torch.dtype | None = "float16",
     ) -> None:
-        """Plans for a batch, as :meth:`flashinfer.BatchDecodeWithPagedKVCacheWrapper.plan`."""
+        """Plans for a batch.
+
+        Arguments are those of :meth:`flashinfer.BatchDecodeWithPagedKVCacheWrapper.plan`.
+        """
         self._unique.plan(
             unique_kv_indptr,
             unique_kv_indices,
@@ -261,12 +272,12 @@ class BatchDecodeWithSharedPrefixPagedKVCacheWrapper:
         """Does nothing; of the FlashInfer API before ``plan`` and ``run``."""
 
 
+@_docs.arguments(_docs.ATTENTION)
 class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
     """Prefill attention of a batch that has one prefix in common, and unique keys in pages.
 
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype.
-        kv_layout: ``"NHD"`` or ``"HND"``.
     """
 
     def __init__(self, float_workspace_buffer: torch.Tensor, kv_layout: str = "NHD") -> None:
@@ -276,7 +287,12 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
     def reset_workspace_buffer(
         self, float_workspace_buffer: torch.Tensor, int_workspace_buffer: torch.Tensor
     ) -> None:
-        """Takes another workspace, before ``begin_forward``; ``int_workspace_buffer`` is unused."""
+        """Takes another workspace, before ``begin_forward``.
+
+        Args:
+            float_workspace_buffer: as in the constructor.
+            int_workspace_buffer: not used.
+        """
         self._unique.reset_workspace_buffer(float_workspace_buffer, int_workspace_buffer)
 
     def begin_forward(
@@ -290,7 +306,10 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
         head_dim: int,
         page_size: int,
     ) -> None:
-        """Plans for a batch, as :meth:`flashinfer.BatchPrefillWithPagedKVCacheWrapper.plan`."""
+        """Plans for a batch.
+
+        Arguments are those of :meth:`flashinfer.BatchPrefillWithPagedKVCacheWrapper.plan`.
+        """
         self._unique.plan(
             qo_indptr,
             paged_kv_indptr,
@@ -302,13 +321,14 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
             page_size,
         )
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def forward(
         self,
         q: torch.Tensor,
         k_shared: torch.Tensor,
         v_shared: torch.Tensor,
         unique_kv_cache: KVCache,
-        causal: bool = False,
+        causal: bool | None = None,
         allow_fp16_qk_reduction: bool = False,
         sm_scale: float | None = None,
         rope_scale: float | None = None,
@@ -322,9 +342,9 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
                 ``[num_kv_heads, shared_len, head_dim]`` (HND).
             v_shared: like ``k_shared``.
             unique_kv_cache: as for :meth:`flashinfer.BatchPrefillWithPagedKVCacheWrapper.run`.
-            causal: of the unique keys. (True by default in FlashInfer 0.1.6.)
-            allow_fp16_qk_reduction: ignored.
-            sm_scale: see :mod:`flashinfer.decode`.
+            causal: of the unique keys. False by default in FlashInfer 0.2.0, and True in 0.1.6. A
+                call without it warns and has the meaning of 0.2.0, or of the release that
+                ``FLASHINFER_API`` names.
             rope_scale: without effect, there is no rotation.
             rope_theta: without effect.
 
@@ -336,6 +356,7 @@ class BatchPrefillWithSharedPrefixPagedKVCacheWrapper:
             TypeError: a dtype is wrong, or an argument is not a tensor.
             RuntimeError: there was no ``begin_forward``.
         """
+        causal = _api.causal(f"{type(self).__name__}.forward", causal)
         unique = self._unique.forward_return_lse(
             q, unique_kv_cache, causal=causal, sm_scale=sm_scale
         )

@@ -14,6 +14,12 @@ FLOATS_AND_FP8 = (*FLOATS, torch.float8_e4m3fn, torch.float8_e5m2)
 INTEGERS = (torch.int32, torch.int64)
 
 
+class UnknownName(ValueError, KeyError):
+    """A layout or a mode by a name that there is not; FlashInfer looks such names up."""
+
+    __str__ = ValueError.__str__  # a KeyError's is the repr of its message
+
+
 def tensor(name: str, value: Any) -> None:
     """TypeError unless ``value`` is a tensor."""
     if not isinstance(value, torch.Tensor):

@@ -74,24 +74,24 @@ def inspect_torch(torch: ModuleType) -> Found:
     )
 
 
-def _runtime(cuda: str) -> str:
+def _cuda_tag(cuda: str) -> str:
     """``13.0`` or ``13.0.88`` -> ``cu130``; nothing -> ``cpu``."""
     return "cu" + "".join(cuda.split(".")[:2]) if cuda else "cpu"
 
 
-def _commands(build: Build, runtime: str, torch_minor: str) -> str:
-    """The pip and the conda command that install the variant (runtime, torch_minor)."""
+def _commands(build: Build, cuda_tag: str, torch_minor: str) -> str:
+    """The pip and the conda command that install the variant (cuda_tag, torch_minor)."""
     index = os.environ.get("FLASHINFER_INDEX_URL") or INDEX_URL or "<index>"
     channel = os.environ.get("FLASHINFER_CONDA_CHANNEL") or CONDA_CHANNEL or "<channel>"
     # pip keeps 0.1.6+cu130torch2.13 when asked for 0.1.6, so the command names the local version;
     # a nightly's has the commit after the label (cu130torch2.13.g1a2b3c4), and keeps it.
     local = build.version.partition("+")[2]
     commit = "".join("." + part for part in local.split(".") if part.startswith("g"))
-    wheel = f"{build.public_version}+{runtime}torch{torch_minor}{commit}"
-    build_string = f"{runtime}_torch{torch_minor.replace('.', '')}"
+    wheel = f"{build.public_version}+{cuda_tag}torch{torch_minor}{commit}"
+    build_string = f"{cuda_tag}_torch{torch_minor.replace('.', '')}"
     return (
         f'  pip install "flashinfer=={wheel}" "torch=={torch_minor}.*"'
-        f" --extra-index-url {index.rstrip('/')}/{runtime}/torch{torch_minor}/\n"
+        f" --extra-index-url {index.rstrip('/')}/{cuda_tag}/torch{torch_minor}/\n"
         f"  conda install -c {channel}"
         f' "flashinfer={build.conda_version}={build_string}*" "pytorch={torch_minor}"'
     )
@@ -109,11 +109,11 @@ def explain(build: Build, found: Found | None) -> str:
     if found is None:
         return (
             f"{installed} torch {build.torch}, and there is no torch in this environment.\n"
-            f"Install both:\n{_commands(build, _runtime(build.cuda), build.torch)}"
+            f"Install both:\n{_commands(build, _cuda_tag(build.cuda), build.torch)}"
         )
     have = f"torch {found.version}" + (f" with CUDA {found.cuda}" if found.cuda else "")
     # The variant that fits the torch that is there: the CUDA of that torch, if it has one.
-    commands = _commands(build, _runtime(found.cuda), found.minor)
+    commands = _commands(build, _cuda_tag(found.cuda), found.minor)
     if found.minor != build.torch:
         return (
             f"{installed} torch {build.torch}, and this is {have}.\n"
@@ -170,16 +170,16 @@ def check_library(build: Build, binding_text: str, library_text: str) -> None:
         ImportError: they are not of one build.
     """
     binding, library = _parse(binding_text), _parse(library_text)
-    runtime = "cpu" if library["cuda"] == "none" else _runtime(library["cuda"])
+    cuda_tag = "cpu" if library["cuda"] == "none" else _cuda_tag(library["cuda"])
     for what, found, expected in (
         ("version of libflashinfer.so", library["version"], binding["version"]),
-        ("CUDA of libflashinfer.so", runtime, _runtime(build.cuda)),
+        ("CUDA of libflashinfer.so", cuda_tag, _cuda_tag(build.cuda)),
         ("variant of _C.abi3.so", binding["variant"], build.variant),
         ("torch of _C.abi3.so", binding["torch"], build.torch),
         ("C++ ABI of _C.abi3.so", binding["cxx11_abi"], str(int(build.cxx11_abi))),
     ):
         if found != expected:
-            commands = _commands(build, _runtime(build.cuda), build.torch)
+            commands = _commands(build, _cuda_tag(build.cuda), build.torch)
             raise ImportError(
                 f"flashinfer {build.version}: the {what} is {found}, expected {expected}. Files of"
                 " two installations are mixed, or another libflashinfer.so was found first"

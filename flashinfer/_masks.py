@@ -64,7 +64,7 @@ def flat_mask(name: str, mask: torch.Tensor, bits: int, device: torch.device) ->
             f"{name} has shape {list(mask.shape)}, {mask.numel()} elements, expected {bits}: one"
             " for each pair of a query and a key of its request"
         )
-    return mask.to(device).to(torch.bool).reshape(-1).contiguous()
+    return _plan.to_device(mask, device).to(torch.bool).reshape(-1).contiguous()
 
 
 def packed_mask(name: str, mask: torch.Tensor, size: int, device: torch.device) -> torch.Tensor:
@@ -76,4 +76,4 @@ def packed_mask(name: str, mask: torch.Tensor, size: int, device: torch.device) 
         raise ValueError(
             f"{name} has {mask.shape[0]} bytes, expected {size}: every request from a fresh byte"
         )
-    return mask.to(device).contiguous()
+    return _plan.to_device(mask, device).contiguous()

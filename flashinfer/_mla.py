@@ -21,16 +21,109 @@ from typing import Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _ops, _plan
+from flashinfer import _attention, _checks, _docs, _ops, _plan
 from flashinfer._attention import Attended, Options
-from flashinfer._wrapper import BatchDecodeWrapper, result, state
+from flashinfer._wrapper import BatchDecodeWrapper, Wrapper, result, state
 
 # What the kernels have: on CUDA one pair of sizes, on the CPU multiples of 8 up to a limit.
 _CUDA_CKV, _CUDA_KPE = 512, 64
 _CPU_CKV, _CPU_KPE = 512, 128
 
 
-class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
+class MlaWrapper(Wrapper):
+    """What the wrappers of multi-head latent attention share: the sizes there are, and runs."""
+
+    _caches = ("paged_ckv_cache", "paged_kpe_cache")  # what they are called in run
+
+    def _check_heads(self, heads: _plan.Heads) -> None:
+        if heads.qo <= 0:
+            raise ValueError(f"num_qo_heads is {heads.qo}, expected 1 or more")
+        if self.device.type == "cuda":
+            if heads.dim != _CUDA_CKV:
+                raise ValueError(
+                    f"head_dim_compressed_kv is {heads.dim}, expected {_CUDA_CKV} on CUDA"
+                )
+        elif heads.dim <= 0 or heads.dim > _CPU_CKV or heads.dim % 8 != 0:
+            raise ValueError(
+                f"head_dim_compressed_kv is {heads.dim}, expected a multiple of 8 up to {_CPU_CKV}"
+            )
+
+    def _latent(
+        self,
+        q_nope: torch.Tensor,
+        q_pe: torch.Tensor,
+        caches: tuple[torch.Tensor, torch.Tensor],
+        chosen: Options,
+        v_scale: float | None,
+        return_lse: bool,
+        out: torch.Tensor | None,
+        lse: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        plan = self._ready(q_nope, exact=True, name="q_nope")
+        ckv, kpe = caches
+        self._check_run(plan, q_nope, q_pe, ckv, kpe)
+        if _attention.DEBUG and not torch.compiler.is_compiling():
+            assert self._kv_indices is not None
+            _attention.check_pages(self._kv_indices, self._used_indices, ckv.shape[0])
+        out, lse = _attention.allocate(q_nope, return_lse, out, lse, "q_nope")
+        tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
+        options = chosen.after_causal(v_scale)
+        planned = (out, lse, plan.words, plan.workspace)
+        if plan.sizes is not None and _plan.compiling():
+            _ops.planned_mla(*tensors, *planned, plan.sizes, *options)
+        else:
+            _ops.mla_decode(*tensors, *planned, *plan.capacity, *options)
+        return out, lse
+
+    def _check_run(
+        self,
+        plan: _plan.Plan,
+        q_nope: torch.Tensor,
+        q_pe: torch.Tensor,
+        ckv: torch.Tensor,
+        kpe: torch.Tensor,
+    ) -> None:
+        """Compares what comes to ``run`` with the plan and with each other."""
+        _checks.dims("q_pe", q_pe, "[batch_size, num_qo_heads, head_dim_kpe]")
+        ckv_name, kpe_name = self._caches
+        _checks.dims(ckv_name, ckv, "[pages, page_size, head_dim_ckv]")
+        _checks.dims(kpe_name, kpe, "[pages, page_size, head_dim_kpe]")
+        for name, value in (("q_pe", q_pe), (ckv_name, ckv), (kpe_name, kpe)):
+            _checks.like(name, value, "q_nope", q_nope)
+        if q_pe.shape[:2] != q_nope.shape[:2]:
+            raise ValueError(
+                f"q_pe has shape {list(q_pe.shape)}, expected {list(q_nope.shape[:2])} tokens and"
+                " heads as q_nope has"
+            )
+        width = q_pe.shape[2]
+        if q_pe.is_cuda:
+            if width != _CUDA_KPE:
+                raise ValueError(f"q_pe has {width} elements a head, expected {_CUDA_KPE} on CUDA")
+        elif width <= 0 or width > _CPU_KPE or width % 8 != 0:
+            raise ValueError(
+                f"q_pe has {width} elements a head, expected a multiple of 8 up to {_CPU_KPE}"
+            )
+        if ckv.shape[1] != self._page_size or ckv.shape[2] != plan.heads.dim:
+            raise ValueError(
+                f"{ckv_name} has shape {list(ckv.shape)}, expected pages of"
+                f" {self._page_size} x {plan.heads.dim} as planned"
+            )
+        if kpe.shape[:2] != ckv.shape[:2] or kpe.shape[2] != width:
+            raise ValueError(
+                f"{kpe_name} has shape {list(kpe.shape)}, expected"
+                f" {[*ckv.shape[:2], width]}: pages as {ckv_name} has, elements as q_pe"
+            )
+
+
+@_docs.arguments(
+    _docs.ATTENTION,
+    q_nope="``[batch_size, num_qo_heads, head_dim_ckv]``, the part without RoPE.",
+    q_pe="``[batch_size, num_qo_heads, head_dim_kpe]``.",
+    paged_ckv_cache="``[pages, page_size, head_dim_ckv]``.",
+    paged_kpe_cache="``[pages, page_size, head_dim_kpe]``.",
+    sm_scale="factor of the scores; None: the planned one.",
+)
+class BatchDecodeMlaWithPagedKVCacheWrapper(MlaWrapper, BatchDecodeWrapper):
     """Decode of multi-head latent attention: ``plan`` once a step, ``run`` per layer.
 
     float16 and bfloat16, on the CPU float32 too; head_dim_ckv 512 and head_dim_kpe 64 on CUDA, on
@@ -60,24 +153,13 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: torch.Tensor | None = None,
         paged_kv_indices_buffer: torch.Tensor | None = None,
         paged_kv_last_page_len_buffer: torch.Tensor | None = None,
+        *,
+        use_tensor_cores: bool = False,
     ) -> None:
         super().__init__(float_workspace_buffer, use_cuda_graph=use_cuda_graph)
         self._prepare(
             paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer
         )
-
-    def _check_heads(self, heads: _plan.Heads) -> None:
-        if heads.qo <= 0:
-            raise ValueError(f"num_qo_heads is {heads.qo}, expected 1 or more")
-        if self.device.type == "cuda":
-            if heads.dim != _CUDA_CKV:
-                raise ValueError(
-                    f"head_dim_compressed_kv is {heads.dim}, expected {_CUDA_CKV} on CUDA"
-                )
-        elif heads.dim <= 0 or heads.dim > _CPU_CKV or heads.dim % 8 != 0:
-            raise ValueError(
-                f"head_dim_compressed_kv is {heads.dim}, expected a multiple of 8 up to {_CPU_CKV}"
-            )
 
     def plan(
         self,
@@ -106,22 +188,16 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             indptr: ``[batch_size + 1]``, where each request begins in ``indices``.
             indices: ``[indptr[-1]]``, the pages of all requests, one request after another.
             last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
-            num_qo_heads: heads of the queries.
             head_dim_compressed_kv: elements of a row of the compressed cache (kv_lora_rank).
-            page_size: entries of a page.
             sm_scale: factor of the scores: ``1 / sqrt(qk_nope_head_dim + qk_rope_head_dim)``.
-            window_left: see :mod:`flashinfer.decode`, as for ``logits_soft_cap``.
-            logits_soft_cap: see there.
             data_type: dtype of the cache, or its name; a plan does not depend on it.
             q_data_type: dtype of the queries, or its name; a plan does not depend on it.
-            rope_scale: see the module.
-            rope_theta: see the module.
             pos_encoding_mode: ``"ROPE_LLAMA"``, or ``"NONE"`` where ``q_pe`` and the cached ``kpe``
                 have been turned already. Not in FlashInfer, which always turns them.
 
         Raises:
-            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
-                small.
+            ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
+                too small.
             TypeError: a dtype is wrong, or an argument is not a tensor.
         """
         for name, dtype in (("data_type", data_type), ("q_data_type", q_data_type)):
@@ -131,7 +207,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
                 "sm_scale is None, expected 1 / sqrt(qk_nope_head_dim + qk_rope_head_dim)"
             )
         if pos_encoding_mode not in ("ROPE_LLAMA", "NONE"):
-            raise ValueError(
+            raise _checks.UnknownName(
                 f"pos_encoding_mode is {pos_encoding_mode!r}, expected 'ROPE_LLAMA' or 'NONE'"
             )
         chosen = _attention.options(
@@ -161,6 +237,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         return_lse: Literal[False] = ...,
         *,
         out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
@@ -176,6 +253,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         *,
         return_lse: Literal[True],
         out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
         lse: torch.Tensor | None = ...,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
@@ -192,6 +270,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         return_lse: bool = ...,
         *,
         out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
         lse: torch.Tensor | None = ...,
     ) -> Attended: ...
 
@@ -208,23 +287,12 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         *,
         out: torch.Tensor | None = None,
         lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> Attended:
         """Attention of the batch that was planned for.
 
         The caches may have any strides, as long as their last dimension is contiguous: they may be
         slices of one tensor.
-
-        Args:
-            q_nope: ``[batch_size, num_qo_heads, head_dim_ckv]``, the part without RoPE.
-            q_pe: ``[batch_size, num_qo_heads, head_dim_kpe]``.
-            paged_ckv_cache: ``[pages, page_size, head_dim_ckv]``.
-            paged_kpe_cache: ``[pages, page_size, head_dim_kpe]``.
-            q_scale: see :mod:`flashinfer.decode`.
-            k_scale: see there.
-            v_scale: see there.
-            return_lse: return ``(out, lse)``.
-            out: where to write the output; allocated where None.
-            lse: where to write the log-sum-exps, only with ``return_lse``; allocated where None.
 
         Returns:
             ``[batch_size, num_qo_heads, head_dim_ckv]``, like ``q_nope``; with ``return_lse`` also
@@ -252,6 +320,7 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
         *,
         out: torch.Tensor | None = None,
         lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`run` with ``return_lse``."""
         chosen = _attention.scaled(self._options, q_scale, k_scale)
@@ -322,80 +391,6 @@ class BatchDecodeMlaWithPagedKVCacheWrapper(BatchDecodeWrapper):
             rope_theta,
         )
 
-    def _latent(
-        self,
-        q_nope: torch.Tensor,
-        q_pe: torch.Tensor,
-        caches: tuple[torch.Tensor, torch.Tensor],
-        chosen: Options,
-        v_scale: float | None,
-        return_lse: bool,
-        out: torch.Tensor | None,
-        lse: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        plan = self._ready(q_nope, exact=True, name="q_nope")
-        ckv, kpe = caches
-        self._check_run(plan, q_nope, q_pe, ckv, kpe)
-        if _attention.DEBUG and not torch.compiler.is_compiling():
-            assert self._kv_indices is not None
-            _attention.check_pages(self._kv_indices, self._used_indices, ckv.shape[0])
-        new_lse = return_lse and lse is None
-        if out is None:
-            out = torch.empty(q_nope.shape, dtype=q_nope.dtype, device=q_nope.device)
-        else:
-            _checks.shape("out", out, tuple(q_nope.shape), "the shape of q_nope")
-            _checks.like("out", out, "q_nope", q_nope)
-        if new_lse:
-            lse = torch.empty(q_nope.shape[:2], dtype=torch.float32, device=q_nope.device)
-        elif lse is not None:
-            _check_lse(lse, q_nope, return_lse)
-        tensors = (_attention.rows(q_nope), _attention.rows(q_pe), ckv, kpe, self._kv_indices)
-        options = chosen.after_causal(v_scale)
-        planned = (out, lse, plan.words, plan.workspace)
-        if plan.sizes is not None and _plan.compiling():
-            _ops.planned_mla(*tensors, *planned, plan.sizes, *options)
-        else:
-            _ops.mla_decode(*tensors, *planned, *plan.capacity, *options)
-        return out, lse
-
-    def _check_run(
-        self,
-        plan: _plan.Plan,
-        q_nope: torch.Tensor,
-        q_pe: torch.Tensor,
-        ckv: torch.Tensor,
-        kpe: torch.Tensor,
-    ) -> None:
-        """Compares what comes to ``run`` with the plan and with each other."""
-        _checks.dims("q_pe", q_pe, "[batch_size, num_qo_heads, head_dim_kpe]")
-        _checks.dims("paged_ckv_cache", ckv, "[pages, page_size, head_dim_ckv]")
-        _checks.dims("paged_kpe_cache", kpe, "[pages, page_size, head_dim_kpe]")
-        for name, value in (("q_pe", q_pe), ("paged_ckv_cache", ckv), ("paged_kpe_cache", kpe)):
-            _checks.like(name, value, "q_nope", q_nope)
-        if q_pe.shape[:2] != q_nope.shape[:2]:
-            raise ValueError(
-                f"q_pe has shape {list(q_pe.shape)}, expected {list(q_nope.shape[:2])} tokens and"
-                " heads as q_nope has"
-            )
-        width = q_pe.shape[2]
-        if q_pe.is_cuda:
-            if width != _CUDA_KPE:
-                raise ValueError(f"q_pe has {width} elements a head, expected {_CUDA_KPE} on CUDA")
-        elif width <= 0 or width > _CPU_KPE or width % 8 != 0:
-            raise ValueError(
-                f"q_pe has {width} elements a head, expected a multiple of 8 up to {_CPU_KPE}"
-            )
-        if ckv.shape[1] != self._page_size or ckv.shape[2] != plan.heads.dim:
-            raise ValueError(
-                f"paged_ckv_cache has shape {list(ckv.shape)}, expected pages of"
-                f" {self._page_size} x {plan.heads.dim} as planned"
-            )
-        if kpe.shape[:2] != ckv.shape[:2] or kpe.shape[2] != width:
-            raise ValueError(
-                f"paged_kpe_cache has shape {list(kpe.shape)}, expected"
-                f" {[*ckv.shape[:2], width]}: pages as paged_ckv_cache has, elements as q_pe"
-            )
-
 
 def _run_planned(
     q_nope: torch.Tensor,
@@ -418,12 +413,3 @@ def _run_planned(
 
 
 _ops.implement("planned_mla", _run_planned)
-
-
-def _check_lse(lse: torch.Tensor, q_nope: torch.Tensor, return_lse: bool) -> None:
-    if not return_lse:
-        raise ValueError("lse is given, expected return_lse=True with it")
-    _checks.shape("lse", lse, tuple(q_nope.shape[:2]), "batch_size and num_qo_heads")
-    if lse.dtype != torch.float32:
-        raise TypeError(f"lse has dtype {lse.dtype}, expected torch.float32")
-    _checks.same_device("lse", lse, "q_nope", q_nope)

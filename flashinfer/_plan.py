@@ -163,11 +163,16 @@ def graph_capacity(
 
 
 def fill(
-    requests: Requests, heads: Heads, device: torch.device, capacity: Capacity
+    requests: Requests,
+    heads: Heads,
+    device: torch.device,
+    capacity: Capacity,
+    split: bool = True,
 ) -> torch.Tensor:
     """The plan as an int32 host tensor of ``capacity.words``."""
     words = torch.empty((capacity.words,), dtype=torch.int32)
-    _plan(requests, heads, device, capacity.tile_rows, capacity.slots, capacity, words)
+    slots = capacity.slots if split else 0
+    _plan(requests, heads, device, capacity.tile_rows, slots, capacity, words)
     return words
 
 
@@ -182,6 +187,13 @@ def upload(parts: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
     there = pinned.to(device, non_blocking=True)
     ends = itertools.accumulate(sizes)
     return [there[end - size : end] for size, end in zip(sizes, ends)]
+
+
+def to_device(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``value`` on the device; from the host, by a copy that the host does not wait for."""
+    if device.type == "cpu" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 def write(target: torch.Tensor, source: torch.Tensor) -> None:
@@ -210,7 +222,7 @@ def host_index(name: str, value: torch.Tensor, form: str) -> torch.Tensor:
 def host_indptr(
     name: str, value: torch.Tensor, batch_size: int | None = None, first: int | None = 0
 ) -> torch.Tensor:
-    """:func:`host_index` of offsets, which must not fall."""
+    """:func:`host_index` of offsets, which must not decrease."""
     host = host_index(name, value, "[batch_size + 1]")
     if host.shape[0] == 0:
         raise ValueError(f"{name} has shape [0], expected [batch_size + 1]")
@@ -225,8 +237,8 @@ def host_indptr(
     if falls.shape[0]:
         at = int(falls[0])
         raise ValueError(
-            f"{name}[{at}:{at + 2}] is ({int(host[at])}, {int(host[at + 1])}), expected values that"
-            " do not fall"
+            f"{name}[{at}:{at + 2}] is ({int(host[at])}, {int(host[at + 1])}), expected"
+            " non-decreasing values"
         )
     return host
 

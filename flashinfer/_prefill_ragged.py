@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _plan
+from flashinfer import _attention, _checks, _docs, _forms, _plan
 from flashinfer._attention import Attended, Options
-from flashinfer._wrapper import BatchPrefillWrapper, Buffer, result, state
+from flashinfer._wrapper import (
+    NEW,
+    BatchPrefillWrapper,
+    Buffer,
+    Into,
+    check_head_dims,
+    result,
+    splits,
+    state,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_PLAN_WITH_VO = (
+    "self",
+    "qo_indptr",
+    "kv_indptr",
+    "num_qo_heads",
+    "num_kv_heads",
+    "head_dim",
+    "head_dim_vo",
+    "custom_mask",
+    "packed_custom_mask",
+    "causal",
+    "pos_encoding_mode",
+    "allow_fp16_qk_reduction",
+    "window_left",
+    "logits_soft_cap",
+    "sm_scale",
+    "rope_scale",
+    "rope_theta",
+    "q_data_type",
+    "kv_data_type",
+    "o_data_type",
+    "non_blocking",
+)
 
 
+def _has_head_dim_vo(args: Any, kwargs: Any) -> bool:
+    return len(args) > 6 and isinstance(args[6], int)
+
+
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of which the"
+    " results are not written.",
+    k="``[kv_indptr[-1], num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_indptr[-1],"
+    " head_dim]`` (HND), or with more rows.",
+    v="like ``k``.",
+)
 class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     """Prefill attention of a batch whose keys and values lie one request after another.
 
@@ -22,9 +70,9 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         kv_indptr_buf: for graphs: int32 ``[batch_size + 1]``.
         custom_mask_buf: for graphs with a custom mask: uint8, room for the packed mask.
         qk_indptr_buf: for graphs with a custom mask: int32 ``[batch_size + 1]``.
-        backend: ignored.
     """
 
+    @_forms.renamed(mask_indptr_buf="qk_indptr_buf")
     def __init__(
         self,
         float_workspace_buffer: torch.Tensor,
@@ -45,6 +93,8 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
             (Buffer("custom_mask_buf", custom_mask_buf), Buffer("qk_indptr_buf", qk_indptr_buf)),
         )
 
+    @_forms.renamed(head_dim_qk="head_dim", use_fp16_qk_reduction="allow_fp16_qk_reduction")
+    @_forms.also(_PLAN_WITH_VO, _has_head_dim_vo)
     def plan(
         self,
         qo_indptr: torch.Tensor,
@@ -54,7 +104,7 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         head_dim: int,
         custom_mask: torch.Tensor | None = None,
         packed_custom_mask: torch.Tensor | None = None,
-        causal: bool = False,
+        causal: bool | None = None,
         pos_encoding_mode: str = "NONE",
         allow_fp16_qk_reduction: bool = False,
         window_left: int = -1,
@@ -64,38 +114,36 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         rope_theta: float | None = None,
         q_data_type: str | torch.dtype | None = "float16",
         kv_data_type: str | torch.dtype | None = None,
+        non_blocking: bool = False,
+        *,
+        head_dim_vo: int | None = None,
+        o_data_type: str | torch.dtype | None = None,
+        fixed_split_size: int | None = None,
+        disable_split_kv: bool = False,
+        **hints: Unpack[_attention.Hints],
     ) -> None:
         """Plans for a batch; ``begin_forward`` is the same.
 
         Args:
             qo_indptr: ``[batch_size + 1]``, where the query tokens of each request begin.
             kv_indptr: ``[batch_size + 1]``, where its keys begin.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of keys and values.
-            head_dim: elements of a head.
-            custom_mask: ``[sum(qo_len * kv_len)]``, see :mod:`flashinfer.prefill`.
-            packed_custom_mask: uint8.
-            causal: see :mod:`flashinfer.prefill`.
-            pos_encoding_mode: see :mod:`flashinfer.decode`.
-            allow_fp16_qk_reduction: ignored.
-            window_left: see :mod:`flashinfer.decode`.
-            logits_soft_cap: see :mod:`flashinfer.decode`.
-            sm_scale: see :mod:`flashinfer.decode`.
-            rope_scale: see :mod:`flashinfer.decode`.
-            rope_theta: see :mod:`flashinfer.decode`.
-            q_data_type: see :mod:`flashinfer.decode`.
-            kv_data_type: see :mod:`flashinfer.decode`.
+            causal: query i of ``qo_len`` sees keys up to ``kv_len - qo_len + i``. False by default
+                in FlashInfer 0.2.0, and True in 0.1.6: without it, ``run`` warns and has the
+                meaning of 0.2.0, or of the release that ``FLASHINFER_API`` names.
 
         Raises:
-            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
-                small.
+            ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
+                too small.
             TypeError: a dtype is wrong, or an argument is not a tensor.
         """
         _attention.check_dtype("q_data_type", q_data_type)
         _attention.check_dtype("kv_data_type", kv_data_type)
+        self._o_data_type = _attention.check_dtype("o_data_type", o_data_type)
+        _attention.check_hints(f"{type(self).__name__}.plan", hints)
+        check_head_dims(head_dim, head_dim_vo)
         chosen = _attention.options(
             head_dim,
-            causal=causal,
+            causal=bool(causal),
             pos_encoding_mode=pos_encoding_mode,
             window_left=window_left,
             logits_soft_cap=logits_soft_cap,
@@ -113,7 +161,11 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
             masks=masks,
             mask_buffers=self._mask_buffers,
             kv_rows=int(kv[-1]),
+            split=splits(fixed_split_size, disable_split_kv),
         )
+        # What 0.1.6 does not have shows that the call is of a later release.
+        later = any(value is not None for value in (kv_data_type, head_dim_vo, fixed_split_size))
+        self._causal_is_open = causal is None and not later
         self._kv_rows = int(kv[-1])
         self._write_buffers(qo_indptr, kv_indptr)
 
@@ -126,6 +178,9 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         k: torch.Tensor,
         v: torch.Tensor,
         return_lse: Literal[False] = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
@@ -136,6 +191,9 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         v: torch.Tensor,
         *,
         return_lse: Literal[True],
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     @overload
@@ -145,20 +203,24 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
         k: torch.Tensor,
         v: torch.Tensor,
         return_lse: bool = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> Attended: ...
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, return_lse: bool = False
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        return_lse: bool = False,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> Attended:
         """Attention of the batch that was planned for.
-
-        Args:
-            q: ``[qo_indptr[-1], num_qo_heads, head_dim]``. There may be more rows (padding), of
-                which the results are not written.
-            k: ``[kv_indptr[-1], num_kv_heads, head_dim]`` (NHD) or
-                ``[num_kv_heads, kv_indptr[-1], head_dim]`` (HND), or with more rows.
-            v: like ``k``.
-            return_lse: return ``(out, lse)``.
 
         Returns:
             Like ``q``; with ``return_lse`` also fp32 ``[rows of q, num_qo_heads]``.
@@ -168,29 +230,43 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
             TypeError: a dtype is wrong, or an argument is not a tensor.
             RuntimeError: there is no plan.
         """
-        return result(self._ragged(q, k, v, self._options, return_lse))
+        return result(self._ragged(q, k, v, self._planned_options(), return_lse, Into(out, lse)))
 
     def run_return_lse(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`run` with ``return_lse``."""
-        return state(self._ragged(q, k, v, self._options, True))
+        return state(self._ragged(q, k, v, self._planned_options(), True, Into(out, lse)))
 
     def _ragged(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chosen: Options, return_lse: bool
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        chosen: Options,
+        return_lse: bool,
+        into: Into = NEW,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         form = "[num_kv_heads, nnz, head_dim]" if self._hnd else "[nnz, num_kv_heads, head_dim]"
         _checks.dims("k", k, form)
         if self._planned is not None and (self._planned.sizes is None or not _plan.compiling()):
             _attention.check_kv_rows(k, self._hnd, self._kv_rows)
-        return self._attend(q, k, v, chosen, None, return_lse, hnd=self._hnd)
+        return self._attend(q, k, v, chosen, None, return_lse, hnd=self._hnd, into=into)
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def forward(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        causal: bool = False,
+        causal: bool | None = None,
         pos_encoding_mode: str = "NONE",
         allow_fp16_qk_reduction: bool = False,
         window_left: int = -1,
@@ -201,7 +277,8 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
     ) -> torch.Tensor:
         """:meth:`run` with these options in place of the planned ones, defaults included.
 
-        ``causal`` is False by default, as in FlashInfer 0.2.0; it was True in 0.1.6.
+        ``causal`` is False by default in FlashInfer 0.2.0, and True in 0.1.6. A call without it
+        warns and has the meaning of 0.2.0, or of the release that ``FLASHINFER_API`` names.
         """
         chosen = self._override(
             pos_encoding_mode,
@@ -210,16 +287,17 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
             sm_scale,
             rope_scale,
             rope_theta,
-            causal,
+            self._settle_causal(causal, "forward"),
         )
         return self._ragged(q, k, v, chosen, False)[0]
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def forward_return_lse(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        causal: bool = False,
+        causal: bool | None = None,
         pos_encoding_mode: str = "NONE",
         allow_fp16_qk_reduction: bool = False,
         window_left: int = -1,
@@ -236,6 +314,6 @@ class BatchPrefillWithRaggedKVCacheWrapper(BatchPrefillWrapper):
             sm_scale,
             rope_scale,
             rope_theta,
-            causal,
+            self._settle_causal(causal, "forward_return_lse"),
         )
         return state(self._ragged(q, k, v, chosen, True))

@@ -1,4 +1,4 @@
-"""Attention of one request over contiguous keys and values, with its plan in a cache.
+"""Attention of one request over contiguous keys and values, its plan in a cache on the host.
 
 An op of its own, ``flashinfer::single_attention``: a plan is made of numbers that
 ``torch.compile`` has no values for while it traces.
@@ -17,19 +17,12 @@ from flashinfer._masks import flat_mask, packed_mask
 
 
 class _Cached(NamedTuple):
-    words: torch.Tensor
+    words: torch.Tensor  # on the host
     capacity: _plan.Capacity
-    mask_indptr: torch.Tensor
 
 
 @functools.lru_cache(maxsize=256)
 def _plan_for(qo_len: int, kv_len: int, heads: _plan.Heads, device: torch.device) -> _Cached:
-    """The plan on its device, complete, so that every stream may use it from now on."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            f"attention of {qo_len} queries over {kv_len} keys has no plan yet, and a CUDA graph"
-            " is being captured: call it once with these shapes before"
-        )
     # Not inference tensors, even where the first call is made under torch.inference_mode().
     with torch.inference_mode(False):
         requests = _plan.Requests(
@@ -38,8 +31,7 @@ def _plan_for(qo_len: int, kv_len: int, heads: _plan.Heads, device: torch.device
             torch.tensor([kv_len], dtype=torch.int32),
         )
         capacity = _plan.exact_capacity(requests, heads, device, None)
-        words = _plan.fill(requests, heads, device, capacity).to(device)
-        return _Cached(words, capacity, torch.zeros(2, dtype=torch.int32, device=device))
+        return _Cached(_plan.fill(requests, heads, device, capacity), capacity)
 
 
 def _run(
@@ -65,8 +57,16 @@ def _run(
     size = cached.capacity
     floats = size.slots * heads.kv * size.tile_rows * (heads.dim + 1)
     workspace = torch.empty((floats,), dtype=torch.float32, device=q.device)
+    words, mask_indptr = cached.words, None
+    if q.device.type != "cpu":
+        # Sent with every call, without waiting: a plan that is kept on the device would have to be
+        # complete for all streams, and in a captured graph for all replays.
+        words = torch.empty((size.words,), dtype=torch.int32, device=q.device)
+        _ops.upload_words(cached.words, words)
+    if mask is not None:
+        mask_indptr = torch.zeros((2,), dtype=torch.int32, device=q.device)
     _attention.launch(
-        _plan.Plan(cached.words, workspace, size, heads, q.shape[0]),
+        _plan.Plan(words, workspace, size, heads, q.shape[0]),
         q,
         k,
         v,
@@ -74,7 +74,7 @@ def _run(
         out,
         lse,
         mask,
-        None if mask is None else cached.mask_indptr,
+        mask_indptr,
         hnd,
         Options(
             causal, window_left, pos_encoding, sm_scale, logits_soft_cap, rope_scale, rope_theta
@@ -121,6 +121,7 @@ def attend(
         )
     q = _attention.rows(q)
     out, lse = _attention.allocate(q, return_lse)
+    moves = return_lse and chosen.pos_encoding == "ALIBI" and _attention.alibi_moves()
     arguments = (
         q,
         k,
@@ -137,4 +138,6 @@ def attend(
         _ops.single_attention(*arguments)
     else:
         _run(*arguments)
+    if lse is not None and moves:
+        lse = _attention.moved(lse, lse.new_full((qo_len,), kv_len - qo_len))
     return out, lse

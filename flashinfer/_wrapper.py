@@ -6,10 +6,38 @@ from typing import NamedTuple
 
 import torch
 
-from flashinfer import _attention, _checks, _plan
+from flashinfer import _api, _attention, _checks, _plan
 from flashinfer._attention import Attended, KVCache, Options
 from flashinfer._masks import NO_MASKS, HostMask, Masks
 from flashinfer.page import _unpack
+
+
+class Into(NamedTuple):
+    """Where a run writes to; new tensors where None."""
+
+    out: torch.Tensor | None
+    lse: torch.Tensor | None
+
+
+NEW = Into(None, None)
+
+
+def splits(fixed_split_size: int | None, disable_split_kv: bool) -> bool:
+    """Whether a plan may split the keys of a request.
+
+    Splits have no fixed size here. What is asked for with one, results that do not depend on the
+    other requests of the batch, is what a plan without splits has.
+    """
+    return not disable_split_kv and (fixed_split_size is None or fixed_split_size <= 0)
+
+
+def check_head_dims(head_dim: int, head_dim_vo: int | None) -> None:
+    """ValueError where the heads of the values are of another size."""
+    if head_dim_vo is not None and head_dim_vo != head_dim:
+        raise ValueError(
+            f"head_dim_vo is {head_dim_vo}, expected {head_dim} as head_dim (head_dim_qk) is: there"
+            " is no kernel for values of another size"
+        )
 
 
 class Buffer(NamedTuple):
@@ -57,6 +85,9 @@ class Wrapper:
         self._set_workspace(float_workspace_buffer)
         self._planned: _plan.Plan | None = None
         self._options = _attention.options(1)
+        self._causal_is_open = False  # the plan did not say, and the releases differ
+        self._requests: _plan.Requests | None = None
+        self._o_data_type: torch.dtype | None = None
         self._kv_indices: torch.Tensor | None = None
         self._used_indices = 0
         self._page_size = 0
@@ -118,6 +149,7 @@ class Wrapper:
         indices_buffer: Buffer | None = None,
         mask_buffers: tuple[Buffer, Buffer] | None = None,
         kv_rows: int = 0,
+        split: bool = True,
     ) -> None:
         """Plans, uploads, and packs the mask. Nothing changes in a call that fails its checks."""
         self._check_heads(heads)
@@ -128,8 +160,8 @@ class Wrapper:
             if mask is not None and mask_buffers is not None:
                 mask_buffers[0].room(mask.size)
                 mask_buffers[1].room(mask.indptrs[0].shape[0])
-        capacity = self._choose_capacity(requests, heads)
-        words = _plan.fill(requests, heads, self.device, capacity)
+        capacity = self._choose_capacity(requests, heads, split)
+        words = _plan.fill(requests, heads, self.device, capacity, split)
 
         parts = [] if self._use_cuda_graph else [words]
         if kv_indices is not None and indices_buffer is not None and self._use_cuda_graph:
@@ -158,6 +190,8 @@ class Wrapper:
         self._used_indices = used_indices
         self._page_size = page_size
         self._options = chosen
+        self._causal_is_open = False
+        self._requests = requests
         sizes = None
         if not self._use_cuda_graph or kv_rows:
             sizes = torch.tensor([*capacity, requests.tokens, kv_rows], dtype=torch.int64)
@@ -170,10 +204,12 @@ class Wrapper:
         """ValueError unless there is a kernel for them on the device."""
         heads.check(self.device)
 
-    def _choose_capacity(self, requests: _plan.Requests, heads: _plan.Heads) -> _plan.Capacity:
+    def _choose_capacity(
+        self, requests: _plan.Requests, heads: _plan.Heads, split: bool
+    ) -> _plan.Capacity:
         floats = self._workspace.shape[0]
         if not self._use_cuda_graph:
-            return _plan.exact_capacity(requests, heads, self.device, floats)
+            return _plan.exact_capacity(requests, heads, self.device, floats if split else 0)
         if self._capacity is None:
             self._capacity = _plan.graph_capacity(
                 requests, heads, self.device, floats, self._fixed_queries
@@ -211,6 +247,18 @@ class Wrapper:
             rope_theta=rope_theta,
         )
 
+    def _planned_options(self) -> Options:
+        """The options of the plan, with ``causal`` settled."""
+        if self._causal_is_open:
+            causal = _api.causal(f"{type(self).__name__}.plan", None, self._mask is not None)
+            return _attention.with_causal(self._options, causal)
+        return self._options
+
+    def _settle_causal(self, causal: bool | None, method: str) -> bool:
+        """``causal`` of ``forward``, whose default the releases do not share."""
+        masked = self._mask is not None
+        return _api.causal(f"{type(self).__name__}.{method}", causal, masked)
+
     def _ready(self, q: torch.Tensor, exact: bool, name: str = "q") -> _plan.Plan:
         """The plan, and ``q`` compared with it."""
         plan = self._planned
@@ -219,6 +267,11 @@ class Wrapper:
         _attention.check_query(name, q, "[nnz, num_qo_heads, head_dim]")
         if q.device != self.device:
             raise ValueError(f"{name} is on {q.device}, expected {self.device} as the workspace is")
+        if self._o_data_type is not None and self._o_data_type != q.dtype:
+            raise ValueError(
+                f"o_data_type is {self._o_data_type} in the plan, expected {q.dtype}: the output"
+                f" has the dtype of {name}"
+            )
         if q.shape[1] != plan.heads.qo or q.shape[2] != plan.heads.dim:
             raise ValueError(
                 f"{name} has {q.shape[1]} heads of {q.shape[2]} elements, expected"
@@ -245,13 +298,14 @@ class Wrapper:
         hnd: bool,
         exact: bool = False,
         names: tuple[str, str] = ("k", "v"),
+        into: Into = NEW,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         plan = self._ready(q, exact)
         _attention.check_keys(k, v, q, plan.heads, hnd, names)
         if _attention.DEBUG and self._kv_indices is not None and not torch.compiler.is_compiling():
             _attention.check_pages(self._kv_indices, self._used_indices, k.shape[0])
         q = _attention.rows(q)
-        out, lse = _attention.allocate(q, return_lse)
+        out, lse = _attention.allocate(q, return_lse, *into)
         _attention.launch(
             plan,
             q,
@@ -267,7 +321,25 @@ class Wrapper:
             v_scale,
             exact,
         )
+        if lse is not None and chosen.pos_encoding == "ALIBI" and _attention.alibi_moves():
+            moved = self._move(lse)
+            lse = moved if into.lse is None else lse.copy_(moved)
         return out, lse
+
+    def _move(self, lse: torch.Tensor) -> torch.Tensor:
+        """ALiBi's log-sum-exps as 0.2.0 has them."""
+        assert self._requests is not None
+        if self._use_cuda_graph:
+            raise ValueError(
+                "a log-sum-exp with pos_encoding_mode='ALIBI' and FLASHINFER_API=0.2.0 depends on"
+                " the lengths of requests, expected no CUDA graphs, or FLASHINFER_API=0.1.6"
+            )
+        lengths = self._requests.qo_indptr.diff()
+        ahead = torch.zeros(lse.shape[0], dtype=torch.int32)
+        ahead[: self._requests.tokens] = (self._requests.kv_len - lengths).repeat_interleave(
+            lengths
+        )
+        return _attention.moved(lse, ahead.to(lse.device))
 
     def _attend_paged(
         self,
@@ -277,6 +349,7 @@ class Wrapper:
         v_scale: float | None,
         return_lse: bool,
         exact: bool = False,
+        into: Into = NEW,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self._page_size == 1:
             paged_kv_cache = _with_slots(paged_kv_cache, self._hnd)
@@ -289,7 +362,16 @@ class Wrapper:
             )
         names = ("paged_kv_cache", "paged_kv_cache[1]")
         return self._attend(
-            q, k, v, chosen, v_scale, return_lse, hnd=self._hnd, exact=exact, names=names
+            q,
+            k,
+            v,
+            chosen,
+            v_scale,
+            return_lse,
+            hnd=self._hnd,
+            exact=exact,
+            names=names,
+            into=into,
         )
 
 
@@ -332,6 +414,7 @@ class BatchDecodeWrapper(Wrapper):
         heads: _plan.Heads,
         page_size: int,
         chosen: Options,
+        split: bool = True,
     ) -> None:
         host = _plan.host_indptr("indptr", indptr, self._fixed_batch_size, first=None)
         lengths = _plan.paged_lengths(
@@ -350,6 +433,7 @@ class BatchDecodeWrapper(Wrapper):
             used_indices=int(host[-1]),
             page_size=page_size,
             indices_buffer=self._buffers[1],
+            split=split,
         )
         if self._use_cuda_graph:
             self._buffers[0].write(indptr)

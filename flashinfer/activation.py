@@ -33,7 +33,9 @@ def _act_and_mul(input: torch.Tensor, out: torch.Tensor | None, activation: str)
     return out
 
 
-def silu_and_mul(input: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+def silu_and_mul(
+    input: torch.Tensor, out: torch.Tensor | None = None, enable_pdl: bool | None = None
+) -> torch.Tensor:
     """``silu(input[..., :d]) * input[..., d:]`` with ``silu(x) = x / (1 + exp(-x))``.
 
     Computed in fp32 and rounded once (SwiGLU of Shazeer, 2020, arXiv:2002.05202).
@@ -41,6 +43,7 @@ def silu_and_mul(input: torch.Tensor, out: torch.Tensor | None = None) -> torch.
     Args:
         input: ``[..., 2 * d]``; float16, bfloat16, or float32 on the CPU. Any d, any strides.
         out: where to write, ``[..., d]``, dtype and device of ``input``; allocated if None.
+        enable_pdl: ignored.
 
     Returns:
         ``out``, or a new tensor ``[..., d]``.
@@ -52,7 +55,9 @@ def silu_and_mul(input: torch.Tensor, out: torch.Tensor | None = None) -> torch.
     return _act_and_mul(input, out, "silu")
 
 
-def gelu_and_mul(input: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+def gelu_and_mul(
+    input: torch.Tensor, out: torch.Tensor | None = None, enable_pdl: bool | None = None
+) -> torch.Tensor:
     """``gelu(input[..., :d]) * input[..., d:]`` with ``gelu(x) = x/2 * (1 + erf(x / sqrt(2)))``.
 
     Arguments, result and errors are those of :func:`silu_and_mul`.
@@ -60,9 +65,12 @@ def gelu_and_mul(input: torch.Tensor, out: torch.Tensor | None = None) -> torch.
     return _act_and_mul(input, out, "gelu")
 
 
-def gelu_tanh_and_mul(input: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+def gelu_tanh_and_mul(
+    input: torch.Tensor, out: torch.Tensor | None = None, enable_pdl: bool | None = None
+) -> torch.Tensor:
     """:func:`gelu_and_mul` with the tanh form of GELU (Hendrycks and Gimpel, arXiv:1606.08415).
 
-    ``gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))``.
+    ``gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))``. Arguments, result and errors
+    are those of :func:`silu_and_mul`.
     """
     return _act_and_mul(input, out, "gelu_tanh")

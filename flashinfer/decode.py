@@ -10,19 +10,10 @@ Common to all attention functions of this package:
   is made where that is not so).
 * A log-sum-exp is fp32, to base 2: ``log2(sum_j exp(x_j))`` of the scores x, ``-inf`` where no key
   is seen; the output is then 0.
-* ``sm_scale``: factor of the scores, ``1 / sqrt(head_dim)`` where None. ``logits_soft_cap``: c > 0
-  turns a score x into ``c * tanh(x / c)``. ``window_left``: a query at position p sees keys from
-  ``p - window_left`` on; -1 or None is no window.
-* ``pos_encoding_mode``: ``"NONE"``; ``"ROPE_LLAMA"``, which rotates queries and keys on the fly,
-  with ``rope_scale`` (None: 1) and ``rope_theta`` (None: 1e4) as in :mod:`flashinfer.rope`; or
-  ``"ALIBI"``. Queries are right-aligned with the keys: the last one is at ``kv_len - 1``.
-* ``q_scale``, ``k_scale``: what quantised queries and keys are to be multiplied by; they join
-  ``sm_scale``. ``v_scale`` multiplies the output.
-* ``use_tensor_cores``, ``backend``, ``allow_fp16_qk_reduction``, ``non_blocking``: accepted and
-  ignored. There is one kernel for all group sizes, scores are always summed in fp32, and copies
-  never wait.
-* ``q_data_type``, ``kv_data_type``, ``data_type``: dtypes or their names. A plan does not depend on
-  them, so they are not compared with the tensors that come to ``run``.
+* With ``pos_encoding_mode`` other than ``"NONE"`` and with a window, queries are right-aligned with
+  the keys: the last one is at ``kv_len - 1``.
+* What the arguments mean is said with each function (``help()`` shows it), and in
+  ``flashinfer/_docs.py`` for all.
 * ``FLASHINFER_DEBUG=1`` in the environment at import compares page indices with the cache in every
   run, also on CUDA, where that waits for the device; on the CPU they are always compared.
 * ValueError names a wrong shape, number, layout or device; TypeError a wrong dtype or an argument
@@ -31,19 +22,23 @@ Common to all attention functions of this package:
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
-from flashinfer import _attention, _plan, _single
+from flashinfer import _attention, _docs, _plan, _single
 from flashinfer._attention import Attended, KVCache, Options
 from flashinfer._mla import BatchDecodeMlaWithPagedKVCacheWrapper
-from flashinfer._wrapper import BatchDecodeWrapper, result, state
+from flashinfer._wrapper import NEW, BatchDecodeWrapper, Into, result, splits, state
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "BatchDecodeMlaWithPagedKVCacheWrapper",
     "BatchDecodeWithPagedKVCacheWrapper",
     "CUDAGraphBatchDecodeWithPagedKVCacheWrapper",
+    "fast_decode_plan",
     "single_decode_with_kv_cache",
 ]
 
@@ -53,6 +48,48 @@ def _grouped_size_compiled_for_decode_kernels(num_qo_heads: int, num_kv_heads: i
     return num_kv_heads > 0 and num_qo_heads % num_kv_heads == 0
 
 
+@overload
+def single_decode_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    use_tensor_cores: bool = ...,
+    q_scale: float | None = ...,
+    k_scale: float | None = ...,
+    v_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    sm_scale: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    return_lse: Literal[False] = ...,
+) -> torch.Tensor: ...
+
+
+@overload
+def single_decode_with_kv_cache(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv_layout: str = ...,
+    pos_encoding_mode: str = ...,
+    use_tensor_cores: bool = ...,
+    q_scale: float | None = ...,
+    k_scale: float | None = ...,
+    v_scale: float | None = ...,
+    window_left: int = ...,
+    logits_soft_cap: float | None = ...,
+    sm_scale: float | None = ...,
+    rope_scale: float | None = ...,
+    rope_theta: float | None = ...,
+    *,
+    return_lse: Literal[True],
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@_docs.arguments(_docs.ATTENTION)
 def single_decode_with_kv_cache(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -68,7 +105,8 @@ def single_decode_with_kv_cache(
     sm_scale: float | None = None,
     rope_scale: float | None = None,
     rope_theta: float | None = None,
-) -> torch.Tensor:
+    return_lse: bool = False,
+) -> Attended:
     """Attention of one query token over the keys and values of one request.
 
     Its plan depends on shapes alone and is kept, so a repeated call costs no planning.
@@ -77,20 +115,9 @@ def single_decode_with_kv_cache(
         q: ``[num_qo_heads, head_dim]``.
         k: ``[kv_len, num_kv_heads, head_dim]`` (NHD) or ``[num_kv_heads, kv_len, head_dim]`` (HND).
         v: like ``k``.
-        kv_layout: ``"NHD"`` or ``"HND"``.
-        pos_encoding_mode: see the module, as for all that follow.
-        use_tensor_cores: ignored.
-        q_scale: see the module.
-        k_scale: see the module.
-        v_scale: see the module.
-        window_left: see the module.
-        logits_soft_cap: see the module.
-        sm_scale: see the module.
-        rope_scale: see the module.
-        rope_theta: see the module.
 
     Returns:
-        ``[num_qo_heads, head_dim]``, like ``q``.
+        ``[num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32 ``[num_qo_heads]``.
 
     Raises:
         ValueError: a shape, a device, a layout or an option is wrong.
@@ -108,9 +135,14 @@ def single_decode_with_kv_cache(
     )
     chosen = _attention.scaled(chosen, q_scale, k_scale)
     hnd = _attention.check_layout(kv_layout)
-    return _single.attend(q[None], k, v, hnd, chosen, v_scale=v_scale)[0][0]
+    out, lse = _single.attend(q[None], k, v, hnd, chosen, v_scale=v_scale, return_lse=return_lse)
+    return out[0] if lse is None else (out[0], lse[0])
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[batch_size, num_qo_heads, head_dim]``.",
+)
 class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
     """Decode attention of a batch over a paged KV cache: ``plan`` once a step, ``run`` per layer.
 
@@ -124,10 +156,8 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
             Wrappers that run on one stream may share it.
-        kv_layout: ``"NHD"`` or ``"HND"``.
         use_cuda_graph: keep all addresses and sizes, so that a graph that captured ``run`` can be
             replayed after another ``plan``. The batch size is then fixed, by the buffers.
-        use_tensor_cores: ignored.
         paged_kv_indptr_buffer: for graphs: int32 ``[batch_size + 1]``, written by ``plan``.
         paged_kv_indices_buffer: for graphs: int32, room for all pages that a plan may have.
         paged_kv_last_page_len_buffer: for graphs: int32 ``[batch_size]``.
@@ -142,6 +172,7 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         paged_kv_indptr_buffer: torch.Tensor | None = None,
         paged_kv_indices_buffer: torch.Tensor | None = None,
         paged_kv_last_page_len_buffer: torch.Tensor | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__(float_workspace_buffer, kv_layout, use_cuda_graph)
         self._use_tensor_cores = use_tensor_cores
@@ -173,6 +204,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         rope_scale: float | None = None,
         rope_theta: float | None = None,
         non_blocking: bool = False,
+        *,
+        o_data_type: str | torch.dtype | None = None,
+        fixed_split_size: int | None = None,
+        disable_split_kv: bool = False,
+        **hints: Unpack[_attention.Hints],
     ) -> None:
         """Plans for a batch; ``begin_forward`` is the same.
 
@@ -184,24 +220,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             indptr: ``[batch_size + 1]``, where each request begins in ``indices``.
             indices: ``[indptr[-1]]``, the pages of all requests, one request after another.
             last_page_len: ``[batch_size]``, entries in use in the last page, 1..page_size.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of the cache.
-            head_dim: elements of a head.
-            page_size: entries of a page.
-            pos_encoding_mode: see the module, as for all that follow.
-            window_left: see the module.
-            logits_soft_cap: see the module.
-            q_data_type: see the module.
-            kv_data_type: see the module.
-            data_type: see the module.
-            sm_scale: see the module.
-            rope_scale: see the module.
-            rope_theta: see the module.
-            non_blocking: ignored.
 
         Raises:
-            ValueError: a shape or a number is wrong, offsets fall, or a CUDA graph's buffer is too
-                small.
+            ValueError: a shape or a number is wrong, offsets decrease, or a CUDA graph's buffer is
+                too small.
             TypeError: a dtype is wrong, or an argument is not a tensor.
         """
         if isinstance(data_type, (int, float)) and not isinstance(data_type, bool):
@@ -213,6 +235,8 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             ("data_type", data_type),
         ):
             _attention.check_dtype(name, dtype)
+        self._o_data_type = _attention.check_dtype("o_data_type", o_data_type)
+        _attention.check_hints(f"{type(self).__name__}.plan", hints)
         chosen = _attention.options(
             head_dim,
             pos_encoding_mode=pos_encoding_mode,
@@ -223,7 +247,8 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             rope_theta=rope_theta,
         )
         heads = _plan.Heads(num_qo_heads, num_kv_heads, head_dim)
-        self._plan_decode(indptr, indices, last_page_len, heads, page_size, chosen)
+        split = splits(fixed_split_size, disable_split_kv)
+        self._plan_decode(indptr, indices, last_page_len, heads, page_size, chosen, split)
 
     begin_forward = plan
 
@@ -236,6 +261,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None = ...,
         v_scale: float | None = ...,
         return_lse: Literal[False] = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
+        window_left: int | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
@@ -248,6 +277,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         v_scale: float | None = ...,
         *,
         return_lse: Literal[True],
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
+        window_left: int | None = ...,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     @overload
@@ -259,6 +292,11 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None = ...,
         v_scale: float | None = ...,
         return_lse: bool = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
+        window_left: int | None = ...,
     ) -> Attended: ...
 
     def run(
@@ -269,19 +307,16 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None = None,
         v_scale: float | None = None,
         return_lse: bool = False,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
+        window_left: int | None = None,
     ) -> Attended:
         """Attention of the batch that was planned for.
 
         Args:
-            q: ``[batch_size, num_qo_heads, head_dim]``.
-            paged_kv_cache: one tensor ``[pages, 2, page_size, num_kv_heads, head_dim]`` (NHD) or
-                ``[pages, 2, num_kv_heads, page_size, head_dim]`` (HND), or a tuple of keys and
-                values, each without the dimension of 2. With a page size of 1, the dimension of the
-                pages' entries may be missing.
-            q_scale: see the module.
-            k_scale: see the module.
-            v_scale: see the module.
-            return_lse: return ``(out, lse)``.
+            window_left: in place of the planned one, where given.
 
         Returns:
             ``[batch_size, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
@@ -293,8 +328,9 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
             TypeError: a dtype is wrong, or an argument is not a tensor.
             RuntimeError: there is no plan.
         """
+        chosen, into = _attention.with_window(self._options, window_left), Into(out, lse)
         return result(
-            self._decode(q, paged_kv_cache, self._options, q_scale, k_scale, v_scale, return_lse)
+            self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, return_lse, into)
         )
 
     def run_return_lse(
@@ -304,11 +340,19 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         q_scale: float | None = None,
         k_scale: float | None = None,
         v_scale: float | None = None,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
+        window_left: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`run` with ``return_lse``."""
-        return state(
-            self._decode(q, paged_kv_cache, self._options, q_scale, k_scale, v_scale, True)
-        )
+        """:meth:`run` with ``return_lse``.
+
+        Args:
+            window_left: in place of the planned one, where given.
+        """
+        chosen, into = _attention.with_window(self._options, window_left), Into(out, lse)
+        return state(self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, True, into))
 
     def _decode(
         self,
@@ -319,9 +363,10 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         k_scale: float | None,
         v_scale: float | None,
         return_lse: bool,
+        into: Into = NEW,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         chosen = _attention.scaled(chosen, q_scale, k_scale)
-        return self._attend_paged(q, paged_kv_cache, chosen, v_scale, return_lse, exact=True)
+        return self._attend_paged(q, paged_kv_cache, chosen, v_scale, return_lse, True, into)
 
     def forward(
         self,
@@ -364,6 +409,7 @@ class BatchDecodeWithPagedKVCacheWrapper(BatchDecodeWrapper):
         return state(self._decode(q, paged_kv_cache, chosen, q_scale, k_scale, v_scale, True))
 
 
+@_docs.arguments(_docs.ATTENTION)
 class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWrapper):
     """:class:`BatchDecodeWithPagedKVCacheWrapper` with ``use_cuda_graph`` and its buffers.
 
@@ -372,8 +418,6 @@ class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWra
         indptr_buffer: as ``paged_kv_indptr_buffer`` there.
         indices_buffer: as ``paged_kv_indices_buffer`` there.
         last_page_len_buffer: as ``paged_kv_last_page_len_buffer`` there.
-        kv_layout: ``"NHD"`` or ``"HND"``.
-        use_tensor_cores: ignored.
     """
 
     def __init__(
@@ -394,3 +438,71 @@ class CUDAGraphBatchDecodeWithPagedKVCacheWrapper(BatchDecodeWithPagedKVCacheWra
             paged_kv_indices_buffer=indices_buffer,
             paged_kv_last_page_len_buffer=last_page_len_buffer,
         )
+
+
+@_docs.arguments(_docs.ATTENTION)
+def fast_decode_plan(
+    self: BatchDecodeWithPagedKVCacheWrapper,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    last_page_len: torch.Tensor,
+    num_qo_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    page_size: int,
+    pos_encoding_mode: str = "NONE",
+    window_left: int = -1,
+    logits_soft_cap: float | None = None,
+    q_data_type: str | torch.dtype | None = None,
+    kv_data_type: str | torch.dtype | None = None,
+    data_type: str | torch.dtype | None = None,
+    sm_scale: float | None = None,
+    rope_scale: float | None = None,
+    rope_theta: float | None = None,
+    non_blocking: bool = True,
+    fixed_split_size: int | None = None,
+    disable_split_kv: bool = False,
+    q_len_per_req: int = 1,
+    global_override_indptr_cpu: torch.Tensor | None = None,
+) -> None:
+    """:meth:`BatchDecodeWithPagedKVCacheWrapper.plan` of a wrapper, with offsets on the host.
+
+    SGLang puts it in the place of a wrapper's ``begin_forward``. The other plan is as fast here
+    where its index tensors are on the host.
+
+    Args:
+        self: the wrapper to plan.
+        indptr: as in ``plan``.
+        indices: as in ``plan``.
+        last_page_len: as in ``plan``; on a device, the host waits for it.
+        q_len_per_req: query tokens of a request: 1.
+        global_override_indptr_cpu: a copy of ``indptr`` on the host, so that the host need not wait
+            for ``indptr`` itself.
+
+    Raises:
+        ValueError: as by ``plan``, or ``q_len_per_req`` is not 1.
+        TypeError: as by ``plan``.
+    """
+    if q_len_per_req != 1:
+        raise ValueError(f"q_len_per_req is {q_len_per_req}, expected 1: use the prefill wrapper")
+    self.plan(
+        indptr if global_override_indptr_cpu is None else global_override_indptr_cpu,
+        indices,
+        last_page_len,
+        num_qo_heads,
+        num_kv_heads,
+        head_dim,
+        page_size,
+        pos_encoding_mode,
+        window_left,
+        logits_soft_cap,
+        q_data_type,
+        kv_data_type,
+        data_type,
+        sm_scale,
+        rope_scale,
+        rope_theta,
+        non_blocking,
+        fixed_split_size=fixed_split_size,
+        disable_split_kv=disable_split_kv,
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from flashinfer import _checks, _ops
+from flashinfer import _checks, _forms, _ops
 
 __all__ = ["SegmentGEMMWrapper", "bmm_fp8"]
 
@@ -25,19 +27,39 @@ def _long_index(
     return value.to(torch.int64).contiguous()
 
 
+# In releases after 0.2.0.
+_RUN_WITH_OUT = (
+    "self",
+    "x",
+    "weights",
+    "batch_size",
+    "weight_column_major",
+    "out",
+    "seg_lens",
+    "seg_indptr",
+    "weight_indices",
+)
+
+
+def _has_out_in_fifth_place(args: Any, kwargs: Any) -> bool:
+    return len(args) > 5 and isinstance(args[5], torch.Tensor) and args[5].ndim == 2
+
+
 class SegmentGEMMWrapper:
     """Multiplies each segment of rows by a matrix of its own.
 
     It takes workspace buffers for the sake of callers that pass them: the kernels need none.
 
     Args:
-        float_workspace_buffer: any tensor on the device to run on; not used.
+        float_workspace_buffer: any tensor on the device to run on; not used. In FlashInfer 0.1.6
+            it is ``workspace_buffer``, which works too.
         backend: ``auto``; ``sm80`` and ``sm90`` are accepted, and mean the same.
 
     Raises:
         ValueError: another backend.
     """
 
+    @_forms.renamed(workspace_buffer="float_workspace_buffer")
     def __init__(self, float_workspace_buffer: torch.Tensor, backend: str = "auto") -> None:
         _checks.tensor("float_workspace_buffer", float_workspace_buffer)
         if backend not in _BACKENDS:
@@ -46,16 +68,24 @@ class SegmentGEMMWrapper:
         self._int_workspace_buffer: torch.Tensor | None = None
         self.backend = backend
 
+    @_forms.renamed(new_workspace_buffer="float_workspace_buffer")
     def reset_workspace_buffer(
         self,
         float_workspace_buffer: torch.Tensor,
         int_workspace_buffer: torch.Tensor | None = None,
     ) -> None:
-        """Takes other buffers, as other wrappers do; they are not used."""
+        """Takes other buffers, as other wrappers do.
+
+        Args:
+            float_workspace_buffer: not used; ``new_workspace_buffer`` in FlashInfer 0.1.6, which
+                works too.
+            int_workspace_buffer: not used.
+        """
         _checks.tensor("float_workspace_buffer", float_workspace_buffer)
         self._float_workspace_buffer = float_workspace_buffer
         self._int_workspace_buffer = int_workspace_buffer
 
+    @_forms.also(_RUN_WITH_OUT, _has_out_in_fifth_place)
     def run(
         self,
         x: torch.Tensor,
@@ -65,6 +95,8 @@ class SegmentGEMMWrapper:
         seg_lens: torch.Tensor | None = None,
         seg_indptr: torch.Tensor | None = None,
         weight_indices: torch.Tensor | None = None,
+        *,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """``y[s] = x[s] @ weights[w]`` for every segment ``s`` of rows, summed in fp32.
 
@@ -80,11 +112,13 @@ class SegmentGEMMWrapper:
                 given. int32 is converted.
             weight_indices: ``[batch_size]`` int64, which matrix each segment has; without it,
                 segment ``s`` has matrix ``s``.
+            out: ``[rows, d_out]`` like ``x``, where to write; allocated if None.
 
         On CUDA the numbers in ``seg_lens``, ``seg_indptr`` and ``weight_indices`` are not checked.
 
         Returns:
-            ``[rows, d_out]`` like ``x``. Rows after the last segment are 0.
+            ``out``, or a new tensor ``[rows, d_out]`` like ``x``. Rows after the last segment are
+            0.
 
         Raises:
             ValueError: a shape or device is wrong, or neither ``seg_lens`` nor ``seg_indptr`` is
@@ -117,15 +151,22 @@ class SegmentGEMMWrapper:
                 "many, or weight_indices"
             )
         d_out = weights.shape[1 if weight_column_major else 2]
-        out = torch.empty((x.shape[0], d_out), dtype=x.dtype, device=x.device)
+        if out is None:
+            out = torch.empty((x.shape[0], d_out), dtype=x.dtype, device=x.device)
+        else:
+            _checks.shape("out", out, (x.shape[0], d_out), "[rows, d_out]")
+            _checks.like("out", out, "x", x)
+        rows = _checks.rows_contiguous(out)
         _ops.segment_gemm(
             _checks.rows_contiguous(x),
             _checks.rows_contiguous(weights),
             indptr,
             indices,
-            out,
+            rows,
             weight_column_major,
         )
+        if rows is not out:
+            out.copy_(rows)
         return out
 
     forward = run
@@ -151,6 +192,7 @@ def bmm_fp8(
     B_scale: torch.Tensor,
     dtype: torch.dtype,
     out: torch.Tensor | None = None,
+    backend: str = "auto",
 ) -> torch.Tensor:
     """``out[b] = (A_scale * A[b]) @ (B_scale * B[b])`` of fp8 matrices, summed in fp32.
 
@@ -162,6 +204,7 @@ def bmm_fp8(
         B_scale: the same for ``B``.
         dtype: of the result: float16 or bfloat16, on the CPU also float32.
         out: ``[b, m, n]``, where to write; allocated if None.
+        backend: a name, ignored: there is one kernel.
 
     Returns:
         ``out``, or a new tensor ``[b, m, n]``.

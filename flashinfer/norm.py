@@ -6,7 +6,17 @@ import torch
 
 from flashinfer import _checks, _ops
 
-__all__ = ["fused_add_rmsnorm", "gemma_fused_add_rmsnorm", "gemma_rmsnorm", "rmsnorm"]
+__all__ = [
+    "fused_add_rmsnorm",
+    "fused_add_rmsnorm_quant",
+    "gemma_fused_add_rmsnorm",
+    "gemma_rmsnorm",
+    "layernorm",
+    "rmsnorm",
+    "rmsnorm_quant",
+]
+
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def _check(input: torch.Tensor, weight: torch.Tensor) -> None:
@@ -59,6 +69,7 @@ def rmsnorm(
     weight: torch.Tensor,
     eps: float = 1e-6,
     out: torch.Tensor | None = None,
+    enable_pdl: bool | None = None,
 ) -> torch.Tensor:
     """RMS norm of every row: ``input * rsqrt(mean(input**2) + eps) * weight``, summed in fp32.
 
@@ -67,6 +78,7 @@ def rmsnorm(
         weight: ``[hidden]``, dtype and device of ``input``.
         eps: added to the mean of the squares.
         out: where to write, like ``input``; allocated if None.
+        enable_pdl: ignored.
 
     Returns:
         ``out``, or a new tensor ``[rows, hidden]``.
@@ -83,6 +95,7 @@ def gemma_rmsnorm(
     weight: torch.Tensor,
     eps: float = 1e-6,
     out: torch.Tensor | None = None,
+    enable_pdl: bool | None = None,
 ) -> torch.Tensor:
     """RMS norm as Gemma has it, whose weights are stored less one: ``... * (1 + weight)``.
 
@@ -93,7 +106,11 @@ def gemma_rmsnorm(
 
 
 def fused_add_rmsnorm(
-    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float = 1e-6,
+    enable_pdl: bool | None = None,
 ) -> None:
     """Adds and norms in one pass, both in place.
 
@@ -105,6 +122,7 @@ def fused_add_rmsnorm(
         residual: like ``input``. Becomes the sum.
         weight: ``[hidden]``, dtype and device of ``input``.
         eps: added to the mean of the squares.
+        enable_pdl: ignored.
 
     Raises:
         ValueError: a shape or a device is wrong.
@@ -114,7 +132,132 @@ def fused_add_rmsnorm(
 
 
 def gemma_fused_add_rmsnorm(
-    input: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float = 1e-6,
+    enable_pdl: bool | None = None,
 ) -> None:
-    """:func:`fused_add_rmsnorm` with Gemma's ``1 + weight``."""
+    """:func:`fused_add_rmsnorm` with Gemma's ``1 + weight``; arguments and errors are the same."""
     _fused_add_rmsnorm(input, residual, weight, eps, 1.0)
+
+
+def _quantise(
+    out: torch.Tensor,
+    rows: torch.Tensor,
+    like: torch.Tensor,
+    weight: torch.Tensor,
+    scale: float | torch.Tensor,
+    eps: float,
+) -> None:
+    """The norm of fp32 ``rows``, divided by ``scale``, in the dtype of ``out``."""
+    _checks.shape("out", out, tuple(like.shape), "the shape of input")
+    _checks.floating("out", out, _FP8)
+    _checks.same_device("out", out, "input", like)
+    if isinstance(scale, torch.Tensor):
+        _checks.same_device("scale", scale, "input", like)
+        if scale.numel() != 1:
+            raise ValueError(f"scale has {scale.numel()} elements, expected 1")
+        scale = scale.float().reshape(())
+    normed = rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + eps) * weight.float()
+    # What is out of range saturates; torch would make a NaN of it.
+    most = torch.finfo(out.dtype).max
+    out.copy_((normed / scale).clamp(-most, most).to(out.dtype))
+
+
+def rmsnorm_quant(
+    out: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    scale: float | torch.Tensor,
+    eps: float = 1e-6,
+    enable_pdl: bool | None = None,
+) -> None:
+    """RMS norm of every row in fp8: ``rmsnorm(input, weight, eps) / scale``, not rounded between.
+
+    By torch's own operations, in fp32; it is not one kernel.
+
+    Args:
+        out: ``[rows, hidden]``, float8_e4m3fn or float8_e5m2, where to write. What is out of range
+            becomes the largest number.
+        input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU.
+        weight: ``[hidden]``, dtype and device of ``input``.
+        scale: a number, or one in a tensor, on the device of ``input``.
+        eps: added to the mean of the squares.
+        enable_pdl: ignored.
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _check(input, weight)
+    _quantise(out, input.float(), input, weight, scale, eps)
+
+
+def fused_add_rmsnorm_quant(
+    out: torch.Tensor,
+    input: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    scale: float | torch.Tensor,
+    eps: float = 1e-6,
+    enable_pdl: bool | None = None,
+) -> None:
+    """Adds in place, and norms into fp8.
+
+    First ``residual += input``, then ``out`` as from :func:`rmsnorm_quant` of the sum before it was
+    rounded to the dtype of ``residual``. By torch's own operations; it is not one kernel.
+
+    Args:
+        out: ``[rows, hidden]``, float8_e4m3fn or float8_e5m2, where to write.
+        input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU.
+        residual: like ``input``. Becomes the sum.
+        weight: ``[hidden]``, dtype and device of ``input``.
+        scale: a number, or one in a tensor, on the device of ``input``.
+        eps: added to the mean of the squares.
+        enable_pdl: ignored.
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _check(input, weight)
+    _checks.shape("residual", residual, input.shape, "the shape of input")
+    _checks.like("residual", residual, "input", input)
+    total = input.float() + residual.float()
+    _quantise(out, total, input, weight, scale, eps)
+    residual.copy_(total)
+
+
+def layernorm(
+    input: torch.Tensor, gemma: torch.Tensor, beta: torch.Tensor, eps: float = 1e-6
+) -> torch.Tensor:
+    """Layer norm of every row: ``(input - mean) * rsqrt(variance + eps) * gemma + beta``, in fp32.
+
+    By torch's own operation (Ba et al., 2016, arXiv:1607.06450).
+
+    Args:
+        input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU.
+        gemma: ``[hidden]``, the weight, of any floating point dtype; the name is FlashInfer's.
+        beta: ``[hidden]``, likewise.
+        eps: added to the variance.
+
+    Returns:
+        ``[rows, hidden]``, like ``input``.
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _checks.dims("input", input, "[rows, hidden]")
+    _checks.floating("input", input)
+    for name, value in (("gemma", gemma), ("beta", beta)):
+        _checks.shape(name, value, (input.shape[1],), "the hidden size of input")
+        _checks.same_device(name, value, "input", input)
+        if not value.is_floating_point():
+            raise TypeError(f"{name} has dtype {value.dtype}, expected a floating point one")
+    hidden = (input.shape[1],)
+    normed = torch.nn.functional.layer_norm(
+        input.float(), hidden, gemma.float(), beta.float(), float(eps)
+    )
+    return normed.to(input.dtype)

@@ -8,7 +8,12 @@ import torch
 
 from flashinfer import _checks, _ops
 
-__all__ = ["append_paged_kv_cache", "get_batch_indices_positions", "get_seq_lens"]
+__all__ = [
+    "append_paged_kv_cache",
+    "block_sparse_indices_to_vector_sparse_offsets",
+    "get_batch_indices_positions",
+    "get_seq_lens",
+]
 
 PagedKVCache = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
 
@@ -33,7 +38,7 @@ _PARAMETERS_0_1_6 = ("append_indptr", *_PARAMETERS[2:])
 def _unpack(paged_kv_cache: PagedKVCache, kv_layout: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The key cache and the value cache, both 4-D, as views."""
     if kv_layout not in _FORM:
-        raise ValueError(f"kv_layout is {kv_layout!r}, expected 'NHD' or 'HND'")
+        raise _checks.UnknownName(f"kv_layout is {kv_layout!r}, expected 'NHD' or 'HND'")
     form = _FORM[kv_layout]
     if isinstance(paged_kv_cache, (tuple, list)):
         if len(paged_kv_cache) != 2:
@@ -202,8 +207,30 @@ def append_paged_kv_cache(
     )
 
 
+def _room(
+    name: str, given: torch.Tensor | None, size: int, reference: torch.Tensor
+) -> torch.Tensor:
+    """The beginning of the caller's int32 tensor, or a new one."""
+    if given is None:
+        return torch.empty((size,), dtype=torch.int32, device=reference.device)
+    _checks.dims(name, given, "[nnz]")
+    if given.dtype != torch.int32:
+        raise TypeError(f"{name} has dtype {given.dtype}, expected torch.int32")
+    _checks.same_device(name, given, "append_indptr", reference)
+    if given.shape[0] < size or not given.is_contiguous():
+        raise ValueError(
+            f"{name} has shape {list(given.shape)} and stride {given.stride(0)}, expected [{size}]"
+            " or more, contiguous"
+        )
+    return given[:size]
+
+
 def get_batch_indices_positions(
-    append_indptr: torch.Tensor, seq_lens: torch.Tensor, nnz: int
+    append_indptr: torch.Tensor,
+    seq_lens: torch.Tensor,
+    nnz: int,
+    batch_indices: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The request and the position of every new row, for :func:`append_paged_kv_cache`.
 
@@ -214,6 +241,8 @@ def get_batch_indices_positions(
         append_indptr: ``[batch_size + 1]``, int32 or int64, from 0 to at most ``nnz``.
         seq_lens: ``[batch_size]``, int32 or int64, lengths that count the new rows already.
         nnz: rows of the result, as a plain number, so that no device has to be asked.
+        batch_indices: int32 ``[nnz]`` or longer, where to write; allocated if None.
+        positions: the same.
 
     Returns:
         ``(batch_indices, positions)``, int32 ``[nnz]``. Rows from ``append_indptr[-1]`` on have
@@ -229,8 +258,8 @@ def get_batch_indices_positions(
     _checks.shape("seq_lens", lengths, (indptr.shape[0] - 1,), "one for each request")
     if nnz < 0:
         raise ValueError(f"nnz is {nnz}, expected 0 or more")
-    batch_indices = torch.empty((nnz,), dtype=torch.int32, device=append_indptr.device)
-    positions = torch.empty((nnz,), dtype=torch.int32, device=append_indptr.device)
+    batch_indices = _room("batch_indices", batch_indices, nnz, append_indptr)
+    positions = _room("positions", positions, nnz, append_indptr)
     _ops.batch_positions(indptr, lengths, batch_indices, positions)
     return batch_indices, positions
 
@@ -260,3 +289,88 @@ def get_seq_lens(
     _checks.same_device("kv_last_page_len", kv_last_page_len, "kv_indptr", kv_indptr)
     full_pages = (kv_indptr.diff() - 1).clamp(min=0)
     return full_pages * page_size + kv_last_page_len
+
+
+def block_sparse_indices_to_vector_sparse_offsets(
+    block_sparse_indices: torch.Tensor,
+    block_sparse_indptr: torch.Tensor,
+    vector_sparse_offsets: torch.Tensor,
+    vector_sparse_indptr: torch.Tensor,
+    kv_lens: torch.Tensor,
+    stride_block: int,
+    stride_n: int,
+    block_size: int,
+) -> torch.Tensor:
+    """Where every key of every request lies, from the blocks that its keys lie in.
+
+    ``out[vector_sparse_indptr[b] + j] = block_sparse_indices[block_sparse_indptr[b] + j //
+    block_size] * stride_block + j % block_size * stride_n`` for ``j < kv_lens[b]``. On CUDA the
+    number of keys is read from the device.
+
+    Args:
+        block_sparse_indices: ``[block_sparse_indptr[-1]]``, the blocks of all requests.
+        block_sparse_indptr: ``[batch_size + 1]``, where the blocks of each request begin.
+        vector_sparse_offsets: int32 ``[vector_sparse_indptr[-1]]`` or longer, written to.
+        vector_sparse_indptr: ``[batch_size + 1]``, where the keys of each request begin in it.
+        kv_lens: ``[batch_size]``, the keys of each request.
+        stride_block: elements from one block to the next.
+        stride_n: elements from one key to the next, in a block.
+        block_size: keys of a block, 1 or more.
+
+    Index tensors are int32 (int64 is converted) and on one device.
+
+    Returns:
+        ``vector_sparse_offsets``; with a ``block_size`` of 1, as in FlashInfer 0.2.0, a new tensor
+        ``block_sparse_indices * stride_block``, and ``block_sparse_indices`` itself if
+        ``stride_block`` is 1 too.
+
+    Raises:
+        ValueError: a shape, a device or a number is wrong, or an index is out of range.
+        TypeError: a dtype is wrong, or an argument is not a tensor.
+    """
+    _checks.tensor("block_sparse_indices", block_sparse_indices)
+    if block_size < 1:
+        raise ValueError(f"block_size is {block_size}, expected 1 or more")
+    indices = _checks.index(
+        "block_sparse_indices", block_sparse_indices, block_sparse_indices, "[nnz]"
+    )
+    if block_size == 1:
+        return block_sparse_indices if stride_block == 1 else block_sparse_indices * stride_block
+    indptr = _checks.index("block_sparse_indptr", block_sparse_indptr, indices, "[batch_size + 1]")
+    begins = _checks.index(
+        "vector_sparse_indptr", vector_sparse_indptr, indices, "[batch_size + 1]"
+    )
+    lengths = _checks.index("kv_lens", kv_lens, indices, "[batch_size]")
+    _checks.shape("vector_sparse_indptr", begins, tuple(indptr.shape), "as block_sparse_indptr has")
+    _checks.shape("kv_lens", lengths, (indptr.shape[0] - 1,), "one for each request")
+    _checks.dims("vector_sparse_offsets", vector_sparse_offsets, "[nnz]")
+    if vector_sparse_offsets.dtype != torch.int32:
+        raise TypeError(
+            f"vector_sparse_offsets has dtype {vector_sparse_offsets.dtype}, expected torch.int32"
+        )
+    _checks.same_device(
+        "vector_sparse_offsets", vector_sparse_offsets, "block_sparse_indices", indices
+    )
+    # Which request each key is of, and which of its keys it is.
+    wide = lengths.to(torch.int64)
+    if wide.shape[0] and int(wide.min()) < 0:
+        raise ValueError(f"kv_lens has {int(wide.min())}, expected 0 or more")
+    request = torch.repeat_interleave(torch.arange(wide.shape[0], device=wide.device), wide)
+    if request.shape[0] == 0:
+        return vector_sparse_offsets
+    first = wide.cumsum(0) - wide
+    j = torch.arange(request.shape[0], device=wide.device) - first[request]
+    block = indptr[request] + j // block_size
+    target = begins[request] + j
+    for name, value, size in (
+        ("block_sparse_indices", block, indices.shape[0]),
+        ("vector_sparse_offsets", target, vector_sparse_offsets.shape[0]),
+    ):
+        low, high = (int(bound) for bound in torch.aminmax(value))
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"{name} has shape [{size}], and kv_lens needs elements {low} to {high} of it"
+            )
+    offsets = indices[block].to(torch.int64) * stride_block + j % block_size * stride_n
+    vector_sparse_offsets[target] = offsets.to(torch.int32)
+    return vector_sparse_offsets

@@ -54,7 +54,7 @@ def segment_packbits(
 
     Args:
         x: ``[n]``, bool or any dtype of which non-zero counts as true.
-        indptr: ``[batch_size + 1]``, int32 or int64, ascending within 0..n.
+        indptr: ``[batch_size + 1]``, int32 or int64, non-decreasing within 0..n.
         bitorder: as for :func:`packbits`.
 
     Returns:

@@ -6,10 +6,10 @@ from typing import Any, Literal, overload
 
 import torch
 
-from flashinfer import _attention, _checks, _plan
+from flashinfer import _attention, _checks, _docs, _forms, _plan
 from flashinfer._attention import Attended, Options
 from flashinfer._masks import Masks
-from flashinfer._wrapper import Wrapper, result
+from flashinfer._wrapper import NEW, Into, Wrapper, result
 
 __all__ = ["BlockSparseAttentionWrapper", "convert_bsr_mask_layout"]
 
@@ -25,7 +25,7 @@ def convert_bsr_mask_layout(mask: torch.Tensor, indptr: torch.Tensor) -> torch.T
         ``[nnz * R * C]``: for every row of blocks ``[R, blocks * C]``, one after another.
 
     Raises:
-        ValueError: a shape is wrong, or ``indptr`` falls.
+        ValueError: a shape is wrong, or ``indptr`` decreases.
         TypeError: a dtype is wrong, or an argument is not a tensor.
     """
     _checks.dims("mask", mask, "[nnz, R, C]")
@@ -39,6 +39,12 @@ def convert_bsr_mask_layout(mask: torch.Tensor, indptr: torch.Tensor) -> torch.T
     return torch.cat(flat) if flat else mask.new_empty(0)
 
 
+@_docs.arguments(
+    _docs.ATTENTION,
+    q="``[M, num_qo_heads, head_dim]``.",
+    k="``[N, num_kv_heads, head_dim]``.",
+    v="like ``k``.",
+)
 class BlockSparseAttentionWrapper(Wrapper):
     """Attention where blocks of ``R`` queries see blocks of ``C`` keys, given as a BSR matrix.
 
@@ -50,12 +56,12 @@ class BlockSparseAttentionWrapper(Wrapper):
 
     Args:
         float_workspace_buffer: scratch on the device to run on, any dtype; 128 MiB is enough.
-        backend: ignored.
     """
 
     def __init__(self, float_workspace_buffer: torch.Tensor, backend: str = "auto") -> None:
         super().__init__(float_workspace_buffer)
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def plan(
         self,
         indptr: torch.Tensor,
@@ -79,6 +85,8 @@ class BlockSparseAttentionWrapper(Wrapper):
         q_data_type: str | torch.dtype | None = "float16",
         kv_data_type: str | torch.dtype | None = None,
         non_blocking: bool = False,
+        *,
+        o_data_type: str | torch.dtype | None = None,
     ) -> None:
         """Plans for a matrix; ``begin_forward`` is the same.
 
@@ -92,30 +100,20 @@ class BlockSparseAttentionWrapper(Wrapper):
             N: keys, a multiple of ``C``.
             R: queries of a block.
             C: keys of a block.
-            num_qo_heads: heads of the queries.
-            num_kv_heads: heads of keys and values.
-            head_dim: elements of a head.
             mask: ``[nnz, R, C]``, bool: which pairs within the blocks count. None: all.
             packed_mask: uint8, the mask by rows (:func:`convert_bsr_mask_layout`) as
                 :func:`flashinfer.segment_packbits` packs it with ``bitorder="little"``, one
                 segment for each row of blocks. It is used where both are given.
             causal: of a row of blocks over its own keys: the last of its queries sees all, the
                 one before it all but the last. Without effect where there is a mask.
-            pos_encoding_mode: see :mod:`flashinfer.decode`; positions count within a row of blocks.
-            allow_fp16_qk_reduction: ignored.
-            logits_soft_cap: see :mod:`flashinfer.decode`, as for all that follow.
-            sm_scale: see there.
-            rope_scale: see there.
-            rope_theta: see there.
-            q_data_type: see there.
-            kv_data_type: see there.
-            non_blocking: ignored.
+            pos_encoding_mode: ``"NONE"``, ``"ROPE_LLAMA"`` or ``"ALIBI"``; positions count within a
+                row of blocks.
 
         Index tensors are int32 (int64 is converted), on the host or on a device; on a device the
         host waits for them.
 
         Raises:
-            ValueError: a shape or a number is wrong, or ``indptr`` falls.
+            ValueError: a shape or a number is wrong, or ``indptr`` decreases.
             TypeError: a dtype is wrong, or an argument is not a tensor.
         """
         if isinstance(causal, str):
@@ -128,6 +126,7 @@ class BlockSparseAttentionWrapper(Wrapper):
             )
         _attention.check_dtype("q_data_type", q_data_type)
         _attention.check_dtype("kv_data_type", kv_data_type)
+        self._o_data_type = _attention.check_dtype("o_data_type", o_data_type)
         chosen = _attention.options(
             head_dim,
             causal=causal,
@@ -175,6 +174,9 @@ class BlockSparseAttentionWrapper(Wrapper):
         k: torch.Tensor,
         v: torch.Tensor,
         return_lse: Literal[False] = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
@@ -185,6 +187,9 @@ class BlockSparseAttentionWrapper(Wrapper):
         v: torch.Tensor,
         *,
         return_lse: Literal[True],
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     @overload
@@ -194,18 +199,24 @@ class BlockSparseAttentionWrapper(Wrapper):
         k: torch.Tensor,
         v: torch.Tensor,
         return_lse: bool = ...,
+        *,
+        out: torch.Tensor | None = ...,
+        lse: torch.Tensor | None = ...,
+        enable_pdl: bool | None = ...,
     ) -> Attended: ...
 
     def run(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, return_lse: bool = False
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        return_lse: bool = False,
+        *,
+        out: torch.Tensor | None = None,
+        lse: torch.Tensor | None = None,
+        enable_pdl: bool | None = None,
     ) -> Attended:
         """Attention under the mask that was planned for.
-
-        Args:
-            q: ``[M, num_qo_heads, head_dim]``.
-            k: ``[N, num_kv_heads, head_dim]``.
-            v: like ``k``.
-            return_lse: return ``(out, lse)``.
 
         Returns:
             ``[M, num_qo_heads, head_dim]``, like ``q``; with ``return_lse`` also fp32
@@ -216,10 +227,16 @@ class BlockSparseAttentionWrapper(Wrapper):
             TypeError: a dtype is wrong, or an argument is not a tensor.
             RuntimeError: there is no plan.
         """
-        return result(self._blocks(q, k, v, self._options, return_lse))
+        return result(self._blocks(q, k, v, self._options, return_lse, Into(out, lse)))
 
     def _blocks(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, chosen: Options, return_lse: bool
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        chosen: Options,
+        return_lse: bool,
+        into: Into = NEW,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         self._ready(q, exact=True)
         for name, rows in (("k", k), ("v", v)):
@@ -229,8 +246,9 @@ class BlockSparseAttentionWrapper(Wrapper):
         # A column of blocks is a page of C keys.
         paged = (self._keys // self._page_size, self._page_size)
         k, v = k.view(*paged, *k.shape[1:]), v.view(*paged, *v.shape[1:])
-        return self._attend(q, k, v, chosen, None, return_lse, hnd=False, exact=True)
+        return self._attend(q, k, v, chosen, None, return_lse, hnd=False, exact=True, into=into)
 
+    @_forms.renamed(use_fp16_qk_reduction="allow_fp16_qk_reduction")
     def forward(
         self,
         q: torch.Tensor,

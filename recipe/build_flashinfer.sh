@@ -4,6 +4,10 @@ set -euo pipefail
 
 # Set by both builders, it would leak the build prefix into the RUNPATH and the build id.
 unset LD_RUN_PATH
+# The packages have the same bytes whatever builds them: the flags are the project's own, and not
+# those that each builder's compilers set when they are activated.
+unset CPPFLAGS CXXFLAGS CFLAGS LDFLAGS NVCC_PREPEND_FLAGS NVCC_APPEND_FLAGS
+unset CUDAHOSTCXX NVCC_CCBIN CUDAARCHS CMAKE_CUDA_ARCHITECTURES TORCH_CUDA_ARCH_LIST
 
 if [[ $FLASHINFER_CUDA == None ]]; then
   export FLASHINFER_FORCE_CPU=1

@@ -19,18 +19,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from conda_bridge.system.failure import failure
 from flashinfer_build import bootstrap
 
-bootstrap.ensure(__file__)
+bootstrap.ensure(__file__, builds=True)
 
 from conda_bridge.errors import BridgeError
 from conda_bridge.system import atomic
 from conda_bridge.system.progress import Progress
 from flashinfer_build import report
+from flashinfer_build.compile import variables
 from flashinfer_build.pipeline import options
 from flashinfer_build.pipeline.jobs import STAGES
 from flashinfer_build.pipeline.pipeline import Pipeline
@@ -94,6 +96,8 @@ def main() -> int:
             specs = []
         else:
             specs = pipeline.available() if args.all else pipeline.select(args.variant)
+        for line in variables.without_part_in_packages(os.environ):
+            print("note:", line, file=sys.stderr)
         progress = Progress(0, quiet=args.json and not sys.stderr.isatty())
         with progress.running():
             result = pipeline.run(

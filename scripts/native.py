@@ -17,6 +17,14 @@ import sys
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError
+from conda_bridge.system.failure import without_tracebacks
+from flashinfer_build.compile import prerequisites
+
+without_tracebacks()
+# The recipes' interpreter has it; another one may lack it.
+prerequisites.check(compiles=False, names=("packaging",))
+
+from flashinfer_build.compile import variables
 from flashinfer_build.compile.project import Project
 
 
@@ -50,7 +58,11 @@ def main() -> int:
             else:
                 for name, value in facts.items():
                     print(f"{name:12} {value}")
-        elif args.command == "lib":
+            return 0
+        project.check(binding=args.command == "binding")
+        for line in variables.notes(os.environ, project.nvcc):
+            print("flashinfer:", line, file=sys.stderr)
+        if args.command == "lib":
             print(project.build_library(args.prefix.resolve(), args.build_dir.resolve()))
         else:
             project.build_binding(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from flashinfer_build import bootstrap
 
-bootstrap.ensure(__file__, "test")
+bootstrap.ensure(__file__, "test", builds=True)
 
 from conda_bridge.errors import BridgeError, TestsFailed
 from flashinfer_build.label import Variant

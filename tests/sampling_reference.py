@@ -7,6 +7,7 @@ is sorted. Sums are of 64-bit integers in both, so results are compared for equa
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def kept(
     top_k_first: bool = False,
 ) -> torch.Tensor:
     """Which entries the filters keep."""
-    p, (w, _) = clean(row), weights(row)
+    p, (w, exponent) = clean(row), weights(row)
     order = torch.argsort(p, descending=True)
     values, sums = p[order], w[order].cumsum(0)
     # The entries that are larger: those before the first equal one.
@@ -65,9 +66,12 @@ def kept(
     if top_k > 0:
         keep &= first < top_k
     if top_p < 1:
-        total = int(w[order][keep].sum()) if top_k_first and top_k > 0 else int(w.sum())
-        top_p = float(torch.tensor(top_p, dtype=torch.float32))
-        keep &= above < max(1, math.ceil(top_p * total))
+        # What a probability of 1 weighs; exact, as a product with a power of two.
+        one = Fraction(2) ** exponent
+        if top_k_first and 0 < top_k < p.numel():
+            one = Fraction(int(w[order][keep].sum()))
+        limit = math.ceil(float(one) * float(torch.tensor(top_p, dtype=torch.float32)))
+        keep &= above < min(max(1, limit), 2**63 - 1)
     if min_p > 0:
         share = torch.tensor(min_p, dtype=torch.float32) * p.max().float()
         keep &= values >= share.double()

@@ -15,13 +15,13 @@ fi_status launch_act_and_mul(Device& device, fi_activation activation,
   const int threads = power_of_two_at_least(columns, kThreads);
   const dim3 block(threads, kThreads / threads);
   const int64_t column_blocks = ceil_div(columns, threads);
-  // Enough blocks to fill the device; each then walks down the rows.
-  const int64_t resident = int64_t{device.multiprocessors()} * (2048 / kThreads);
-  const int64_t row_blocks =
-      std::min({ceil_div(p.rows, block.y), std::max<int64_t>(1, ceil_div(resident, column_blocks)),
-                kMaxGridY});
-  const dim3 grid(static_cast<unsigned>(column_blocks), static_cast<unsigned>(row_blocks));
   const auto launch = [&](auto kernel) {
+    // Enough blocks to fill the device; each then walks down the rows.
+    const int64_t resident = device.resident_blocks(kernel, kThreads);
+    const int64_t row_blocks =
+        std::min({ceil_div(p.rows, block.y),
+                  std::max<int64_t>(1, ceil_div(resident, column_blocks)), kMaxGridY});
+    const dim3 grid(static_cast<unsigned>(column_blocks), static_cast<unsigned>(row_blocks));
     return device.launch("act_and_mul", kernel, grid, block, 0, p);
   };
   switch (activation) {

@@ -4,7 +4,7 @@
 #include "attention_kernels.h"
 #include "attention_plan.h"
 #include "flashinfer/attention/merge.cuh"
-#include "flashinfer/attention/shape.cuh"
+#include "flashinfer/attention/tile_sizes.cuh"
 #include "flashinfer/mla/params.cuh"
 #include "launcher.h"
 #include "rope_frequencies.h"
@@ -15,35 +15,11 @@ namespace {
 
 constexpr int kShortRows = 16, kRows = 64, kLongRows = 128;
 
-// How many blocks of a kernel a multiprocessor holds, by shared memory and by registers. The build
-// and the dtypes make little difference.
-template <int kHeadDim, int kBlockRows>
-int64_t resident_blocks(int64_t shared_memory) {
-  using Shape = AttentionShape<__half, kHeadDim, kBlockRows, false, false>;
-  constexpr int kReserved = 1024;  // bytes that the system takes for each block
-  constexpr int kRegisters = kBlockRows == kLongRows || kHeadDim > 128 ? 255
-                             : kHeadDim > 64                           ? 168
-                                                                       : 128;
-  return std::max<int64_t>(1, std::min<int64_t>(shared_memory / (Shape::kSharedBytes + kReserved),
-                                                65536 / (Shape::kThreads * kRegisters)));
+bool is_head_dim(int64_t head_dim) {
+  return head_dim <= INT_MAX && has_tile(static_cast<int>(head_dim), kRows);
 }
 
-template <int kHeadDim>
-int64_t resident_blocks(int64_t shared_memory, int64_t rows) {
-  if (rows == kShortRows) return resident_blocks<kHeadDim, kShortRows>(shared_memory);
-  if constexpr (kHeadDim <= 128) {
-    if (rows == kLongRows) return resident_blocks<kHeadDim, kLongRows>(shared_memory);
-  }
-  return resident_blocks<kHeadDim, kRows>(shared_memory);
-}
-
-int64_t resident_blocks(int64_t shared_memory, int64_t head_dim, int64_t rows) {
-  return head_dim <= 64    ? resident_blocks<64>(shared_memory, rows)
-         : head_dim <= 128 ? resident_blocks<128>(shared_memory, rows)
-                           : resident_blocks<256>(shared_memory, rows);
-}
-
-bool is_head_dim(int64_t head_dim) { return head_dim == 64 || head_dim == 128 || head_dim == 256; }
+bool has_long_rows(int64_t head_dim) { return has_tile(static_cast<int>(head_dim), kLongRows); }
 
 bool is_tile_rows(int64_t rows) { return rows == kShortRows || rows == kRows || rows == kLongRows; }
 
@@ -168,8 +144,8 @@ GeneralAttentionParams make_params(const fi_attention_args& args) {
   return p;
 }
 
-// The lean build knows none of the options, and its softmax needs the largest score before scaling
-// to be the largest after it.
+// The lean instantiation knows none of the options, and its softmax needs the largest score before
+// scaling to be the largest after it.
 bool is_lean(const fi_attention_args& args) {
   return args.kv_dtype == args.q_dtype && args.mask_mode != FI_MASK_CUSTOM &&
          !(args.logits_soft_cap > 0.0f) && args.pos_encoding == FI_POS_NONE && args.sm_scale > 0.0f;
@@ -182,15 +158,30 @@ fi_status run(Device& device, const fi_attention_args& args, const GeneralAttent
     return AttentionGrid{args.item_capacity, args.num_kv_heads, args.tile_rows / block_rows};
   };
   if (args.tile_rows == kShortRows) {
-    return launch_attention<T, kShortRows, true>(device, grid(kShortRows), args.head_dim, fp8, p);
+    return AttentionKernels<T, kShortRows, true>::launch(device, grid(kShortRows), args.head_dim,
+                                                         fp8, p);
   }
   if (!is_lean(args)) {
-    return launch_attention<T, kRows, true>(device, grid(kRows), args.head_dim, fp8, p);
+    return AttentionKernels<T, kRows, true>::launch(device, grid(kRows), args.head_dim, fp8, p);
   }
-  if (args.tile_rows == kLongRows && args.head_dim <= 128) {
-    return launch_attention<T, kLongRows, false>(device, grid(kLongRows), args.head_dim, fp8, p);
+  if (args.tile_rows == kLongRows && has_long_rows(args.head_dim)) {
+    return AttentionKernels<T, kLongRows, false>::launch(device, grid(kLongRows), args.head_dim,
+                                                         fp8, p);
   }
-  return launch_attention<T, kRows, false>(device, grid(kRows), args.head_dim, fp8, p);
+  return AttentionKernels<T, kRows, false>::launch(device, grid(kRows), args.head_dim, fp8, p);
+}
+
+// Loads every kernel that a plan with so many rows can lead to, which may be run with any options:
+// the first call may be in a capture, and there is no time for it there. Returns how many blocks of
+// the kernel without options a multiprocessor has at once.
+template <typename T>
+int load(Device& device, int64_t rows, int64_t head_dim) {
+  load_merge<T>(device);
+  if (rows == kShortRows) return AttentionKernels<T, kShortRows, true>::load(device, head_dim);
+  AttentionKernels<T, kRows, true>::load(device, head_dim);
+  return rows == kLongRows && has_long_rows(head_dim)
+             ? AttentionKernels<T, kLongRows, false>::load(device, head_dim)
+             : AttentionKernels<T, kRows, false>::load(device, head_dim);
 }
 
 }  // namespace
@@ -210,6 +201,13 @@ template fi_status launch_merge<__half>(Device&, const char*, const AttentionPar
 template fi_status launch_merge<__nv_bfloat16>(Device&, const char*, const AttentionParams&, int,
                                                int64_t, int64_t);
 
+template <typename T>
+void load_merge(Device& device) {
+  device.blocks_per_multiprocessor(attention_merge_kernel<T>, kAttentionMergeThreads);
+}
+template void load_merge<__half>(Device&);
+template void load_merge<__nv_bfloat16>(Device&);
+
 fi_status attention_plan(const fi_exec& exec, const fi_attention_plan_args& args) {
   if (args.head_dim == kCkvDim) return mla_plan(exec, args);
   if (const fi_status status = check_head_dim("attention_plan", args.head_dim)) return status;
@@ -218,18 +216,19 @@ fi_status attention_plan(const fi_exec& exec, const fi_attention_plan_args& args
   shape.tile_rows = args.tile_rows;
   if (args.tile_rows == 0) {
     const int64_t rows = average_rows(args);
-    shape.tile_rows = rows <= kShortRows                     ? kShortRows
-                      : rows <= kRows || args.head_dim > 128 ? kRows
-                                                             : kLongRows;
+    shape.tile_rows = rows <= kShortRows                               ? kShortRows
+                      : rows <= kRows || !has_long_rows(args.head_dim) ? kRows
+                                                                       : kLongRows;
   }
   if (const fi_status status = check_tile_rows("attention_plan", shape.tile_rows)) return status;
-  shape.kv_granularity = args.head_dim <= 128 ? 64 : 32;
+  shape.kv_granularity = tile_sizes(static_cast<int>(args.head_dim), kShortRows).keys;
   shape.min_chunk = 256;
   Device device(exec);
-  const int64_t blocks = device.multiprocessors() *
-                         resident_blocks(device.shared_memory(), args.head_dim, shape.tile_rows);
+  const int64_t blocks = std::min(load<__half>(device, shape.tile_rows, args.head_dim),
+                                  load<__nv_bfloat16>(device, shape.tile_rows, args.head_dim));
   if (const fi_status status = device.status("attention_plan")) return status;
-  shape.parallel_items = std::max<int64_t>(1, blocks / args.num_kv_heads);
+  shape.parallel_items =
+      std::max<int64_t>(1, device.multiprocessors() * blocks / args.num_kv_heads);
   return plan_attention(args, shape);
 }
 

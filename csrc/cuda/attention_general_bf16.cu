@@ -4,8 +4,7 @@
 namespace flashinfer {
 namespace cuda {
 
-template fi_status launch_attention<__nv_bfloat16, 64, true>(Device&, const AttentionGrid&, int64_t,
-                                                             bool, const GeneralAttentionParams&);
+template struct AttentionKernels<__nv_bfloat16, 64, true>;
 
 }  // namespace cuda
 }  // namespace flashinfer

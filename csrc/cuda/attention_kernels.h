@@ -46,16 +46,23 @@ struct AttentionGrid {
   int64_t parts;  // blocks that share a tile of the plan
 };
 
-// Launches the kernel with kRows rows a block for these params. The lean build (kGeneral false)
-// looks only at their AttentionParams and has no fp8.
+// The kernels with kRows rows a block. The lean instantiation (kGeneral false) looks only at the
+// KvAttentionParams of params and has no fp8.
 template <typename T, int kRows, bool kGeneral>
-fi_status launch_attention(Device& device, const AttentionGrid& grid, int64_t head_dim, bool fp8,
-                           const GeneralAttentionParams& params);
+struct AttentionKernels {
+  static fi_status launch(Device& device, const AttentionGrid& grid, int64_t head_dim, bool fp8,
+                          const GeneralAttentionParams& params);
+  // Loads all that launch() may launch for a head_dim, and returns how many blocks of them a
+  // multiprocessor has at once.
+  static int load(Device& device, int64_t head_dim);
+};
 
-// Launches the merge of the plan's split tiles; of attention.cu.
+// Launches the merge of the plan's split tiles, or loads it; of attention.cu.
 template <typename T>
 fi_status launch_merge(Device& device, const char* op, const AttentionParams& params, int head_dim,
                        int64_t item_capacity, int64_t merge_capacity);
+template <typename T>
+void load_merge(Device& device);
 
 // attention_plan of head_dim 512, which is multi-head latent attention's; of mla.cu.
 fi_status mla_plan(const fi_exec& exec, const fi_attention_plan_args& args);

@@ -4,12 +4,8 @@
 namespace flashinfer {
 namespace cuda {
 
-template fi_status launch_attention<__nv_bfloat16, 64, false>(Device&, const AttentionGrid&,
-                                                              int64_t, bool,
-                                                              const GeneralAttentionParams&);
-template fi_status launch_attention<__nv_bfloat16, 128, false>(Device&, const AttentionGrid&,
-                                                               int64_t, bool,
-                                                               const GeneralAttentionParams&);
+template struct AttentionKernels<__nv_bfloat16, 64, false>;
+template struct AttentionKernels<__nv_bfloat16, 128, false>;
 
 }  // namespace cuda
 }  // namespace flashinfer

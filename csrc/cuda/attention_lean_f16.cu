@@ -4,10 +4,8 @@
 namespace flashinfer {
 namespace cuda {
 
-template fi_status launch_attention<__half, 64, false>(Device&, const AttentionGrid&, int64_t, bool,
-                                                       const GeneralAttentionParams&);
-template fi_status launch_attention<__half, 128, false>(Device&, const AttentionGrid&, int64_t,
-                                                        bool, const GeneralAttentionParams&);
+template struct AttentionKernels<__half, 64, false>;
+template struct AttentionKernels<__half, 128, false>;
 
 }  // namespace cuda
 }  // namespace flashinfer

@@ -4,8 +4,7 @@
 namespace flashinfer {
 namespace cuda {
 
-template fi_status launch_attention<__half, 16, true>(Device&, const AttentionGrid&, int64_t, bool,
-                                                      const GeneralAttentionParams&);
+template struct AttentionKernels<__half, 16, true>;
 
 }  // namespace cuda
 }  // namespace flashinfer

@@ -27,7 +27,7 @@ template <typename T, int N>
 fi_status launch_merge_state(Device& device, const MergeStateParams<T>& p) {
   const int lanes = power_of_two_at_least(ceil_div(p.head_dim, N), kWarpSize);
   const dim3 block(lanes, kThreads / lanes);
-  const int64_t resident = int64_t{device.multiprocessors()} * (2048 / kThreads);
+  const int64_t resident = device.resident_blocks(merge_state_kernel<T, N>, kThreads);
   const dim3 grid(static_cast<unsigned>(std::min(ceil_div(p.rows, block.y), resident)));
   return device.launch("merge_state", merge_state_kernel<T, N>, grid, block, 0, p);
 }
@@ -40,15 +40,14 @@ fi_status launch_merge_states(Device& device, const MergeStatesParams<T>& p) {
     return fail(FI_UNSUPPORTED, "merge_states: head_dim %d is too large", p.head_dim);
   }
   // Splits shorten the walk along many states; they are only for rows too few to fill the device.
-  const int64_t resident_threads = int64_t{device.multiprocessors()} * 2048;
   const int64_t threads_per_split = p.rows * lanes * parts;
   const int64_t splits_wanted = std::min(ceil_div(p.num_states, kStatesPerSplit),
-                                         ceil_div(resident_threads, threads_per_split));
+                                         ceil_div(device.resident_threads(), threads_per_split));
   const int splits =
       power_of_two_at_least(splits_wanted, std::min(kMaxBlockZ, kMergeThreads / lanes));
   const dim3 block(lanes, kMergeThreads / lanes / splits, splits);
   const int64_t resident = std::max<int64_t>(
-      1, ceil_div(int64_t{device.multiprocessors()} * (2048 / kMergeThreads), parts));
+      1, ceil_div(device.resident_blocks(merge_states_kernel<T, N>, kMergeThreads), parts));
   const dim3 grid(static_cast<unsigned>(std::min(ceil_div(p.rows, block.y), resident)),
                   static_cast<unsigned>(parts));
   return device.launch("merge_states", merge_states_kernel<T, N>, grid, block, 0, p);

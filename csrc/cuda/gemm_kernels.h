@@ -3,7 +3,7 @@
 #define FLASHINFER_CUDA_GEMM_KERNELS_H_
 
 #include "flashinfer/gemm/problem.cuh"
-#include "flashinfer/gemm/shape.cuh"
+#include "flashinfer/gemm/traits.cuh"
 #include "launcher.h"
 
 namespace flashinfer {

@@ -19,56 +19,40 @@ namespace cuda {
 
 constexpr size_t kDefaultSharedBytes = 48 * 1024;  // what a kernel may have without asking
 
-// Makes exec.device current for one scope and knows its size. No call here synchronises, so it may
-// be used while a graph is captured.
+// Makes exec.device current for one scope and knows what it has room for. No call here
+// synchronises, so it may be used while a graph is captured.
 class Device {
  public:
-  explicit Device(const fi_exec& exec) : stream_(static_cast<cudaStream_t>(exec.stream)) {
-    error_ = cudaGetDevice(&previous_);
-    if (error_ == cudaSuccess && previous_ != exec.device) {
-      error_ = cudaSetDevice(exec.device);
-      restore_ = error_ == cudaSuccess;
-    }
-    if (error_ == cudaSuccess) {
-      error_ =
-          cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, exec.device);
-    }
-  }
-  ~Device() {
-    if (restore_) cudaSetDevice(previous_);
-  }
+  explicit Device(const fi_exec& exec);
+  ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   int multiprocessors() const { return multiprocessors_; }
 
-  // Bytes of shared memory that the blocks on a multiprocessor have together.
-  int shared_memory() {
-    int bytes = 0, device = 0;
-    if (error_ == cudaSuccess) error_ = cudaGetDevice(&device);
-    if (error_ == cudaSuccess) {
-      error_ = cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
-    }
-    return bytes;
+  // Threads that the multiprocessors have together: 2048 each, but 1536 on sm_86 and sm_89.
+  int64_t resident_threads();
+
+  // How many blocks of a kernel a multiprocessor has at once, at least 1: what the kernel's
+  // registers and shared memory, and the device's threads, leave. To ask loads the kernel.
+  template <typename... Params>
+  int blocks_per_multiprocessor(void (*kernel)(Params...), int threads, size_t shared_bytes = 0) {
+    return blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), threads, shared_bytes);
+  }
+  // The same for all multiprocessors together.
+  template <typename... Params>
+  int64_t resident_blocks(void (*kernel)(Params...), int threads, size_t shared_bytes = 0) {
+    return int64_t{multiprocessors_} * blocks_per_multiprocessor(kernel, threads, shared_bytes);
   }
 
   // FI_CUDA_ERROR with the runtime's words, for `op`, if one of the calls so far was refused.
-  fi_status status(const char* op) const {
-    if (error_ == cudaSuccess) return FI_OK;
-    cudaGetLastError();  // leave no error behind for the caller's next check
-    return fail(FI_CUDA_ERROR, "%s: %s: %s", op, cudaGetErrorName(error_),
-                cudaGetErrorString(error_));
-  }
+  fi_status status(const char* op) const;
 
   // The status of `op` whose kernel is launched by this call.
   template <typename... Params, typename... Args>
   fi_status launch(const char* op, void (*kernel)(Params...), dim3 grid, dim3 block,
                    size_t shared_bytes, const Args&... args) {
-    if (error_ == cudaSuccess && shared_bytes > kDefaultSharedBytes) {
-      error_ = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared_bytes));
-    }
+    allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
     if (error_ == cudaSuccess) {
       error_ = flashinfer::launch(kernel, grid, block, shared_bytes, stream_, args...);
     }
@@ -76,11 +60,14 @@ class Device {
   }
 
  private:
+  void allow_shared(const void* kernel, size_t bytes);
+  int blocks_per_multiprocessor(const void* kernel, int threads, size_t shared_bytes);
+
   cudaStream_t stream_;
+  int device_;
   cudaError_t error_;
-  int previous_ = 0;
+  int previous_ = -1;  // to make current at the end
   int multiprocessors_ = 1;
-  bool restore_ = false;
 };
 
 constexpr int64_t kMaxGridY = 65535;  // limits of the hardware

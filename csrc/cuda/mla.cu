@@ -13,15 +13,6 @@ namespace {
 
 constexpr int kFewHeads = 16, kManyHeads = 32;  // the rows of a block, and of a plan's tile
 
-// How many blocks a multiprocessor holds, by shared memory and by registers.
-template <int kRows, int kRegisters>
-int64_t resident_blocks(int64_t shared_memory) {
-  using Shape = MlaShape<__half, kRows>;
-  constexpr int kReserved = 1024;  // bytes that the system takes for each block
-  return std::max<int64_t>(1, std::min<int64_t>(shared_memory / (Shape::kSharedBytes + kReserved),
-                                                65536 / (Shape::kThreads * kRegisters)));
-}
-
 fi_status check_tile_rows(const char* op, int64_t tile_rows) {
   if (tile_rows == kFewHeads || tile_rows == kManyHeads) return FI_OK;
   return fail(FI_INVALID_ARGUMENT, "%s: tile_rows must be 16 or 32 for head_dim 512, got %lld", op,
@@ -90,8 +81,8 @@ MlaParams make_params(const fi_mla_decode_args& args) {
   p.q_pe = args.q_pe;
   p.q_pe_stride_n = args.q_pe_stride_n;
   p.q_pe_stride_h = args.q_pe_stride_h;
-  p.k = kv_tensor(args.ckv, 2, args.ckv_stride_page, args.ckv_stride_n, 0);
-  p.v = kv_tensor(args.kpe, 2, args.kpe_stride_page, args.kpe_stride_n, 0);
+  p.ckv = kv_tensor(args.ckv, 2, args.ckv_stride_page, args.ckv_stride_n, 0);
+  p.kpe = kv_tensor(args.kpe, 2, args.kpe_stride_page, args.kpe_stride_n, 0);
   p.kv_indices = args.kv_indices;
   p.page_size = static_cast<int>(args.page_size);
   p.out = args.out;
@@ -118,18 +109,33 @@ MlaParams make_params(const fi_mla_decode_args& args) {
   return p;
 }
 
-template <class Shape>
-fi_status launch_shape(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
-  return device.launch("mla_decode", mla_decode_kernel<Shape>,
-                       dim3(static_cast<unsigned>(args.item_capacity)), dim3(Shape::kThreads),
-                       Shape::kSharedBytes, params);
+template <class Traits>
+fi_status launch_kernel(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
+  return device.launch("mla_decode", mla_decode_kernel<Traits>,
+                       dim3(static_cast<unsigned>(args.item_capacity)), dim3(Traits::kThreads),
+                       Traits::kSharedBytes, params);
+}
+
+template <class Traits>
+int load_kernel(Device& device) {
+  return device.blocks_per_multiprocessor(mla_decode_kernel<Traits>, Traits::kThreads,
+                                          Traits::kSharedBytes);
+}
+
+// Loads the kernels that a plan with so many rows leads to, as that of attention does, and returns
+// how many blocks a multiprocessor has at once.
+template <typename T>
+int load(Device& device, int64_t rows) {
+  load_merge<T>(device);
+  return rows == kFewHeads ? load_kernel<MlaTraits<T, kFewHeads>>(device)
+                           : load_kernel<MlaTraits<T, kManyHeads>>(device);
 }
 
 template <typename T>
 fi_status run(Device& device, const fi_mla_decode_args& args, const MlaParams& params) {
   const fi_status status = args.tile_rows == kFewHeads
-                               ? launch_shape<MlaShape<T, kFewHeads>>(device, args, params)
-                               : launch_shape<MlaShape<T, kManyHeads>>(device, args, params);
+                               ? launch_kernel<MlaTraits<T, kFewHeads>>(device, args, params)
+                               : launch_kernel<MlaTraits<T, kManyHeads>>(device, args, params);
   if (status != FI_OK || args.merge_capacity == 0) return status;
   return launch_merge<T>(device, "mla_decode", params, kCkvDim, args.item_capacity,
                          args.merge_capacity);
@@ -152,12 +158,11 @@ fi_status mla_plan(const fi_exec& exec, const fi_attention_plan_args& args) {
     shape.tile_rows = average_rows(args) <= kFewHeads ? kFewHeads : kManyHeads;
   }
   if (const fi_status status = check_tile_rows(kOp, shape.tile_rows)) return status;
-  shape.kv_granularity = MlaShape<__half, kFewHeads>::kKeys;
+  shape.kv_granularity = MlaTraits<__half, kFewHeads>::kKeys;
   shape.min_chunk = 128;  // 147 KB of the cache
   Device device(exec);
-  const int64_t shared = device.shared_memory();
-  const int64_t blocks = shape.tile_rows == kFewHeads ? resident_blocks<kFewHeads, 255>(shared)
-                                                      : resident_blocks<kManyHeads, 255>(shared);
+  const int64_t blocks =
+      std::min(load<__half>(device, shape.tile_rows), load<__nv_bfloat16>(device, shape.tile_rows));
   if (const fi_status status = device.status(kOp)) return status;
   shape.parallel_items = device.multiprocessors() * blocks;
   return plan_attention(args, shape);

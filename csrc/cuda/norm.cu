@@ -11,13 +11,11 @@ namespace {
 constexpr int kThreadsForShortRows = 256;
 constexpr int kMaxVectorsInWarp = 4;   // per thread, where a warp has the row
 constexpr int kMaxVectorsInBlock = 2;  // per thread, where a block has it
-constexpr int kThreadsPerMultiprocessor = 2048;
 
 // How the rows are cut: vectors_per_thread is K of the kernel, 0 where the row is too long for it.
 struct RowPlan {
   int vectors_per_thread;
   dim3 block;
-  dim3 grid;
 };
 
 RowPlan plan_rows(int64_t rows, int64_t hidden, int vector_size, int multiprocessors) {
@@ -41,18 +39,23 @@ RowPlan plan_rows(int64_t rows, int64_t hidden, int vector_size, int multiproces
     plan.vectors_per_thread = k;
     plan.block = dim3(static_cast<unsigned>(ceil_div(threads, kWarpSize) * kWarpSize));
   }
-  const int64_t resident = static_cast<int64_t>(multiprocessors) *
-                           std::max(1u, kThreadsPerMultiprocessor / (plan.block.x * plan.block.y));
-  plan.grid = dim3(static_cast<unsigned>(std::min(ceil_div(rows, plan.block.y), resident)));
   return plan;
+}
+
+// As many blocks as run at once: each then walks down the rows, and reads the weight once.
+template <typename Params>
+fi_status launch_rows(Device& device, const char* op, void (*kernel)(Params), const RowPlan& plan,
+                      const Params& p) {
+  const int64_t resident =
+      device.resident_blocks(kernel, static_cast<int>(plan.block.x * plan.block.y));
+  const int64_t blocks = std::min(ceil_div(p.rows, plan.block.y), resident);
+  return device.launch(op, kernel, dim3(static_cast<unsigned>(blocks)), plan.block, 0, p);
 }
 
 template <typename T, int N>
 fi_status launch_rmsnorm(Device& device, const RmsnormParams<T>& p) {
   const RowPlan plan = plan_rows(p.rows, p.hidden, N, device.multiprocessors());
-  const auto launch = [&](auto kernel) {
-    return device.launch("rmsnorm", kernel, plan.grid, plan.block, 0, p);
-  };
+  const auto launch = [&](auto kernel) { return launch_rows(device, "rmsnorm", kernel, plan, p); };
   switch (plan.vectors_per_thread) {
     case 1:
       return launch(rmsnorm_kernel<T, N, 1>);
@@ -69,7 +72,7 @@ template <typename T, int N>
 fi_status launch_fused_add_rmsnorm(Device& device, const FusedAddRmsnormParams<T>& p) {
   const RowPlan plan = plan_rows(p.rows, p.hidden, N, device.multiprocessors());
   const auto launch = [&](auto kernel) {
-    return device.launch("fused_add_rmsnorm", kernel, plan.grid, plan.block, 0, p);
+    return launch_rows(device, "fused_add_rmsnorm", kernel, plan, p);
   };
   switch (plan.vectors_per_thread) {
     case 1:

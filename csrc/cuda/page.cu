@@ -73,7 +73,7 @@ fi_status launch_append(const fi_exec& exec, const fi_append_paged_kv_args& args
   const int threads = power_of_two_at_least(p.row_units, kThreads);
   const dim3 block(threads, kThreads / threads);
   const int64_t unit_blocks = ceil_div(p.row_units, threads);
-  const int64_t resident = int64_t{device.multiprocessors()} * (2048 / kThreads);
+  const int64_t resident = device.resident_blocks(append_paged_kv_kernel<V>, kThreads);
   const int64_t row_blocks = std::min(
       {ceil_div(p.nnz, block.y), std::max<int64_t>(1, ceil_div(resident, unit_blocks)), kMaxGridY});
   const dim3 grid(static_cast<unsigned>(unit_blocks), static_cast<unsigned>(row_blocks));
@@ -112,8 +112,8 @@ fi_status batch_positions(const fi_exec& exec, const fi_batch_positions_args& ar
   p.batch_indices = args.batch_indices;
   p.positions = args.positions;
   Device device(exec);
-  const int64_t blocks =
-      std::min(ceil_div(args.nnz, kThreads), int64_t{device.multiprocessors()} * (2048 / kThreads));
+  const int64_t blocks = std::min(ceil_div(args.nnz, kThreads),
+                                  device.resident_blocks(batch_positions_kernel, kThreads));
   return device.launch("batch_positions", batch_positions_kernel,
                        dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, p);
 }

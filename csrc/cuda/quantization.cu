@@ -10,9 +10,13 @@ namespace {
 
 constexpr int kThreads = 256;
 
-dim3 grid_for(const Device& device, int64_t threads) {
-  const int64_t resident = int64_t{device.multiprocessors()} * (2048 / kThreads);
-  return dim3(static_cast<unsigned>(std::min(ceil_div(threads, kThreads), resident)));
+// With so many threads, or as many as run at once.
+fi_status launch(Device& device, void (*kernel)(PackbitsParams), int64_t threads,
+                 const PackbitsParams& p) {
+  const int64_t blocks =
+      std::min(ceil_div(threads, kThreads), device.resident_blocks(kernel, kThreads));
+  return device.launch("packbits", kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0,
+                       p);
 }
 
 }  // namespace
@@ -30,11 +34,9 @@ fi_status packbits(const fi_exec& exec, const fi_packbits_args& args) {
     if (args.n <= 0) return FI_OK;
     Device device(exec);
     if (pointers_aligned(16, {args.x}) && pointers_aligned(2, {args.y})) {
-      return device.launch("packbits", packbits_kernel, grid_for(device, ceil_div(args.n, 16)),
-                           dim3(kThreads), 0, p);
+      return launch(device, packbits_kernel, ceil_div(args.n, 16), p);
     }
-    return device.launch("packbits", unaligned_packbits_kernel,
-                         grid_for(device, ceil_div(args.n, 8)), dim3(kThreads), 0, p);
+    return launch(device, unaligned_packbits_kernel, ceil_div(args.n, 8), p);
   }
   if (args.total_out <= 0 || args.num_segments <= 0) return FI_OK;
   if (args.out_indptr == nullptr) {
@@ -46,9 +48,8 @@ fi_status packbits(const fi_exec& exec, const fi_packbits_args& args) {
   }
   p.num_segments = static_cast<int>(args.num_segments);
   Device device(exec);
-  return device.launch("packbits", segment_packbits_kernel,
-                       grid_for(device, ceil_div(args.total_out, kPackedBytesPerThread)),
-                       dim3(kThreads), 0, p);
+  return launch(device, segment_packbits_kernel, ceil_div(args.total_out, kPackedBytesPerThread),
+                p);
 }
 
 }  // namespace cuda

@@ -58,7 +58,7 @@ fi_status launch_rope(Device& device, RopeParams<T> p) {
   p.tokens_per_tile = static_cast<int>(
       std::max<int64_t>(1, std::min({wanted, affordable, int64_t{kRopeMaxTokens}})));
   const size_t shared_bytes = sizeof(float) * 2 * p.tokens_per_tile * p.pairs;
-  const int64_t resident = int64_t{device.multiprocessors()} * (2048 / kThreads);
+  const int64_t resident = device.resident_blocks(rope_kernel<T, N>, kThreads, shared_bytes);
   const dim3 grid(static_cast<unsigned>(std::min(ceil_div(p.nnz, p.tokens_per_tile), resident)));
   return device.launch("rope", rope_kernel<T, N>, grid, dim3(kThreads), shared_bytes, p);
 }

@@ -206,6 +206,16 @@ void attention_plan(const fi_exec& exec, const Tensor& qo_indptr, const Tensor& 
   std::copy(std::begin(numbers), std::end(numbers), result.as<int64_t>());
 }
 
+void upload_words(const fi_exec& exec, const HostTensor& words, const Tensor& out) {
+  check_index(words, -1);
+  check_index(out, words.size(0));
+  fi_upload_words_args args{};
+  args.count = words.size(0);
+  args.words = words.as<const int32_t>();
+  args.out = out.as<int32_t>();
+  check_status(fi_upload_words(&exec, &args));
+}
+
 void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tensor& v,
                const Tensor* kv_indices, const Tensor& out, const Tensor* lse, const Tensor& plan,
                const Tensor& workspace, const Tensor* mask, const Tensor* mask_indptr,

@@ -53,6 +53,7 @@ void attention_plan(const fi_exec& exec, const Tensor& qo_indptr, const Tensor& 
                     int64_t head_dim, int64_t device, int64_t tile_rows, int64_t max_slots,
                     int64_t item_capacity, int64_t merge_capacity, const Tensor* plan,
                     const Tensor& result);
+void upload_words(const fi_exec& exec, const HostTensor& words, const Tensor& out);
 void attention(const fi_exec& exec, const Tensor& q, const Tensor& k, const Tensor& v,
                const Tensor* kv_indices, const Tensor& out, const Tensor* lse, const Tensor& plan,
                const Tensor& workspace, const Tensor* mask, const Tensor* mask_indptr,

@@ -121,9 +121,10 @@ void batch_positions(const fi_exec& exec, const Tensor& append_indptr, const Ten
     for (int64_t b = 0; b < batch_size; ++b) {
       const int32_t begin = args.append_indptr[b], end = args.append_indptr[b + 1];
       if (begin < 0 || end < begin || end > nnz) {
-        value_error("append_indptr[%lld:%lld] is (%d, %d), expected ascending values in 0..%lld",
-                    static_cast<long long>(b), static_cast<long long>(b + 2), begin, end,
-                    static_cast<long long>(nnz));
+        value_error(
+            "append_indptr[%lld:%lld] is (%d, %d), expected non-decreasing values in 0..%lld",
+            static_cast<long long>(b), static_cast<long long>(b + 2), begin, end,
+            static_cast<long long>(nnz));
       }
     }
   }

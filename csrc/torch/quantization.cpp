@@ -50,7 +50,7 @@ void segment_packbits(const fi_exec& exec, const Tensor& x, const Tensor& in_ind
       const int64_t begin = args.in_indptr[b], end = args.in_indptr[b + 1];
       const int64_t out_begin = args.out_indptr[b], out_end = args.out_indptr[b + 1];
       if (begin < 0 || end < begin || end > args.n) {
-        value_error("%s[%lld:%lld] is (%lld, %lld), expected ascending values in 0..%lld",
+        value_error("%s[%lld:%lld] is (%lld, %lld), expected non-decreasing values in 0..%lld",
                     in_indptr.name, static_cast<long long>(b), static_cast<long long>(b + 2),
                     static_cast<long long>(begin), static_cast<long long>(end),
                     static_cast<long long>(args.n));

@@ -49,19 +49,38 @@ class Call {
   explicit Call(const c10::FunctionSchema& schema) : schema_(schema) {}
 
   Tensor tensor(const c10::IValue& value, size_t i) {
-    const c10::Argument& argument = schema_.arguments()[i];
+    const char* name = schema_.arguments()[i].name().c_str();
     const at::Tensor& t = value.toTensor();
-    const char* name = argument.name().c_str();
     if (!t.defined()) value_error("%s is an undefined tensor", name);
-    if (t.layout() != c10::Layout::Strided) {
-      type_error("%s is a sparse or opaque tensor, expected a strided one", name);
-    }
     if (!device_.has_value()) {
       device_ = t.device();
       first_ = name;
     } else if (t.device() != *device_) {
       value_error("%s is on %s, expected %s as %s is", name, t.device().str().c_str(),
                   device_->str().c_str(), first_);
+    }
+    return described(value, i);
+  }
+
+  HostTensor host_tensor(const c10::IValue& value, size_t i) {
+    const char* name = schema_.arguments()[i].name().c_str();
+    const at::Tensor& t = value.toTensor();
+    if (!t.defined()) value_error("%s is an undefined tensor", name);
+    if (!t.device().is_cpu()) {
+      value_error("%s is on %s, expected cpu", name, t.device().str().c_str());
+    }
+    return {described(value, i)};
+  }
+
+  const std::optional<c10::Device>& device() const { return device_; }
+
+ private:
+  Tensor described(const c10::IValue& value, size_t i) {
+    const c10::Argument& argument = schema_.arguments()[i];
+    const at::Tensor& t = value.toTensor();
+    const char* name = argument.name().c_str();
+    if (t.layout() != c10::Layout::Strided) {
+      type_error("%s is a sparse or opaque tensor, expected a strided one", name);
     }
     Tensor out;
     out.name = name;
@@ -82,9 +101,6 @@ class Call {
     return out;
   }
 
-  const std::optional<c10::Device>& device() const { return device_; }
-
- private:
   const c10::FunctionSchema& schema_;
   std::optional<c10::Device> device_;
   const char* first_ = "";
@@ -102,6 +118,12 @@ struct Slot<const Tensor&> {
   Tensor value;
   Slot(Call& call, const c10::IValue& from, size_t i) : value(call.tensor(from, i)) {}
   const Tensor& get() const { return value; }
+};
+template <>
+struct Slot<const HostTensor&> {
+  HostTensor value;
+  Slot(Call& call, const c10::IValue& from, size_t i) : value(call.host_tensor(from, i)) {}
+  const HostTensor& get() const { return value; }
 };
 template <>
 struct Slot<const Tensor*> {
@@ -225,6 +247,7 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
     "int head_dim, int device, int tile_rows, int max_slots, int item_capacity, "                 \
     "int merge_capacity, Tensor(a!)? plan, Tensor(b!) result) -> ()")                             \
   X(attention, "(" FLASHINFER_ATTENTION_ARGS ") -> ()")                                           \
+  X(upload_words, "(Tensor words, Tensor(a!) out) -> ()")                                         \
   X(mla_decode, "(" FLASHINFER_MLA_ARGS ") -> ()")                                                \
   X(packbits, "(Tensor x, Tensor(a!) y, bool little_endian) -> ()")                               \
   X(segment_packbits,                                                                             \

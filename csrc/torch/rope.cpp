@@ -23,7 +23,7 @@ void check_segments(const Tensor& indptr, int64_t batch_size, int64_t nnz) {
   const int32_t* values = indptr.as<const int32_t>();
   for (int64_t b = 0; b < batch_size; ++b) {
     if (values[b] < 0 || values[b + 1] < values[b] || values[b + 1] > nnz) {
-      value_error("indptr[%lld:%lld] is (%d, %d), expected ascending values in 0..%lld",
+      value_error("indptr[%lld:%lld] is (%d, %d), expected non-decreasing values in 0..%lld",
                   static_cast<long long>(b), static_cast<long long>(b + 2), values[b],
                   values[b + 1], static_cast<long long>(nnz));
     }

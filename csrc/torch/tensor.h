@@ -44,6 +44,9 @@ struct Tensor {
   }
 };
 
+// A tensor of the host in an op of any device.
+struct HostTensor : Tensor {};
+
 enum class ErrorKind : uint8_t { kValue, kType, kNotImplemented, kRuntime };
 
 // Becomes the Python exception of the same kind where registration.cpp hands over to torch.

@@ -85,7 +85,9 @@ class Scheme:
         for name, about in table.get("fields", {}).items():
             if name in self.fields:
                 raise ConfigError(
-                    f"the field {name!r} is there already", where=f"{where}.fields.{name}"
+                    f"the field {name!r} is there already",
+                    where=f"{where}.fields.{name}",
+                    expected="another name: every project has commit and number",
                 )
             self.fields[name] = _field(name, about, f"{where}.fields.{name}")
             if about.get("depends"):

@@ -128,6 +128,7 @@ class Case:
     seed: int = 3
     mask_density: float = 0.5
     spread: float = 1.0
+    sink: bool = False  # the first key is far above all others, which have one score
     tensors: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -146,6 +147,11 @@ class Case:
         self.lse = Guarded((max(nnz, 1), num_qo), torch.float32, gap=0)
         self.keys = [randn(n, num_kv, self.dim).to(kv_dtype) for n in self.kv_lens]
         self.values = [randn(n, num_kv, self.dim).to(kv_dtype) for n in self.kv_lens]
+        if self.sink:
+            self.q.abs_()
+            for keys, values in zip(self.keys, self.values, strict=True):
+                keys[1:], keys[:1] = 0.0, 1.0
+                values.abs_()
         self.masks = [
             torch.rand(q, k, generator=generator) < self.mask_density
             for q, k in zip(self.qo_lens, self.kv_lens, strict=True)

@@ -31,6 +31,7 @@ class Case:
     max_slots: int = 0
     return_lse: bool = True
     spread: float = 1.0
+    sink: bool = False  # the first key is far above all others, which are equal
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -50,6 +51,11 @@ class Case:
         self.out = Guarded((rows, self.heads, ckv), self.dtype)
         self.lse = Guarded((rows, self.heads), torch.float32, gap=0)
         self.rows = [randn(length, ckv + kpe).to(self.dtype) for length in self.kv_lens]
+        if self.sink:
+            self.q_nope.abs_()
+            self.q_pe.abs_()
+            for rows_of in self.rows:
+                rows_of[:1], rows_of[1:] = 1.3, 0.7
         size = self.page_size
         counts = [-(-length // size) for length in self.kv_lens]
         pages = sum(counts) + 2

@@ -54,6 +54,14 @@ def test_group_sizes(lib: Library, group: int, qo_len: int) -> None:
     check(lib, Case([qo_len] * 2, [67, 5], heads=(3 * group, 3), mask="causal"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("qo_len", [1, 6])
+def test_many_keys(lib: Library, dtype: torch.dtype, qo_len: int) -> None:
+    """An early maximum and equal scores after it: errors of one direction would add up."""
+    case = Case([qo_len], [2**17], heads=(1, 1), dim=8, dtype=dtype, sink=True)
+    check(lib, case, out_error=max(3e-5, OUT[dtype]))
+
+
 LAYOUTS = [
     ("ragged", 0),
     *((layout, n) for layout in ("paged NHD", "paged HND", "paged apart") for n in (1, 3, 16)),

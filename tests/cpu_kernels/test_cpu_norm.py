@@ -79,6 +79,15 @@ def test_fused_add_rmsnorm(
     assert residuals.intact()
 
 
+def test_long_rows_of_equal_elements(lib: Library) -> None:
+    """Every addition to one sum would be rounded in the same direction."""
+    hidden = 2**17 + 5
+    x, out = torch.tensor([[0.3], [0.7], [1.1]]).repeat(1, hidden), torch.empty(3, hidden)
+    sizes = {"rows": 3, "hidden": hidden, "input_stride": hidden, "out_stride": hidden}
+    lib("rmsnorm", dtype=x.dtype, out=out, input=x, weight=torch.ones(hidden), **sizes)
+    assert (out - 1).abs().max() < 1e-5
+
+
 def test_large_values_do_not_overflow(lib: Library) -> None:
     x = torch.full((1, 512), 60000.0, dtype=torch.float16)
     out = torch.empty_like(x)

@@ -145,7 +145,8 @@ class Emulator:
         self.library = ctypes.CDLL(str(path))
         self.library.fi_emulator_alloc.restype = ctypes.c_void_p
         self.library.fi_emulator_last_stream.restype = ctypes.c_void_p
-        self.library.fi_emulator_launches.restype = ctypes.c_int64
+        for count in ("launches", "last_blocks", "loads_by_launches"):
+            getattr(self.library, f"fi_emulator_{count}").restype = ctypes.c_int64
         self._structs: dict[str, Any] = {}
         self._allocated: list[int] = []
 

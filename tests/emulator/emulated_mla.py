@@ -35,6 +35,7 @@ class Case:
     max_slots: int = 0
     padding: int = 0  # items and merges that the plan has room for, but does not use
     multiprocessors: int = 4
+    device: int = 0
     amplitude: float = 1.0
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -104,12 +105,15 @@ class Case:
             "kv_len": torch.tensor(self.lengths, dtype=torch.int32), "tile_rows": self.tile_rows,
             "max_slots": self.max_slots, "result": ctypes.addressof(result),
         }  # fmt: skip
-        gpu("attention_plan", **args)
+        gpu("attention_plan", device=self.device, **args)
         items = result.num_items + self.padding
         merges = result.num_merges + self.padding
         # What is not used would lead far out of every tensor.
         words = torch.full((HEADER + ITEM * items + MERGE * merges,), 2**24, dtype=torch.int32)
-        gpu("attention_plan", **args, item_capacity=items, merge_capacity=merges, plan=words)
+        gpu(
+            "attention_plan", device=self.device, **args, item_capacity=items,
+            merge_capacity=merges, plan=words,
+        )  # fmt: skip
         return gpu.ints(words, "plan"), result, items, merges
 
     def arguments(self, gpu: Emulator) -> dict[str, Any]:
@@ -131,7 +135,7 @@ class Case:
 
     def run(self, gpu: Emulator) -> tuple[torch.Tensor, torch.Tensor]:
         args = self.arguments(gpu)
-        gpu("mla_decode", **args)
+        gpu("mla_decode", device=self.device, **args)
         return args["out"], args["lse"]
 
     def _turned(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

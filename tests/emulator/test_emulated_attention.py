@@ -39,7 +39,7 @@ KERNELS = [
 
 @cases(*KERNELS)
 def test_lean_kernels(gpu: Emulator, values: dict[str, Any]) -> None:
-    """With 16 rows there is only the general build; it too runs without options here."""
+    """With 16 rows there is only the general instantiation; it too runs without options here."""
     rows = values["tile_rows"]
     lengths = [(9, 100), (1, 65)] if rows == 16 else [(rows // 2 + 5, 100), (3, 33)]
     check(gpu, Case(lengths, heads=(4, 2), mask="causal", **values))
@@ -65,7 +65,7 @@ def test_fp8(gpu: Emulator, values: dict[str, Any]) -> None:
     )
 )  # fmt: skip
 def test_general_kernels(gpu: Emulator, values: dict[str, Any]) -> None:
-    """All that the general build does at once."""
+    """All that the general instantiation does at once."""
     more = {"cap": 5.0, "position": "rope", "mask": "custom", "window": 40, "v_scale": 0.5}
     check(gpu, Case([(9, 70), (2, 65)], heads=(4, 2), page_size=16, **more, **values))
 
@@ -247,6 +247,19 @@ def test_a_plan_is_made_for_the_device_of_exec(gpu: Emulator) -> None:
     with pytest.raises(Failed, match="attention_plan: cudaErrorInvalidDevice"):
         gpu("attention_plan", device=7, num_qo_heads=1, num_kv_heads=1, head_dim=64)
     assert gpu.library.fi_emulator_current_device() == 0
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("rows", [16, 64, 128])
+def test_a_plan_loads_all_that_it_can_lead_to(gpu: Emulator, rows: int, head_dim: int) -> None:
+    """The first call may be captured: dtype and options, which a plan does not know, load none."""
+    before = gpu.library.fi_emulator_loads_by_launches()
+    shape = {"head_dim": head_dim, "tile_rows": rows, "max_slots": 8, "device": 1}
+    for dtype, kv_dtype, cap in itertools.product((HALF, BFLOAT), (None, FP8[0]), (0.0, 5.0)):
+        case = Case([(1, 600)], dtype=dtype, kv_dtype=kv_dtype, cap=cap, **shape)
+        assert case.plan(gpu)[1].num_merges == 1
+        case.run(gpu)
+    assert gpu.library.fi_emulator_loads_by_launches() == before
 
 
 # ---------------------------------------------------------------- refusals

@@ -47,11 +47,102 @@ def norm_arguments(gpu: Emulator) -> dict[str, Any]:
 
 
 def test_launch_goes_to_the_stream_and_device_of_exec(gpu: Emulator) -> None:
+    gpu.library.fi_emulator_set_context(0, True)
     for device in (1, 0):
         gpu("rmsnorm", device=device, stream=0x1234 + device, **norm_arguments(gpu))
         assert gpu.library.fi_emulator_last_device() == device
         assert gpu.library.fi_emulator_last_stream() == 0x1234 + device
         assert gpu.library.fi_emulator_current_device() == 0, "the caller's device is restored"
+
+
+def test_no_context_is_made_on_the_device_of_a_thread_that_has_none(gpu: Emulator) -> None:
+    """Such a thread is told that its device is 0; to go back there would initialise it."""
+    gpu.library.fi_emulator_set_context(0, False)
+    try:
+        gpu("rmsnorm", device=1, **norm_arguments(gpu))
+        assert not gpu.library.fi_emulator_context(0)
+        gpu.library.fi_emulator_set_device(0)
+        gpu("attention_plan", device=1, num_qo_heads=1, num_kv_heads=1, head_dim=64,
+            result=torch.zeros(5, dtype=torch.int64))  # fmt: skip
+        assert not gpu.library.fi_emulator_context(0)
+    finally:
+        gpu.library.fi_emulator_set_device(0)
+
+
+def much_work(gpu: Emulator) -> dict[str, tuple[str, dict[str, Any]]]:
+    """A call of every launcher that makes as many blocks as run at once, and threads a block."""
+    rows = 4096
+    half = torch.float16
+    x = gpu.put(torch.randn(rows, 8).half(), "x")
+    v, s = gpu.put(torch.randn(rows, 1, 8).half(), "v"), gpu.put(torch.randn(rows, 1), "s")
+    many = gpu.put(torch.randn(rows, 2, 1, 8).half()), gpu.put(torch.randn(rows, 2, 1))
+    each = gpu.ints(torch.arange(rows))
+    cache = [gpu.empty((rows, 1, 1, 8), half, name) for name in ("k_cache", "v_cache")]
+    ones = gpu.put(torch.ones(8).half(), "weight")
+    long = gpu.put(torch.randn(64, 8192).half(), "long")
+    row = {"dtype": half, "rows": rows, "input": x, "input_stride": 8}
+    norm = {**row, "hidden": 8, "weight": ones, "eps": 1e-5}
+    y = gpu.empty((rows, 8), half)
+    return {
+        "rmsnorm": ("rmsnorm", {**norm, "out": y, "out_stride": 8}),
+        "rmsnorm of long rows": ("rmsnorm", {
+            "dtype": half, "rows": 64, "hidden": 8192, "input": long, "input_stride": 8192,
+            "out": gpu.empty((64, 8192), half), "out_stride": 8192, "eps": 1e-5,
+            "weight": gpu.put(torch.ones(8192).half()),
+        }),
+        "fused_add_rmsnorm": ("fused_add_rmsnorm", {
+            **norm, "residual": gpu.put(torch.randn(rows, 8).half()), "residual_stride": 8,
+        }),
+        "act_and_mul": ("act_and_mul", {
+            **row, "d": 4, "out": gpu.empty((rows, 4), half), "out_stride": 4,
+        }),
+        "rope": ("rope", {
+            "dtype": half, "nnz": rows, "num_qo_heads": 1, "head_dim": 8, "rotary_dim": 8, "q": x,
+            "k": x, "q_out": y, "k_out": y, "q_stride_n": 8, "q_stride_h": 8, "q_out_stride_n": 8,
+            "q_out_stride_h": 8, "rope_scale": 1.0, "rope_theta": 1e4, "pos_ids": each,
+            "pos_ids_bits": 32,
+        }),
+        "append_paged_kv": ("append_paged_kv", {
+            "dtype": half, "nnz": rows, "num_heads": 1, "head_dim": 8, "page_size": 1,
+            "batch_size": 1, "append_key": x, "append_value": x, "key_stride_n": 8,
+            "value_stride_n": 8, "batch_indices": gpu.ints(torch.zeros(rows)), "positions": each,
+            "k_cache": cache[0], "v_cache": cache[1], "k_stride_page": 8, "v_stride_page": 8,
+            "kv_indices": each, "kv_indptr": gpu.ints([0, rows]),
+        }),
+        "batch_positions": ("batch_positions", {
+            "nnz": 4 * rows, "batch_size": 1, "append_indptr": gpu.ints([0, 4 * rows]),
+            "seq_lens": gpu.ints([4 * rows]), "positions": gpu.empty((4 * rows,), torch.int32),
+            "batch_indices": gpu.empty((4 * rows,), torch.int32),
+        }),
+        "merge_state": ("merge_state", {
+            "dtype": half, "seq_len": rows, "num_heads": 1, "head_dim": 8, "v_a": v, "s_a": s,
+            "v_b": v, "s_b": s, "v_out": y, "s_out": gpu.empty((rows, 1), torch.float32),
+        }),
+        "merge_states": ("merge_states", {
+            "dtype": half, "seq_len": rows, "num_heads": 1, "head_dim": 8, "num_states": 2,
+            "v": many[0], "s": many[1], "v_out": y, "s_out": gpu.empty((rows, 1), torch.float32),
+        }),
+        "packbits": ("packbits", {
+            "n": 65536, "x": gpu.put(torch.ones(65536, dtype=torch.uint8)),
+            "y": gpu.empty((8192,), torch.uint8), "total_out": 8192,
+        }),
+    }  # fmt: skip
+
+
+OPS = ["rmsnorm", "rmsnorm of long rows", "fused_add_rmsnorm", "act_and_mul", "rope",
+       "append_paged_kv", "batch_positions", "merge_state", "merge_states", "packbits"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("device", "threads"), [(0, 1536), (2, 2048)])
+@pytest.mark.parametrize("name", OPS)
+def test_as_many_blocks_as_run_at_once(gpu: Emulator, name: str, device: int, threads: int) -> None:
+    """More would wait for the first to end, and on sm_86 and sm_89 fewer run at once."""
+    gpu.library.fi_emulator_set_multiprocessors(1)
+    op, values = much_work(gpu)[name]
+    gpu.library.fi_emulator_set_context(0, True)
+    gpu(op, device=device, **values)
+    block = 512 if name == "rmsnorm of long rows" else 256
+    assert gpu.library.fi_emulator_last_blocks() == threads // block
 
 
 def test_a_refused_device_is_an_error_with_the_runtimes_words(gpu: Emulator) -> None:

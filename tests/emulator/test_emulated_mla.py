@@ -130,6 +130,16 @@ def test_a_plan_fills_the_device_and_no_more(gpu: Emulator, heads: int, blocks: 
     assert result.num_items == blocks // tiles * tiles
 
 
+@pytest.mark.parametrize("heads", [16, 17])
+def test_a_plan_loads_all_that_it_can_lead_to(gpu: Emulator, heads: int) -> None:
+    before = gpu.library.fi_emulator_loads_by_launches()
+    for dtype in (torch.float16, torch.bfloat16):
+        case = Case([300], heads, dtype=dtype, max_slots=8, device=1)
+        assert case.plan(gpu)[1].num_merges > 0
+        case.run(gpu)
+    assert gpu.library.fi_emulator_loads_by_launches() == before
+
+
 def test_nothing_to_do(gpu: Emulator) -> None:
     args = Case([1]).arguments(gpu)
     launches = gpu.library.fi_emulator_launches()

@@ -212,7 +212,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "q has shape [3, 4, 64], expected [num_qo_heads, head_dim]",
     ),
     # plans
-    (decode(indptr=i(0, 3, 2)), ValueError, "indptr[1:3] is (3, 2), expected values that do not"),
+    (decode(indptr=i(0, 3, 2)), ValueError, "indptr[1:3] is (3, 2), expected non-decreasing"),
     (decode(indptr=i(-1, 2, 3)), ValueError, "indptr[0] is -1, expected 0"),
     (decode(indptr=i()), ValueError, "indptr has shape [0], expected [batch_size + 1]"),
     (decode(indptr=f(3)), TypeError, "indptr has dtype torch.float16, expected torch.int32"),
@@ -580,11 +580,27 @@ def test_rows_that_cannot_be_copied_16_bytes_at_a_time() -> None:
 
 
 @pytest.mark.gpu
-def test_a_graph_of_a_single_request_needs_its_plan_first() -> None:
+def test_a_graph_may_capture_a_single_request_of_a_new_length() -> None:
     q = f(3, 4, 64).cuda()
+    expected = flashinfer.single_prefill_with_kv_cache(q, q, q)
     _single._plan_for.cache_clear()
-    with (
-        pytest.raises(RuntimeError, match="call it once with these shapes before"),
-        torch.cuda.graph(torch.cuda.CUDAGraph()),
-    ):
-        flashinfer.single_prefill_with_kv_cache(q, q, q)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = flashinfer.single_prefill_with_kv_cache(q, q, q)
+    for _ in range(2):
+        out.zero_()
+        graph.replay()
+        assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "message"),
+    [
+        (i(1, 2), i(0), r"out has shape \[1\], expected \[2\]"),
+        (i(1, 2, dtype=torch.int64), i(0, 0), "words has dtype Long, expected int32"),
+        (i(1, 2), torch.zeros(2), "out has dtype Float, expected int32"),
+    ],
+)
+def test_words_to_upload(words: torch.Tensor, out: torch.Tensor, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        _ops.upload_words(words, out)

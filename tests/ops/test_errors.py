@@ -136,7 +136,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: flashinfer.apply_rope(f(3, 4, 8), f(3, 2, 8), i(0, 4), i(0)),
         ValueError,
-        "indptr[0:2] is (0, 4), expected ascending values in 0..3",
+        "indptr[0:2] is (0, 4), expected non-decreasing values in 0..3",
     ),
     (
         lambda: flashinfer.apply_rope(f(3, 4, 8), f(3, 2, 8), i(), i()),
@@ -205,7 +205,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: flashinfer.get_batch_indices_positions(i(0, 2, 4), i(2, 2), 3),
         ValueError,
-        "append_indptr[1:3] is (2, 4), expected ascending values in 0..3",
+        "append_indptr[1:3] is (2, 4), expected non-decreasing values in 0..3",
     ),
     (
         lambda: flashinfer.get_batch_indices_positions(i(0, 2), i(2), -1),
@@ -263,7 +263,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: flashinfer.segment_packbits(f(3), i(0, 4)),
         ValueError,
-        "indptr[0:2] is (0, 4), expected ascending values in 0..3",
+        "indptr[0:2] is (0, 4), expected non-decreasing values in 0..3",
     ),
     (lambda: flashinfer.segment_packbits(f(3), i()), ValueError, "indptr has shape [0]"),
     (lambda: flashinfer.segment_packbits(f(3), f(2)), TypeError, "indptr has dtype torch.float16"),
@@ -323,9 +323,9 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "top_k is 0.5, expected an int or a tensor [batch_size]",
     ),
     (
-        lambda: flashinfer.top_k_mask_logits(f(3, 8), f(3)),
+        lambda: flashinfer.top_k_mask_logits(f(3, 8), f(3).to(torch.complex64)),
         TypeError,
-        "top_k has dtype torch.float16, expected torch.int32 or torch.int64",
+        "top_k has dtype torch.complex64, expected a real one",
     ),
     (
         lambda: flashinfer.top_p_renorm_probs(f(3, 8), f(2)),
@@ -333,9 +333,9 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "top_p has shape [2], expected [3]: one for each row of probs",
     ),
     (
-        lambda: flashinfer.top_p_renorm_probs(f(3, 8), i(1, 1, 1)),
+        lambda: flashinfer.top_p_renorm_probs(f(3, 8), f(3).to(torch.complex64)),
         TypeError,
-        "top_p has dtype torch.int32, expected a floating point one",
+        "top_p has dtype torch.complex64, expected a real one",
     ),
     (
         lambda: flashinfer.top_k_top_p_sampling_from_probs(f(3, 8), None, 2, 0.5, "top_p_first"),

@@ -511,3 +511,110 @@ def test_sizes_that_cuda_does_not_have(dims: tuple[int, int], words: str) -> Non
     batch = Batch([5], 2, H, "cuda", dims=dims)
     with pytest.raises(ValueError, match=words):
         batch.planned().run(*batch.arguments)
+
+
+# ---------------------------------------------------------------- turned before, several tokens
+
+
+class Prompts:
+    """Requests of some query tokens over pages, and what attention over them is."""
+
+    def __init__(self, qo_lens: list[int], kv_lens: list[int], dtype: torch.dtype, device: str):
+        self.qo_lens, self.batch = qo_lens, Batch(kv_lens, 3, dtype, device)
+        self.q = [randn(sum(qo_lens), 3, d, dtype=dtype, device=device) for d in self.batch.dims]
+        self.qo_indptr = torch.tensor([0, *qo_lens]).cumsum(0).int().to(device)
+        self.kv_len_arr = torch.tensor(kv_lens, dtype=torch.int32, device=device)
+
+    @property
+    def tables(self) -> tuple[torch.Tensor, ...]:
+        return self.qo_indptr, *self.batch.tables[:2], self.kv_len_arr
+
+    def plan(self, wrapper: flashinfer.BatchMLAPagedAttentionWrapper, causal: bool) -> None:
+        page_size = self.batch.page_size
+        wrapper.plan(*self.tables, 3, 512, 64, page_size, causal, SCALE, torch.float16, "float16")
+
+    def run(self, wrapper: flashinfer.BatchMLAPagedAttentionWrapper, **options: Any) -> Any:
+        return wrapper.run(*self.q, *self.batch.arguments[2:], **options)
+
+    def reference(self, causal: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        outs, lses = [], []
+        rows = self.batch.rows.double().cpu().split(self.batch.kv_lens)
+        queries = torch.cat(self.q, -1).double().cpu().split(self.qo_lens)
+        for q, keys in zip(queries, rows, strict=True):
+            scores = torch.einsum("qhd,kd->hqk", q, keys) * SCALE
+            if causal:
+                sees = torch.ones(len(q), len(keys)).tril(len(keys) - len(q)).bool()
+                scores = scores.masked_fill(~sees, -math.inf)
+            lse = torch.logsumexp(scores, -1)
+            weights = torch.nan_to_num(torch.exp(scores - lse[..., None]), nan=0.0)
+            outs.append(torch.einsum("hqk,kd->qhd", weights, keys[:, :512]))
+            lses.append(lse.T / math.log(2))
+        return torch.cat(outs), torch.cat(lses)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("qo_lens", "kv_lens"), [([1, 1, 1], [54, 1, 300]), ([5, 0, 17, 1], [40, 9, 17, 33])]
+)
+def test_tokens_of_prompts(
+    qo_lens: list[int], kv_lens: list[int], causal: bool, dtype: torch.dtype, device: str
+) -> None:
+    prompts = Prompts(qo_lens, kv_lens, dtype, device)
+    out, lse = expected = prompts.reference(causal)
+    wrapper = flashinfer.BatchMLAPagedAttentionWrapper(workspace(device), backend="fa2")
+    prompts.plan(wrapper, causal)
+    assert_mla(prompts.run(wrapper), expected)
+    into = torch.empty_like(prompts.q[0]), torch.empty(lse.shape, device=device)
+    got = prompts.run(wrapper, out=into[0], lse=into[1], return_lse=True)
+    assert got[0] is into[0]
+    assert got[1] is into[1]
+    assert_mla(got, expected)
+    got = prompts.run(wrapper, return_lse=True, return_lse_base_on_e=True)
+    assert_mla(got, (out, lse * math.log(2)))
+
+
+def test_graph_buffers_of_prompts(device: str) -> None:
+    first = Prompts([1, 2], [300, 64], torch.float16, device)
+    buffers = [torch.empty_like(table) for table in first.tables]
+    buffers[2] = torch.empty(64, dtype=torch.int32, device=device)
+    wrapper = flashinfer.BatchMLAPagedAttentionWrapper(workspace(device), True, *buffers)
+    for prompts in (first, Prompts([2, 1], [17, 500], torch.float16, device)):
+        prompts.plan(wrapper, True)
+        assert_mla(prompts.run(wrapper, return_lse=True), prompts.reference(True))
+        for buffer, table in zip(buffers, prompts.tables, strict=True):
+            assert torch.equal(buffer[: table.shape[0]], table)
+    with pytest.raises(ValueError, match=r"qo_indptr\[-1\] is 4, expected at most 3"):
+        Prompts([2, 2], [17, 50], torch.float16, device).plan(wrapper, True)
+    with pytest.raises(ValueError, match="qo_indptr is None, expected a tensor where CUDA graphs"):
+        flashinfer.BatchMLAPagedAttentionWrapper(workspace(device), True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({3: [3]}, r"kv_len_arr\[0\] is 3, expected 5 to 32: of 5 query tokens with causal, and"),
+        ({3: [33]}, r"kv_len_arr\[0\] is 33, expected 5 to 32"),
+        ({3: [20, 20]}, r"kv_len_arr has shape \[2\], expected \[1\]"),
+        ({0: [0, 3, 2]}, r"qo_indptr\[1:3\] is \(3, 2\), expected non-decreasing values"),
+        ({6: 0}, "head_dim_kpe is 0, expected 1 or more"),
+        ({7: 0}, "page_size is 0, expected 1 or more"),
+        ({5: 520}, "head_dim_compressed_kv is 520, expected a multiple of 8 up to 512"),
+    ],
+)
+def test_plans_of_prompts_that_are_refused(changes: dict[int, Any], words: str) -> None:
+    prompts = Prompts([5], [20], torch.float16, "cpu")
+    values: list[Any] = [*prompts.tables, 3, 512, 64, 16, True, SCALE]
+    for place, value in changes.items():
+        values[place] = torch.tensor(value) if isinstance(value, list) else value
+    wrapper = flashinfer.BatchMLAPagedAttentionWrapper(workspace("cpu"))
+    with pytest.raises(ValueError, match=words):
+        wrapper.plan(*values)
+    with pytest.raises(RuntimeError, match="run of BatchMLAPagedAttentionWrapper came before plan"):
+        prompts.run(wrapper)
+    prompts.plan(wrapper, True)
+    q_nope, q_pe = prompts.q
+    caches = prompts.batch.arguments[2:]
+    with pytest.raises(ValueError, match="q_pe has 32 elements a head, expected 64 as planned"):
+        wrapper.run(q_nope, q_pe[..., :32], *caches)
+    with pytest.raises(ValueError, match=r"kpe_cache has shape .*: pages as ckv_cache has"):
+        wrapper.run(q_nope, q_pe, caches[0], caches[1][:1])

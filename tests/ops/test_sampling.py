@@ -116,11 +116,11 @@ def test_top_p_renorm(vocab: int, top_p: float, device: str) -> None:
         # what the rounding of a sum may decide.
         kept = got > 0
         values, order = row.double().sort(descending=True)
-        before = (values.cumsum(0) - values) / values.sum()
+        before = values.cumsum(0) - values
         size = int(kept.sum())
         assert size >= 1
         assert kept[order[:size]].all()
-        assert size == 1 or before[size - 1] < top_p + 2e-7
+        assert size == 1 or before[size - 1] < top_p + 2e-7 or top_p == 1
         assert size == vocab or before[size] >= top_p - 2e-7
         right = row.double() * kept
         torch.testing.assert_close(got, right / right.sum(), rtol=3e-7, atol=0)
@@ -173,6 +173,68 @@ def test_filters_by_row_are_those_by_value(device: str) -> None:
         assert both.tolist() == [int(samples) for samples, _ in alone]
 
 
+FILTERED: dict[str, Callable[[torch.Tensor, torch.Tensor, Any], Any]] = {
+    "top_k": flashinfer.top_k_sampling_from_probs,
+    "top_p": flashinfer.top_p_sampling_from_probs,
+    "min_p": flashinfer.min_p_sampling_from_probs,
+    "top_k of both": lambda p, u, x: flashinfer.top_k_top_p_sampling_from_probs(p, u, x, 0.9),
+    "top_p of both": lambda p, u, x: flashinfer.top_k_top_p_sampling_from_probs(p, u, 3, x),
+    "top_k renorm": lambda p, u, x: [flashinfer.top_k_renorm_probs(p, x)],
+    "top_p renorm": lambda p, u, x: [flashinfer.top_p_renorm_probs(p, x)],
+    "top_k mask": lambda p, u, x: [flashinfer.top_k_mask_logits(p, x)],
+}
+
+
+@pytest.mark.parametrize("form", FILTERED)
+@pytest.mark.parametrize(
+    "filter_dtype",
+    [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float64],
+    ids=str,
+)
+def test_filters_of_any_dtype(form: str, filter_dtype: torch.dtype, device: str) -> None:
+    p = torch.softmax(torch.randn(2, 9), -1).to(device)
+    u = torch.rand(2).to(device)
+    given = torch.ones(2, dtype=filter_dtype, device=device)
+    own = given.int() if "top_k" in form else given.float()
+    for got, right in zip(FILTERED[form](p, u, given), FILTERED[form](p, u, own), strict=True):
+        assert torch.equal(got, right)
+
+
+@pytest.mark.parametrize(
+    "beyond", [torch.tensor([1e30]), torch.tensor([2**40]), torch.tensor([2.9])]
+)
+def test_top_k_is_converted_within_the_range_of_int32(beyond: torch.Tensor, device: str) -> None:
+    p = torch.softmax(torch.randn(1, 9), -1).to(device)
+    kept = flashinfer.top_k_renorm_probs(p, beyond.to(device)) > 0
+    assert int(kept.sum()) == (2 if float(beyond) < 9 else 9)
+
+
+@pytest.mark.parametrize("total", [1e-30, 0.1, 0.5, 2.0, 1e30])
+@pytest.mark.parametrize("top_p", [0.0, 0.09, 0.3, 0.9, 1.0])
+def test_top_p_is_no_share_of_the_row(total: float, top_p: float, device: str) -> None:
+    row = torch.tensor([[0.5, 0.3, 0.2, 0.0]]) * total
+    p = row.double()[0]
+    before = p.cumsum(0) - p
+    kept = (p > 0) & ((before < top_p) | (torch.arange(4) == 0) | (top_p == 1))
+    right = torch.where(kept, p, 0.0)
+    renormed = flashinfer.top_p_renorm_probs(row.to(device), top_p)[0].cpu()
+    torch.testing.assert_close(renormed.double(), right / right.sum(), rtol=1e-6, atol=0)
+    u = torch.linspace(0, 0.999, 100).to(device)
+    rows = row.to(device).expand(100, -1)
+    joint = flashinfer.top_k_top_p_sampling_from_probs(rows, u, 4, top_p, "joint")[0]
+    for samples in (joint, flashinfer.top_p_sampling_from_probs(rows, u, top_p)[0]):
+        assert set(samples.tolist()) == set(kept.nonzero().reshape(-1).tolist())
+
+
+def test_top_p_behind_top_k_is_a_share_of_what_that_keeps(device: str) -> None:
+    u = torch.linspace(0, 0.999, 100).to(device)
+    rows = (torch.tensor([[0.5, 0.3, 0.2, 0.0]]) * 0.1).to(device).expand(100, -1)
+    first = flashinfer.top_k_top_p_sampling_from_probs(rows, u, 2, 0.5)[0]
+    assert set(first.tolist()) == {0}
+    first = flashinfer.top_k_top_p_sampling_from_probs(rows, u, 2, 0.7)[0]
+    assert set(first.tolist()) == {0, 1}
+
+
 def test_the_first_round_decides(device: str) -> None:
     p = torch.softmax(torch.randn(64, 500), -1).to(device)
     u = torch.rand(32, 64).to(device)
@@ -220,13 +282,13 @@ def test_strides_and_dtypes(device: str) -> None:
 
 GENERATED: dict[str, Callable[..., Any]] = {
     "plain": flashinfer.sampling_from_probs,
-    "top_p": lambda p, **g: flashinfer.top_p_sampling_from_probs(p, top_p=0.9, **g)[0],
-    "top_k": lambda p, **g: flashinfer.top_k_sampling_from_probs(p, None, 40, **g)[0],
-    "min_p": lambda p, **g: flashinfer.min_p_sampling_from_probs(p, min_p=0.01, **g)[0],
-    "both": lambda p, **g: flashinfer.top_k_top_p_sampling_from_probs(p, None, 40, 0.9, **g)[0],
+    "top_p": lambda p, **g: flashinfer.top_p_sampling_from_probs(p, top_p=0.9, **g),
+    "top_k": lambda p, **g: flashinfer.top_k_sampling_from_probs(p, None, 40, **g),
+    "min_p": lambda p, **g: flashinfer.min_p_sampling_from_probs(p, min_p=0.01, **g),
+    "both": lambda p, **g: flashinfer.top_k_top_p_sampling_from_probs(p, None, 40, 0.9, **g),
     "logits": lambda p, **g: flashinfer.top_k_top_p_sampling_from_logits(
         p.log(), top_k=40, top_p=0.9, **g
-    )[0],
+    ),
 }
 
 
@@ -255,7 +317,9 @@ def test_a_graph_draws_anew_in_each_replay() -> None:
     u = torch.rand(64, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        new, success = flashinfer.top_k_top_p_sampling_from_probs(p, None, 50, 0.9)
+        new, success = flashinfer.top_k_top_p_sampling_from_probs(
+            p, top_k=50, top_p=0.9, return_valid=True
+        )
         given = flashinfer.sampling_from_probs(p, u)
         renormed = flashinfer.top_p_renorm_probs(p, 0.5)
     seen = []
@@ -296,7 +360,7 @@ def test_check_nan(form: str, device: str) -> None:
 
 def test_nothing_to_draw_is_no_success(device: str) -> None:
     p = torch.tensor([[0.0, 0.0], [0.0, 1.0], [torch.nan, -1.0]], device=device)
-    samples, success = flashinfer.top_p_sampling_from_probs(p, top_p=0.5)
+    samples, success = flashinfer.top_p_sampling_from_probs(p, top_p=0.5, return_valid=True)
     assert samples.tolist() == [0, 1, 0]
     assert success.tolist() == [False, True, False]
     assert flashinfer.top_p_renorm_probs(p, 0.5).tolist() == [[0, 0], [0, 1], [0, 0]]

@@ -1,9 +1,10 @@
-"""The names and signatures are those of FlashInfer 0.2.0."""
+"""The names and signatures are those of FlashInfer 0.2.0, with what was added to them behind."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import typing
 
 import pytest
@@ -16,6 +17,7 @@ LLAMA31 = (
     "rotary_dim=None, interleave=False, rope_scale=8, rope_theta=500000.0, low_freq_factor=1,"
     " high_freq_factor=4, old_context_len=8192"
 )
+LLAMA31_BY_SEGMENT = LLAMA31.replace("interleave=False", "interleave=None")
 SIGNATURES = {
     "rmsnorm": "input, weight, eps=1e-06, out=None",
     "fused_add_rmsnorm": "input, residual, weight, eps=1e-06",
@@ -28,8 +30,8 @@ SIGNATURES = {
     "apply_rope_inplace": f"q, k, indptr, offsets, {ROPE}",
     "apply_rope_pos_ids": f"q, k, pos_ids, {ROPE}",
     "apply_rope_pos_ids_inplace": f"q, k, pos_ids, {ROPE}",
-    "apply_llama31_rope": f"q, k, indptr, offsets, {LLAMA31}",
-    "apply_llama31_rope_inplace": f"q, k, indptr, offsets, {LLAMA31}",
+    "apply_llama31_rope": f"q, k, indptr, offsets, {LLAMA31_BY_SEGMENT}",
+    "apply_llama31_rope_inplace": f"q, k, indptr, offsets, {LLAMA31_BY_SEGMENT}",
     "apply_llama31_rope_pos_ids": f"q, k, pos_ids, {LLAMA31}",
     "apply_llama31_rope_pos_ids_inplace": f"q, k, pos_ids, {LLAMA31}",
     "apply_rope_with_cos_sin_cache": "q, k, cos_cache, sin_cache, pos_ids, interleave=False",
@@ -93,18 +95,41 @@ SIGNATURES |= {
     "single_prefill_with_kv_cache": f"{SINGLE_PREFILL}, return_lse=False, backend='auto'",
     "single_prefill_with_kv_cache_return_lse": f"{SINGLE_PREFILL}, return_lse=True, backend='auto'",
 }
+# Of releases after 0.2.0.
+SIGNATURES |= {
+    "fast_decode_plan": (
+        "self, indptr, indices, last_page_len, num_qo_heads, num_kv_heads, head_dim, page_size,"
+        " pos_encoding_mode='NONE', window_left=-1, logits_soft_cap=None, q_data_type=None,"
+        " kv_data_type=None, data_type=None, sm_scale=None, rope_scale=None, rope_theta=None,"
+        " non_blocking=True, fixed_split_size=None, disable_split_kv=False, q_len_per_req=1,"
+        " global_override_indptr_cpu=None"
+    ),
+    "concat_mla_k": "k, k_nope, k_rope",
+    "fused_add_rmsnorm_quant": "out, input, residual, weight, scale, eps=1e-06, enable_pdl=None",
+    "layernorm": "input, gemma, beta, eps=1e-06",
+    "rmsnorm_quant": "out, input, weight, scale, eps=1e-06, enable_pdl=None",
+    "sampling_from_logits": (
+        "logits, indices=None, deterministic=True, generator=None, check_nan=False"
+    ),
+    "softmax": "logits, temperature=None, enable_pdl=None",
+    "top_k": (
+        "input, k, sorted=False, deterministic=False, tie_break=<TopKTieBreak.NONE: 0>,"
+        " dsa_graph_safe=False"
+    ),
+}
 WORKSPACE = "float_workspace_buffer, kv_layout='NHD'"
 SEGMENT_GEMM = (
     "self, x, weights, batch_size, weight_column_major, seg_lens=None, seg_indptr=None,"
     " weight_indices=None"
 )
 RESET = "self, float_workspace_buffer, int_workspace_buffer"
+# Of causal and of llama31's interleave the releases have different defaults: None here.
 FORWARD_PAGED = (
-    "self, q, paged_kv_cache, causal=False, pos_encoding_mode='NONE',"
+    "self, q, paged_kv_cache, causal=None, pos_encoding_mode='NONE',"
     f" allow_fp16_qk_reduction=False, k_scale=None, v_scale=None, {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
 )
 FORWARD_RAGGED = (
-    "self, q, k, v, causal=False, pos_encoding_mode='NONE', allow_fp16_qk_reduction=False,"
+    "self, q, k, v, causal=None, pos_encoding_mode='NONE', allow_fp16_qk_reduction=False,"
     f" {FLOAT_OPTIONS}, {ROPE_OPTIONS}"
 )
 FORWARD_DECODE = (
@@ -124,7 +149,7 @@ PLAN_PAGED = (
 )
 PLAN_RAGGED = (
     "self, qo_indptr, kv_indptr, num_qo_heads, num_kv_heads, head_dim, custom_mask=None,"
-    " packed_custom_mask=None, causal=False, pos_encoding_mode='NONE',"
+    " packed_custom_mask=None, causal=None, pos_encoding_mode='NONE',"
     f" allow_fp16_qk_reduction=False, {FLOAT_OPTIONS}, {ROPE_OPTIONS}, q_data_type='float16',"
     " kv_data_type=None"
 )
@@ -187,6 +212,22 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
             "run_return_lse": f"{RUN_MLA}, out=None, lse=None",
             "forward": FORWARD_MLA,
             "forward_return_lse": FORWARD_MLA,
+            "end_forward": "self",
+        },
+    ),
+    "BatchMLAPagedAttentionWrapper": (
+        "float_workspace_buffer, use_cuda_graph=False, qo_indptr=None, kv_indptr=None,"
+        " kv_indices=None, kv_len_arr=None, backend='auto'",
+        {
+            "reset_workspace_buffer": RESET,
+            "plan": (
+                "self, qo_indptr, kv_indptr, kv_indices, kv_len_arr, num_heads, head_dim_ckv,"
+                " head_dim_kpe, page_size, causal, sm_scale, q_data_type=None, kv_data_type=None"
+            ),
+            "run": (
+                "self, q_nope, q_pe, ckv_cache, kpe_cache, out=None, lse=None, return_lse=False,"
+                " return_lse_base_on_e=False"
+            ),
             "end_forward": "self",
         },
     ),
@@ -275,12 +316,79 @@ WRAPPERS: dict[str, tuple[str, dict[str, str]]] = {
                 f" {TABLES}"
             ),
             "forward": (
-                "self, q, k_shared, v_shared, unique_kv_cache, causal=False,"
+                "self, q, k_shared, v_shared, unique_kv_cache, causal=None,"
                 f" allow_fp16_qk_reduction=False, sm_scale=None, {ROPE_OPTIONS}"
             ),
             "end_forward": "self",
         },
     ),
+}
+# What releases after 0.2.0 have too, behind their arguments.
+PDL = "enable_pdl=None"
+FROM_ROWS = "indices=None, return_valid=False"
+LATER = {
+    "rmsnorm": PDL,
+    "fused_add_rmsnorm": PDL,
+    "gemma_rmsnorm": PDL,
+    "gemma_fused_add_rmsnorm": PDL,
+    "silu_and_mul": PDL,
+    "gelu_and_mul": PDL,
+    "gelu_tanh_and_mul": PDL,
+    "get_batch_indices_positions": "batch_indices=None, positions=None",
+    "bmm_fp8": "backend='auto'",
+    "sampling_from_probs": FROM_ROWS,
+    "top_p_sampling_from_probs": FROM_ROWS,
+    "top_k_sampling_from_probs": FROM_ROWS,
+    "min_p_sampling_from_probs": FROM_ROWS,
+    "top_k_top_p_sampling_from_probs": FROM_ROWS,
+    "top_k_top_p_sampling_from_logits": FROM_ROWS,
+    "top_p_renorm_probs": "is_deterministic=True",
+    "top_p_renorm_prob": "is_deterministic=True",
+    "single_decode_with_kv_cache": "return_lse=False",
+}
+SPLITS = "o_data_type=None, fixed_split_size=None, disable_split_kv=False, hints"
+INTO = "out=None, lse=None, enable_pdl=None"
+LATER_OF_WRAPPERS: dict[str, dict[str, str]] = {
+    "BatchDecodeWithPagedKVCacheWrapper": {
+        "": "backend='auto'",
+        "plan": SPLITS,
+        "begin_forward": SPLITS,
+        "run": f"{INTO}, window_left=None",
+        "run_return_lse": f"{INTO}, window_left=None",
+    },
+    "CUDAGraphBatchDecodeWithPagedKVCacheWrapper": {
+        "plan": SPLITS,
+        "begin_forward": SPLITS,
+        "run": f"{INTO}, window_left=None",
+        "run_return_lse": f"{INTO}, window_left=None",
+    },
+    "BatchDecodeMlaWithPagedKVCacheWrapper": {
+        "": "use_tensor_cores=False",
+        "run": PDL,
+        "run_return_lse": PDL,
+    },
+    "BatchPrefillWithPagedKVCacheWrapper": {
+        "plan": f"head_dim_vo=None, {SPLITS}",
+        "begin_forward": f"head_dim_vo=None, {SPLITS}",
+        "run": f"q_scale=None, {INTO}, window_left=None",
+        "run_return_lse": f"q_scale=None, {INTO}, window_left=None",
+    },
+    "BatchPrefillWithRaggedKVCacheWrapper": {
+        "plan": f"non_blocking=False, head_dim_vo=None, {SPLITS}",
+        "begin_forward": f"non_blocking=False, head_dim_vo=None, {SPLITS}",
+        "run": INTO,
+        "run_return_lse": INTO,
+    },
+    "BlockSparseAttentionWrapper": {
+        "plan": "o_data_type=None",
+        "begin_forward": "o_data_type=None",
+        "run": INTO,
+    },
+    "MultiLevelCascadeAttentionWrapper": {
+        "plan": "kv_data_type=None",
+        "begin_forward": "kv_data_type=None",
+    },
+    "SegmentGEMMWrapper": {"run": "out=None", "forward": "out=None"},
 }
 APPEND = [
     "append_key, append_value, batch_indices, positions, paged_kv_cache, kv_indices, kv_indptr,"
@@ -298,18 +406,25 @@ def words(function: object) -> str:
     )
 
 
+def with_later(signature: str, later: str) -> str:
+    return f"{signature}, {later}" if later else signature
+
+
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signature(name: str) -> None:
-    assert words(getattr(flashinfer, name)) == SIGNATURES[name]
+    expected = with_later(SIGNATURES[name], LATER.get(name, ""))
+    assert words(getattr(flashinfer, name)) == expected
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrapper(name: str) -> None:
     wrapper = getattr(flashinfer, name)
     made_with, methods = WRAPPERS[name]
-    assert words(wrapper) == made_with
+    later = LATER_OF_WRAPPERS.get(name, {})
+    assert words(wrapper) == with_later(made_with, later.get("", ""))
     for method, signature in methods.items():
-        assert words(getattr(wrapper, method)) == signature, method
+        expected = with_later(signature, later.get(method, ""))
+        assert words(getattr(wrapper, method)) == expected, method
     public = {method for method in dir(wrapper) if not method.startswith("_")}
     assert public - set(methods) <= {"is_cuda_graph_enabled", "use_tensor_cores"}
     for method in public:
@@ -329,23 +444,57 @@ def test_both_forms_of_append() -> None:
     assert [words(form) for form in typing.get_overloads(page.append_paged_kv_cache)] == APPEND
 
 
+# What FlashInfer has in the modules alone.
+OF_THE_MODULES = {
+    *("convert_bsr_mask_layout", "block_sparse_indices_to_vector_sparse_offsets", "TopKTieBreak"),
+}
+
+
 def test_every_module_exports_what_the_package_does() -> None:
     exported: set[str] = set()
     for name in (
-        *("activation", "cascade", "decode", "gemm", "norm", "page", "prefill", "quantization"),
-        *("rope", "sampling", "sparse"),
+        *("activation", "cascade", "concat_ops", "decode", "gemm", "mla", "norm", "page"),
+        *("prefill", "quantization", "rope", "sampling", "sparse", "topk"),
     ):
         module = importlib.import_module(f"flashinfer.{name}")
-        for export in set(module.__all__) - {"convert_bsr_mask_layout"}:
+        for export in set(module.__all__) - OF_THE_MODULES:
             assert getattr(module, export) is getattr(flashinfer, export)
             exported.add(export)
     assert exported == set(flashinfer.__all__)
 
 
 def test_everything_public_is_exported_and_documented() -> None:
-    assert set(flashinfer.__all__) == {*SIGNATURES, *WRAPPERS, "append_paged_kv_cache"}
+    assert set(flashinfer.__all__) == {
+        *SIGNATURES,
+        *WRAPPERS,
+        "append_paged_kv_cache",
+    }
     for name in flashinfer.__all__:
         assert inspect.getdoc(getattr(flashinfer, name)), name
+
+
+def documented(doc: str) -> set[str]:
+    """The names that ``Args`` of a docstring explains."""
+    section = doc.partition("Args:\n")[2].partition("\n\n")[0]
+    return set(re.findall(r"^    (\w+): \S", section, re.M))
+
+
+@pytest.mark.parametrize("name", flashinfer.__all__)
+def test_help_explains_every_argument(name: str) -> None:
+    member = getattr(flashinfer, name)
+    functions = {name: member}
+    if inspect.isclass(member):
+        functions |= {
+            f"{name}.{method}": function
+            for method, function in inspect.getmembers(member, inspect.isfunction)
+            if not method.startswith("_")
+        }
+    for where, function in functions.items():
+        doc = inspect.getdoc(function) or ""
+        if "rguments" in doc:  # says whose arguments they are
+            continue
+        parameters = set(inspect.signature(function).parameters) - {"self", "args", "kwargs"}
+        assert parameters <= documented(doc), f"{where}: {parameters - documented(doc)}"
 
 
 def test_version_is_the_full_one() -> None:

@@ -253,6 +253,9 @@ def files(packages: Mapping[str, Package]) -> set[str]:
     }
 
 
+NO_FREE_THREADING = "python-freethreading <0"
+
+
 def test_what_a_package_requires(
     spec: variants.VariantSpec, of_recipe_yaml: dict[str, Package]
 ) -> None:
@@ -268,10 +271,11 @@ def test_what_a_package_requires(
         driver = f"__cuda >={major}"
         # The library alone runs on the CPU too; only the binding asks for a driver.
         assert library.requirements["constraints"] == [driver, one_major]
-        assert package.requirements["constraints"] == [one_major]
+        assert package.requirements["constraints"] == [NO_FREE_THREADING, one_major]
         assert package.requirements["run"] == ["python >=3.8", f"{torch} *cuda*", driver, pin]
     else:
-        assert library.requirements["constraints"] == package.requirements["constraints"] == []
+        assert library.requirements["constraints"] == []
+        assert package.requirements["constraints"] == [NO_FREE_THREADING]
         assert package.requirements["run"] == ["python >=3.8", f"{torch} *cpu*", pin]
     for one in (library, package):
         asked = one.requirements["build"] + one.requirements["host"]

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,16 @@ def _program(folder: Path, name: str) -> Path:
 
 
 # ---------------------------------------------------------------- which one
+
+
+def test_a_socket_has_a_short_path_whatever_tmpdir_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    for temporary in (str(deep), "/tmp"):
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        assert len(compiler_cache._place_of_socket()) <= 60
 
 
 def test_ccache_comes_before_sccache(tmp_path: Path) -> None:
@@ -319,14 +330,14 @@ def test_another_compiler_behind_the_same_script_is_another(tmp_path: Path) -> N
     script = _program(tmp_path, "c++")
     script.write_text('#!/bin/sh\nexec g++ "$@"\n')
     environ = dict(os.environ)
-    first = compiler_cache._identity_of_cxx([str(script)], environ)
-    assert compiler_cache._identity_of_cxx([str(script)], environ) == first
-    other = compiler_cache._identity_of_cxx([str(script), "-m32"], environ)
+    first = compiler_cache.identity_of_cxx([str(script)], environ)
+    assert compiler_cache.identity_of_cxx([str(script)], environ) == first
+    other = compiler_cache.identity_of_cxx([str(script), "-m32"], environ)
     part = _program(tmp_path, "cc1plus")
     script.write_text(f'#!/bin/sh\ncase "$*" in *cc1plus) echo {part};; *) exec g++ "$@";; esac\n')
-    replaced = compiler_cache._identity_of_cxx([str(script)], environ)
+    replaced = compiler_cache.identity_of_cxx([str(script)], environ)
     part.write_text("#!/bin/sh\n# patched\n")
-    patched = compiler_cache._identity_of_cxx([str(script)], environ)
+    patched = compiler_cache.identity_of_cxx([str(script)], environ)
     assert len({first, other, replaced, patched}) == 4
 
 

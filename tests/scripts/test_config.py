@@ -82,8 +82,9 @@ def test_what_is_wrong_is_named_with_its_key(tmp_path, text, place, words):
 def test_files_without_a_table(tmp_path, text, words):
     path = tmp_path / "pyproject.toml"
     path.write_bytes(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words) as caught:
         read(path)
+    assert caught.value.where == str(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
 from conda_bridge.formats import elf
 from conda_bridge.formats.cuda_archs import gencode_flags
+from flashinfer_build.artifact import BINDING_RUNPATH
 from flashinfer_build.compile import native
+from flashinfer_build.compile.measure import Torch
 from flashinfer_build.pipeline.ledger import file_digest
 
 
@@ -85,6 +89,98 @@ def test_the_same_sources_in_another_folder_give_the_same_bytes(
     assert str(tmp_path).encode() not in first.read_bytes()
     assert b"0.1.6" in first.read_bytes()
     assert (tmp_path / "p1/include/flashinfer/api.h").read_text() == "// header\n"
+
+
+def test_any_letter_in_any_path(small: Path, tmp_path: Path) -> None:
+    """Checkout, build folder, compiler, torch and the library: names that shells and ninja read."""
+    odd = tmp_path / 'it\'s a "$HOME" ü: {b} & c; `d` #\\' / ("long" * 50)
+    shutil.copytree(small, odd / "root")
+    torch = odd / "torch"
+    (torch / "lib").mkdir(parents=True)
+    (torch / "include").mkdir()
+    (torch / "version.py").write_text("__version__ = '2.13.0'\n")
+    tools = odd / "tools"
+    tools.mkdir()
+    compiler = tools / "g++"
+    compiler.write_text('#!/bin/sh\nexec /usr/bin/g++ "$@"\n')
+    compiler.chmod(0o755)
+    binding = odd / "root/csrc/torch"
+    binding.mkdir()
+    (binding / "module.cpp").write_text(
+        'extern "C" const char* where();\n'
+        'extern "C" __attribute__((visibility("default"))) const char* b() { return where(); }\n'
+    )
+    environ = {
+        **os.environ,
+        "CXX": str(compiler),
+    }
+    environ["CXXFLAGS"] = shlex.join(['-DWORDS="two $HOME words"', f"-I{odd}"])
+    environ["LDFLAGS"] = shlex.join([f"-L{odd}", "-Wl,-rpath,/of/the/user"])
+    source = odd / "root/csrc/cpu/a.cpp"
+    source.write_text(source.read_text().replace("__FILE__", "WORDS"))
+    made = native.build_library(
+        *(odd / "root", odd / "prefix", odd / "b1"), version="1", nvcc=None, environ=environ
+    )
+    assert b"two $HOME words" in made.read_bytes()
+    # The binding asks for libtorch_cpu and libc10: stand-ins.
+    for name in ("torch_cpu", "c10"):
+        shutil.copyfile(made, torch / "lib" / f"lib{name}.so")
+    native.build_binding(
+        *(odd / "root", odd / "_C.abi3.so", odd / "b2"),
+        version="1",
+        variant="cpu_torch213",
+        torch=Torch(torch, "2.13.0", (2, 13), None, True),
+        library_dir=made.parent,
+        environ=environ,
+    )
+    bound = elf.read((odd / "_C.abi3.so").read_bytes(), "x")
+    assert bound.runpath == (*BINDING_RUNPATH.split(":"), "/of/the/user")
+    assert str(tmp_path).encode() not in bound.data
+
+
+@pytest.mark.parametrize("replaced", ["compiler", "torch"])
+def test_what_another_compiler_or_torch_made_is_made_again(
+    small: Path, tmp_path: Path, replaced: str
+) -> None:
+    """In the same place, with older files, as installers leave them: ninja sees no difference."""
+    torch = tmp_path / "torch"
+    (torch / "include").mkdir(parents=True)
+    (torch / "lib").mkdir()
+    for name in ("torch_cpu", "c10", "flashinfer"):
+        subprocess.run(
+            ["g++", "-shared", "-xc++", os.devnull, "-o", str(torch / f"lib/lib{name}.so")],
+            check=True,
+        )
+    (small / "csrc/torch").mkdir()
+    (small / "csrc/torch/module.cpp").write_text(
+        '#include "which.h"\n'
+        'extern "C" __attribute__((visibility("default"))) const char w[] = WHICH BY;\n'
+    )
+    compiler = tmp_path / "g++"
+
+    def install(which: str, by: str) -> None:
+        (torch / "version.py").write_text(f"__version__ = '2.13.{which}'\n")
+        (torch / "include/which.h").write_text(f'#define WHICH "torch {which}"\n')
+        compiler.write_text(f'#!/bin/sh\nexec /usr/bin/g++ \'-DBY=" by {by}"\' "$@"\n')
+        compiler.chmod(0o755)
+        for path in (torch / "version.py", torch / "include/which.h", compiler):
+            os.utime(path, (0, 0))
+
+    def build() -> bytes:
+        native.build_binding(
+            *(small, tmp_path / "_C.abi3.so", tmp_path / "b"),
+            version="1",
+            variant="cpu_torch213",
+            torch=Torch(torch, "2.13.0", (2, 13), None, True),
+            library_dir=torch / "lib",
+            environ={**os.environ, "CXX": str(compiler)},
+        )
+        return (tmp_path / "_C.abi3.so").read_bytes()
+
+    install("0", "one")
+    assert b"torch 0 by one" in build()
+    install(*(("1", "one") if replaced == "torch" else ("0", "two")))
+    assert (b"torch 1 by one" if replaced == "torch" else b"torch 0 by two") in build()
 
 
 def test_another_checkout_in_the_same_build_folder_is_compiled(small: Path, tmp_path: Path) -> None:

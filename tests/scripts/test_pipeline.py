@@ -135,14 +135,14 @@ def test_git_ignores_the_folders_that_a_build_makes_by_default(root: Path, tmp_p
     assert done.stdout.split() == made, done.stderr
 
 
-def test_a_checkout_with_a_space_in_its_path_is_refused_before_anything_is_made(
+def test_a_checkout_that_the_builders_cannot_work_in_is_refused_before_anything_is_made(
     root: Path, tmp_path: Path
 ) -> None:
-    odd = tmp_path / "my checkout"
+    odd = tmp_path / "my$checkout"
     odd.mkdir()
     (odd / "conda_build_config.yaml").write_text((root / "conda_build_config.yaml").read_text())
     pipeline = Pipeline(Settings(odd, tmp_path / "cache"))
-    with pytest.raises(ConfigError, match="has a space in it"):
+    with pytest.raises(ConfigError, match=r"has '\$' in it"):
         pipeline.run(pipeline.select(None), Progress(0, quiet=True))
     assert [path.name for path in odd.iterdir()] == ["conda_build_config.yaml"]
 

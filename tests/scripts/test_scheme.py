@@ -68,14 +68,34 @@ def test_a_project_without_labels_has_a_version_and_a_number():
     ],
 )
 def test_a_table_that_loses_something_is_refused(change, words):
-    with pytest.raises(ConfigError, match=words):
-        Scheme({**TABLE, **change})
+    with pytest.raises(ConfigError, match=words) as caught:
+        Scheme({**TABLE, **change}, "the table")
+    assert caught.value.where.startswith("the table")
+    assert caught.value.expected
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.0+cu128", "1.0+cu128torch2.10cxx11abimaybe.py3.12"])
 def test_other_versions_are_refused(version):
-    with pytest.raises(LabelError, match=r"expected: "):
-        Scheme(TABLE).parse_wheel_version(version)
+    with pytest.raises(LabelError, match=r"expected: ") as caught:
+        Scheme(TABLE).parse_wheel_version(version, where="toy.whl")
+    assert caught.value.where == "toy.whl"
+
+
+def test_every_error_of_a_name_says_which_name():
+    scheme = Scheme(TABLE)
+    fold = scheme.build_template("{cuda}_{number}", "fold")
+    for wrong in (
+        lambda: scheme.parse_build("nothing", "1.0", "a.conda"),
+        lambda: scheme.parse_build("py312_cu128_torch28_true_0", "1.0.alpha2", "a.conda"),
+        lambda: scheme.parse_fold(fold, "nothing", "1.0", "a.conda"),
+        lambda: scheme.parse_fold(fold, "cu128_0", "2024a", "a.conda"),
+        lambda: scheme.label("1.0", {"torch": "2"}, 0, "a.conda"),
+        lambda: scheme.label("1.0", {"other": "2"}, 0, "a.conda"),
+        lambda: scheme.fold_build(fold, Label("1.0", (("cuda", "x"),)), "a.conda"),
+    ):
+        with pytest.raises(LabelError) as caught:
+            wrong()
+        assert caught.value.where == "a.conda"
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,9 @@ def test_values_that_cannot_be_written_are_refused(name, value):
     + [("{any}", False), ("00.x", True), ("0.x", False), ("{torch}0", True)],
 )
 def test_numeric_parts_with_leading_zeros_are_found(text, rewritten):
-    found = Template(text, FIELDS, "label").rewritten_by_pep440()
+    template = Template(text, FIELDS, "label")
+    found = template.rewritten_by_pep440()
     assert (found is not None) == rewritten
     if found:
+        template.parse(found)
         assert any(part.isdigit() and part[0] == "0" != part for part in found.split("."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -492,6 +493,16 @@ def test_what_a_compiler_package_exports(tmp_path: Path) -> None:
     ]
     assert exported["sysroot_linux-64"] == [f"__glibc >={system.glibc_version()},<3.0.a0"]
     assert by_name["gxx_linux-64"].version == compiler.version
+
+
+def test_a_compiler_may_have_arguments_or_spaces_in_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    for name in ("gcc", "g++"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    path = os.environ["PATH"]
+    assert system.find_compiler({"PATH": path, "CXX": str(folder / "g++")}).cxx == folder / "g++"
+    assert system.find_compiler({"PATH": path, "CXX": f"'{folder}/g++' -m64"}).cc == folder / "gcc"
 
 
 def test_missing_compiler_is_named() -> None:

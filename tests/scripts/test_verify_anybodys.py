@@ -180,6 +180,7 @@ WRONG: list[tuple[str, str, str, dict[str, Any]]] = [
     ("a library of nobody", "needed", "needs libtoy.so.1", {"files": {MODULE: module(needed=("libtoy.so.1",))}}),
     ("newer than its stable ABI", "abi3", "needs Python 3.10 (PyUnicode_AsUTF8AndSize)", {"files": {MODULE: None, STABLE: module(wants=("PyUnicode_AsUTF8AndSize",))}, "tag": f"cp38-abi3-{LINUX}"}),
     ("newer than its stable ABI, without a suffix", "abi3", "needs Python 3.10", {"files": {MODULE: None, "toy/_core.so": module(wants=("PyUnicode_AsUTF8AndSize",))}, "tag": f"cp38-abi3-{LINUX}"}),
+    ("a function of no stable ABI", "abi3", "_PyObject_LookupAttr is not in the stable ABI", {"files": {MODULE: None, STABLE: module(wants=("_PyObject_LookupAttr",))}, "tag": f"cp38-abi3-{LINUX}"}),
     ("an older system than it needs", "floor", "memcpy@GLIBC_2.14", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-manylinux_2_12_x86_64"}),
     ("an older system than it needs, between two policies", "floor", "GLIBC_2.14, and the tag promises manylinux_2_13", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-manylinux_2_13_x86_64"}),
     ("glibc on musl", "floor", "no symbol of glibc", {"files": {MODULE: module(more=MEMCPY)}, "tag": "cp311-cp311-musllinux_1_2_x86_64"}),
@@ -617,6 +618,13 @@ def test_a_package_of_another_version_is_no_pair(tmp_path: Path) -> None:
 
 
 def test_the_name_of_the_wheel_is_another_one(tmp_path: Path) -> None:
-    path = package(tmp_path, name="pytorch")
-    report = verify([path, good(tmp_path, name="torch")])
+    path = package(tmp_path, {"share/toy/x.txt": "x"}, name="pytorch")
+    made = good(tmp_path, {"{data}/data/share/toy/x.txt": "x"}, name="torch")
+    report = verify([path, made])
     assert [item.kind for item in report.artifacts] == ["conda", "wheel", "pair"]
+    assert [str(item) for item in report.findings] == []
+    pair = report.artifacts[-1]
+    assert (pair.artifact, pair.label, pair.facts["files"]) == (made.name, "torch 1.0", 3)
+    made = good(tmp_path, {"{data}/data/share/toy/x.txt": "y"}, name="torch")
+    [finding] = verify([path, made]).findings
+    assert (finding.check, finding.member) == ("payload", ".data/data/share/toy/x.txt")

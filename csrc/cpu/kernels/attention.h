@@ -89,7 +89,7 @@ FLASHINFER_INLINE void attend(const AttentionJob& job, const QueryRows& rows, Sc
       args.logits_soft_cap > 0.0f ? args.sm_scale / args.logits_soft_cap : args.sm_scale * kLog2E,
       scratch.q);
   RowState states[kBlockOfRows];
-  for (int64_t r = 0; r < rows.count; ++r) states[r] = {F32{}, -__builtin_inff()};
+  for (int64_t r = 0; r < rows.count; ++r) states[r] = {F32{}, F32{}, -__builtin_inff()};
   std::memset(scratch.out.at, 0, static_cast<size_t>(rows.count * scratch.out.stride) * 4);
 
   TileRows<T> tiles[2];

@@ -80,12 +80,7 @@ template <int kRows, int kVectors, class T, class Count>
 FLASHINFER_INLINE void add_columns(Matrix p, const T* const* v, const T* const* next, int64_t first,
                                    int64_t keys, Matrix out, Count lanes) {
   constexpr int64_t kLine = 64 / sizeof(T);
-  F32 sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int i = 0; i < kVectors; ++i) {
-      sums[r][i] = load(out.at + r * out.stride + first + i * kLanes, Whole{});
-    }
-  }
+  F32 sums[kRows][kVectors] = {};
   for (int64_t j = 0; j < keys; ++j) {
     if (next != nullptr) {
       for (int64_t i = 0; i < kVectors * kLanes; i += kLine) {
@@ -101,7 +96,9 @@ FLASHINFER_INLINE void add_columns(Matrix p, const T* const* v, const T* const* 
   }
   for (int r = 0; r < kRows; ++r) {
     for (int i = 0; i < kVectors; ++i) {
-      store(out.at + r * out.stride + first + i * kLanes, sums[r][i], Whole{});
+      // What was there comes last, as in matmul_loops.inc.
+      float* const to = out.at + r * out.stride + first + i * kLanes;
+      store(to, load(to, Whole{}) + sums[r][i], Whole{});
     }
   }
 }

@@ -14,6 +14,7 @@ constexpr float kLog2E = 1.44269504f;
 // What a row adds up while it goes through the keys.
 struct RowState {
   F32 total;  // of the probabilities, lane by lane
+  F32 lost;   // what rounding took from `total` (Kahan's summation): over many keys it adds up
   float top;  // the largest score so far; -inf before any key
 };
 
@@ -96,13 +97,16 @@ FLASHINFER_INLINE float softmax_row(float* scores, int64_t count, const Score& s
   const float new_top = largest(top);
   const F32 base = broadcast(new_top == -__builtin_inff() ? 0.0f : new_top);
   const float factor = exp2_nonpositive(broadcast(state.top) - base)[0];
-  F32 total = state.total * factor;
+  F32 tile = F32{};
   for (int64_t i = 0; i < count; i += kLanes) {
     const F32 p = exp2_nonpositive(load(scores + i, Whole{}) - base);
     store(scores + i, p, Whole{});
-    total += p;
+    tile += p;
   }
-  state = {total, new_top};
+  const F32 before = state.total * factor;
+  const F32 more = tile - state.lost * factor;
+  const F32 total = before + more;
+  state = {total, (total - before) - more, new_top};
   return factor;
 }
 

@@ -222,7 +222,7 @@ FLASHINFER_INLINE void attend_latent(const MlaJob& job, const QueryRows& rows, L
   const bool as_pairs = kIsBFloat16<T> && !few && d % (2 * kLanes) == 0 && pairs_supported();
   load_latent_queries<T>(args, rows, angles, scale, as_pairs, scratch.values, scratch.q);
   RowState states[kBlockOfRows];
-  for (int64_t r = 0; r < rows.count; ++r) states[r] = {F32{}, -__builtin_inff()};
+  for (int64_t r = 0; r < rows.count; ++r) states[r] = {F32{}, F32{}, -__builtin_inff()};
   std::memset(scratch.out.at, 0, static_cast<size_t>(rows.count * scratch.out.stride) * 4);
 
   TileRows<T> tiles[2];

@@ -37,14 +37,24 @@ struct AddedRow {
 template <class Row>
 FLASHINFER_INLINE float inverse_rms(const Row& row, int64_t hidden, float eps) {
   constexpr int kChains = 4;  // independent sums, to hide the latency of an FMA
+  constexpr int64_t kStep = kChains * kLanes;
+  // As many squares have a sum of their own: one for all would be the worse the longer the row.
+  constexpr int64_t kBlock = 32 * kStep;
+  F32 total = F32{};
   F32 sums[kChains] = {};
   int64_t i = 0;
-  for (; i + kChains * kLanes <= hidden; i += kChains * kLanes) {
-    for (int c = 0; c < kChains; ++c) {
-      const F32 x = row.at(i + c * kLanes, Whole{});
-      sums[c] = fma(x, x, sums[c]);
+  while (i + kStep <= hidden) {
+    const int64_t end = hidden - i < kBlock ? hidden : i + kBlock;
+    for (F32& sum : sums) sum = F32{};
+    for (; i + kStep <= end; i += kStep) {
+      for (int c = 0; c < kChains; ++c) {
+        const F32 x = row.at(i + c * kLanes, Whole{});
+        sums[c] = fma(x, x, sums[c]);
+      }
     }
+    total += (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
+  sums[0] = sums[1] = F32{};
   for (; i + kLanes <= hidden; i += kLanes) {
     const F32 x = row.at(i, Whole{});
     sums[0] = fma(x, x, sums[0]);
@@ -53,7 +63,7 @@ FLASHINFER_INLINE float inverse_rms(const Row& row, int64_t hidden, float eps) {
     const F32 x = row.at(i, Part{hidden - i});
     sums[1] = fma(x, x, sums[1]);
   }
-  const float squares = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  const float squares = sum(total + (sums[0] + sums[1]));
   return 1.0f / std::sqrt(squares / static_cast<float>(hidden) + eps);
 }
 

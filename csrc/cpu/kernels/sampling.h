@@ -345,8 +345,9 @@ int64_t listed_from(uint32_t least, int64_t listed, const SamplingScratch& scrat
   return n;
 }
 
-double top_p_limit(float top_p, double total) {
-  const double limit = std::ceil(static_cast<double>(top_p > 0.0f ? top_p : 0.0f) * total);
+// `one` is what a probability of 1 weighs.
+double top_p_limit(float top_p, double one) {
+  const double limit = std::ceil(static_cast<double>(top_p > 0.0f ? top_p : 0.0f) * one);
   return limit < 1.0 ? 1.0 : limit;
 }
 
@@ -380,13 +381,15 @@ Kept apply_filters(const float* row, int64_t vocab, const RowFilters& filters, d
     }
     if (!nucleus) return kept;
   }
+  double one = scale.whole;
   if (filters.k > 0 && filters.top_k_first) {
-    total = 0.0;
+    one = 0.0;
     for (int64_t i = 0; i < kept.listed; ++i) {
-      if (scratch.keys[i] >= bits_of(kept.least)) total += add.of(scratch.keys[i]);
+      if (scratch.keys[i] >= bits_of(kept.least)) one += add.of(scratch.keys[i]);
     }
   }
-  const double limit = top_p_limit(filters.top_p, total);
+  const double limit = top_p_limit(filters.top_p, one);
+  if (limit > total) return kept;  // all that the row has do not reach it
   if (filters.k <= 0) {
     // Were all as large as this, they would sum to what top-p leaves out. Smaller ones do not, with
     // some room for the rounding of weights.

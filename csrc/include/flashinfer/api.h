@@ -252,8 +252,9 @@ typedef struct fi_attention_plan_result {
   int64_t split_target;  // with max_slots given, num_items <= max(number of tiles, split_target)
 } fi_attention_plan_result;
 
-// Plans on the host; every pointer is a host pointer. exec->device tells for which device (its
-// multiprocessors are asked for; -1 is the CPU).
+// Plans on the host; every pointer is a host pointer. exec->device tells for which device (-1 is
+// the CPU): it is asked what it has room for, and loads the kernels that the plan can lead to, so
+// that a later call may be captured.
 typedef struct fi_attention_plan_args {
   int64_t batch_size, num_qo_heads, num_kv_heads, head_dim;
   const int32_t* qo_indptr;  // [batch_size + 1] tokens
@@ -297,6 +298,18 @@ typedef struct fi_attention_args {
   const float* alibi_slopes;
 } fi_attention_args;
 FI_API fi_status fi_attention(const fi_exec* exec, const fi_attention_args* args);
+
+// ---------------------------------------------------------------- upload_words
+// out[i] = words[i], i < count. `words` is on the host, whatever the device, and is not read any
+// more when the call returns. On CUDA they travel as arguments of kernels: the host does not wait,
+// no pinned memory has to live on, and a graph replays them. For a plan of one request, of which
+// every length needs another.
+typedef struct fi_upload_words_args {
+  int64_t count;
+  const int32_t* words;
+  int32_t* out;
+} fi_upload_words_args;
+FI_API fi_status fi_upload_words(const fi_exec* exec, const fi_upload_words_args* args);
 
 // ---------------------------------------------------------------- mla
 // Decode of multi-head latent attention (DeepSeek-V2) over a paged cache whose one row a key, ckv
@@ -401,8 +414,9 @@ FI_API fi_status fi_bmm_fp8(const fi_exec* exec, const fi_bmm_fp8_args* args);
 //
 // The filters keep entry i where all of these hold; equal entries are kept or dropped together:
 //   top-k:  #{j: p[j] > p[i]} < k
-//   top-p:  sum_{j: p[j] > p[i]} w[j] < max(1, ceil(top_p W)) over the whole row, or with
-//           top_k_first over the entries that top-k keeps, W being their sum
+//   top-p:  sum_{j: p[j] > p[i]} w[j] < max(1, ceil(top_p 2^e)): top_p is a probability, not a
+//           share of the row's sum. With top_k_first and top-k on, the sum is over the entries that
+//           top-k keeps, and theirs takes the place of 2^e
 //   min-p:  p[i] >= min_p * max_j p[j], the product rounded to fp32
 // top_k NULL and top_k_value 0, top_p >= 1 and min_p <= 0 switch a filter off; k < 1 from an array
 // counts as 1. Arrays have an element per row and, where not NULL, replace the value.

@@ -88,7 +88,7 @@ __device__ __forceinline__ uint32_t select(const SampleParams& p, int64_t row,
   }
   // With top_k_first, what top-p needs is known once top-k has its sum: a second round.
   bool again = nucleus && p.filters.top_k_first && k > 0;
-  Need need{k, nucleus && !again ? top_p_limit(top_p, total) : 0};
+  Need need{k, nucleus && !again ? top_p_limit(top_p, selection->scale().one()) : 0};
   uint32_t least = kLeastKey;
 #pragma unroll 1
   for (;;) {
@@ -96,7 +96,7 @@ __device__ __forceinline__ uint32_t select(const SampleParams& p, int64_t row,
     if (!again) least = max(least, p.filters.least(row, most));
     selection->sum(least);
     if (!again) return least;
-    need = {0, top_p_limit(top_p, selection->total())};
+    need = {0, top_p_limit(top_p, static_cast<double>(selection->total()))};
     again = false;
   }
 }

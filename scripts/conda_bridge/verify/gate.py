@@ -33,9 +33,7 @@ _ENDINGS = (*CONDA_ENDINGS, ".whl")
 _EXPECTED = f"{', '.join(CONDA_ENDINGS)} or .whl"
 _SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
 # Programs with a first line of their own, and libraries of the prefix under their SONAMEs.
-_MADE_BY_THE_BRIDGE = re.compile(
-    r"[^/]+\.libs/|[^/]+\.data/(scripts/|data/lib/[^/]+\.so)", re.ASCII
-)
+_MADE_BY_THE_BRIDGE = re.compile(r"[^/]+\.libs/|\.data/(scripts/|data/lib/[^/]+\.so)", re.ASCII)
 _STRANGER = Project()
 
 
@@ -231,11 +229,12 @@ def _check_pair(wheel: Artifact, packages: Sequence[Artifact], project: Project)
     )
     report.ran("payload")
     report.facts["packages"] = [package.path.name for package in packages]
-    payload = wheel.digests
+    payload = {_plain(path): sha for path, sha in wheel.digests.items()}
     expected: Payload = {}
     origin: dict[str, str] = {}
     for package in packages:
-        for name, digest in package.digests.items():
+        for path, digest in package.digests.items():
+            name = _plain(path)
             if name in expected:
                 report.add(
                     "payload", f"is in {origin[name]} and in {package.path.name}", member=name
@@ -265,6 +264,11 @@ def _check_pair(wheel: Artifact, packages: Sequence[Artifact], project: Project)
                     "payload", "is in no conda package", member=name, expected="the same files"
                 )
     return report
+
+
+def _plain(path: str) -> str:
+    """A path in the wheel without the name and version that its ``.data`` folder has."""
+    return re.sub(r"^[^/]+\.data/", ".data/", path)
 
 
 def _is_moved(name: str, wheel: Artifact, packages: Sequence[Artifact]) -> bool:

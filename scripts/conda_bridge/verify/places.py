@@ -43,15 +43,12 @@ class Place:
         return any(fnmatchcase(self.path, pattern) for pattern in patterns)
 
 
-def places_of(package: CondaPackage, project: Project, stem: str = "") -> dict[str, Place]:
+def places_of(package: CondaPackage, project: Project) -> dict[str, Place]:
     """The places of all files, by their path in the package.
 
-    Args:
-        package: that has been read.
-        project: whose configuration has places of its own.
-        stem: ``<name>-<version>`` of the wheel; empty for the package's own.
+    The folder ``<name>-<version>.data`` has the package's name, which may not be the wheel's.
     """
-    layout = wheel_layout(package, project, stem)
+    layout = wheel_layout(package, project)
     places = {}
     for path in package.paths:
         try:

@@ -24,7 +24,7 @@ from conda_bridge.publish import index
 from conda_bridge.system import atomic, process
 
 from ..variants import VariantSpec
-from . import compiler_cache
+from . import compiler_cache, glibc
 
 __all__ = ["build", "subprocess_environ"]
 
@@ -116,9 +116,13 @@ def build(
         )
         [made] = map(Path, answer["packages"])
         final = folder / "final" / "linux-64" / made.name
-        final.parent.mkdir(parents=True)
+        measured = folder / "measured" / made.name
+        for path in (final, measured):
+            path.parent.mkdir(parents=True)
         started = time.monotonic()
-        conda_writer.normalise(made, final)
+        floor = glibc.state_measured(made, measured)
+        report(f"__glibc >={floor}, as measured" if floor else "no __glibc is stated")
+        conda_writer.normalise(measured, final)
         report(f"normalised in {time.monotonic() - started:.1f} s: {final.name}")
         if test:
             _test(final, channels, folder, whole, report, spec)

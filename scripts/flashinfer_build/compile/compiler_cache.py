@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,19 @@ from pathlib import Path
 
 from conda_bridge.errors import ConfigError, ToolchainError
 
-from .measure import Nvcc
+from .measure import CAPTURED, Nvcc
 
-__all__ = ["VARIABLE", "VARIABLES", "Launchers", "Statistics", "find", "handed_on", "session"]
+__all__ = [
+    "VARIABLE",
+    "VARIABLES",
+    "Launchers",
+    "Statistics",
+    "find",
+    "handed_on",
+    "identity_of_cxx",
+    "identity_of_nvcc",
+    "session",
+]
 
 VARIABLE = "FLASHINFER_COMPILER_CACHE"
 # What a build in a clean environment has to be given to use the cache of this one.
@@ -32,6 +43,7 @@ VARIABLES = (VARIABLE, "CCACHE_DIR", "SCCACHE_DIR")
 
 _KINDS = ("ccache", "sccache")
 _PIECE = 1 << 20
+_SOCKET_FOLDER = 60
 _START_S = 20.0
 _IDLE_S = "600"  # after which a server whose build was killed ends by itself
 
@@ -132,14 +144,13 @@ def handed_on(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         values[name] = str(Path(environ[name]).resolve())
     elif program.name == "ccache":
         # Asked, because it depends on the home folder, which a build may be given another of.
-        done = subprocess.run(
-            [str(program), "--get-config", "cache_dir"], capture_output=True, text=True
-        )
+        done = subprocess.run([str(program), "--get-config", "cache_dir"], **CAPTURED)
         if done.returncode == 0:
             values[name] = done.stdout.strip()
     else:
-        base = environ.get("XDG_CACHE_HOME")
-        values[name] = str((Path(base) if base else Path.home() / ".cache") / "sccache")
+        base = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        if Path(base).is_absolute():  # else there is no home, and sccache says so itself
+            values[name] = str(Path(base) / "sccache")
     return values
 
 
@@ -162,8 +173,8 @@ def session(
     if program is None:
         yield Launchers("", "", kept)
         return
-    identity = _identity_of_cxx(cxx, kept)
-    cuda = f"{identity}-{_identity_of_nvcc(nvcc)}" if nvcc else identity
+    identity = identity_of_cxx(cxx, kept)
+    cuda = f"{identity}-{identity_of_nvcc(nvcc)}" if nvcc else identity
     if program.name == "ccache":
         used = _ccache(program, identity, cuda, kept)
     else:
@@ -182,12 +193,16 @@ def _ccache(program: Path, cxx: str, cuda: str, environ: Mapping[str, str]) -> I
             "CCACHE_CPP2": "1",
             "CCACHE_DIRECT": "1",
         }
-        call = f"CCACHE_COMPILERTYPE={{}} CCACHE_COMPILERCHECK=string:{{}} {program}"
+
+        def call(kind: str, identity: str) -> str:
+            check = f"CCACHE_COMPILERTYPE={kind} CCACHE_COMPILERCHECK=string:{identity}"
+            return f"{check} {shlex.quote(str(program))}"
+
         yield Launchers(
-            call.format("gcc", cxx),
+            call("gcc", cxx),
             # Without depend mode, ccache compares nvcc's preprocessor output, and that is the
             # output for one of the architectures: a change that only another one sees would hit.
-            "CCACHE_DEPEND=1 " + call.format("nvcc", cuda),
+            "CCACHE_DEPEND=1 " + call("nvcc", cuda),
             {**environ, **own},
         )
         if log.is_file():
@@ -209,7 +224,9 @@ def _sccache(
     program: Path, cxx: str, cuda: str, folder: Path, jobs: int, environ: Mapping[str, str]
 ) -> Iterator[Launchers]:
     """sccache with a server of this build's own, so that it counts this build and ends with it."""
-    with tempfile.TemporaryDirectory(prefix="flashinfer-sccache-") as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="flashinfer-sccache-", dir=_place_of_socket()
+    ) as scratch:
         own = {
             **{key: value for key, value in environ.items() if key != "SCCACHE_SERVER_PORT"},
             "SCCACHE_SERVER_UDS": f"{scratch}/server",
@@ -232,13 +249,23 @@ def _sccache(
             os.sched_setaffinity(server.pid, processors)
             _wait_for(server, program, own, log)
             buster = "SCCACHE_C_CUSTOM_CACHE_BUSTER"
-            yield Launchers(f"{buster}={cxx} {program}", f"{buster}={cuda} {program}", own)
+            name = shlex.quote(str(program))
+            yield Launchers(f"{buster}={cxx} {name}", f"{buster}={cuda} {name}", own)
             _print(_sccache_statistics(_ask(program, own)))
         finally:
             # Asked first: had it been killed, the next compiler call would have started another.
             subprocess.run([str(program), "--stop-server"], env=own, capture_output=True)
             server.terminate()
             server.wait()
+
+
+def _place_of_socket() -> str:
+    """The temporary folder, or a shorter one: a socket's whole path has at most 108 bytes."""
+    usual = tempfile.gettempdir()
+    for folder in (usual, "/tmp", "/var/tmp"):
+        if len(os.fsencode(folder)) <= _SOCKET_FOLDER and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return usual
 
 
 def _wait_for(
@@ -261,8 +288,7 @@ def _ask(program: Path, environ: Mapping[str, str]) -> str:
     done = subprocess.run(
         [str(program), "--show-stats", "--stats-format=json"],
         env=dict(environ),
-        capture_output=True,
-        text=True,
+        **CAPTURED,
     )
     return done.stdout if done.returncode == 0 else ""
 
@@ -286,15 +312,13 @@ def _print(statistics: Statistics) -> None:
         print(statistics, flush=True)
 
 
-def _identity_of_cxx(cxx: Sequence[str], environ: Mapping[str, str]) -> str:
+def identity_of_cxx(cxx: Sequence[str], environ: Mapping[str, str]) -> str:
     """A digest of the compiler that really compiles: `cxx` may be a script that calls it."""
     digest = hashlib.sha256()
     found = shutil.which(cxx[0], path=environ.get("PATH"))
     files = [Path(found or cxx[0])]
     for part in ("cc1plus", "as"):
-        done = subprocess.run(
-            [*cxx, f"-print-prog-name={part}"], env=dict(environ), capture_output=True, text=True
-        )
+        done = subprocess.run([*cxx, f"-print-prog-name={part}"], env=dict(environ), **CAPTURED)
         named = shutil.which(done.stdout.strip(), path=environ.get("PATH"))
         files += [Path(named)] if named else []
     for path in files:
@@ -303,7 +327,8 @@ def _identity_of_cxx(cxx: Sequence[str], environ: Mapping[str, str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _identity_of_nvcc(nvcc: Nvcc) -> str:
+def identity_of_nvcc(nvcc: Nvcc) -> str:
+    """A digest of the CUDA compiler and its parts."""
     digest = hashlib.sha256(nvcc.version.encode())
     programs = ["bin/nvcc", "bin/cudafe++", "bin/ptxas", "bin/fatbinary", "nvvm/bin/cicc"]
     for name in programs:

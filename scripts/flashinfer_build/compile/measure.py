@@ -11,19 +11,26 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conda_bridge.errors import ToolchainError
 
-__all__ = ["Nvcc", "Torch", "find_nvcc", "find_torch"]
+__all__ = ["CAPTURED", "PROGRAMS", "TOOLKITS", "Nvcc", "Torch", "find_nvcc", "find_torch"]
 
+# For subprocess.run: what is said may name a path that is not UTF-8.
+CAPTURED: Any = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
 _RELEASE = re.compile(r"release (\d+)\.(\d+), V(\d+\.\d+\.\d+)")
 # c10::Error(SourceLocation, std::string), mangled with each of libstdc++'s two string types.
 _NEW_ABI = b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_string"
 _OLD_ABI = b"_ZN3c105ErrorC1ENS_14SourceLocationESs"
+# Ours, CMake's and torch's names for the program; torch's names for the toolkit. The first wins.
+PROGRAMS = ("NVCC", "CUDACXX", "PYTORCH_NVCC")
+TOOLKITS = ("CUDA_HOME", "CUDA_PATH")
 
 
 @dataclass(frozen=True)
@@ -63,34 +70,63 @@ class Torch:
 
 
 def find_nvcc(environ: Mapping[str, str] = os.environ) -> Nvcc | None:
-    """The nvcc of ``NVCC``, ``CUDA_HOME``, ``BUILD_PREFIX`` (a conda build) or ``PATH``.
+    """The nvcc that a variable names, or that of the conda environment or of ``PATH``.
+
+    The first variable that is set decides: ``NVCC``, ``CUDACXX`` and ``PYTORCH_NVCC`` name the
+    program, ``CUDA_HOME`` and ``CUDA_PATH`` its toolkit. Nothing else is looked at then, so that a
+    mistyped name does not build for another CUDA.
 
     Returns:
         What was measured, or None where there is none.
 
     Raises:
-        ToolchainError: an nvcc was named or found but does not run.
+        ToolchainError: an nvcc was named or found but is not there or does not run.
     """
-    candidates = [environ.get("NVCC")]
-    for variable in ("CUDA_HOME", "BUILD_PREFIX", "CONDA_PREFIX"):
+    for variable in PROGRAMS:
         if environ.get(variable):
-            candidates.append(f"{environ[variable]}/bin/nvcc")
-    candidates.append(shutil.which("nvcc", path=environ.get("PATH")))
-    for candidate in candidates:
-        if candidate and Path(candidate).exists():
-            return _ask_nvcc(Path(candidate))
-    if environ.get("NVCC") or environ.get("CUDA_HOME"):
-        named = environ.get("NVCC") or f"{environ['CUDA_HOME']}/bin/nvcc"
+            return _ask_nvcc(_named(variable, environ))
+    for variable in TOOLKITS:
+        if environ.get(variable):
+            bin_folder = Path(environ[variable]).absolute() / "bin"
+            found = shutil.which("nvcc", path=str(bin_folder))
+            if not found:
+                raise ToolchainError(
+                    f"there is no nvcc at {bin_folder / 'nvcc'}",
+                    where=variable,
+                    expected="the folder of a CUDA toolkit",
+                    fix=f"set {variable} to one, unset it to use the nvcc on PATH, or set"
+                    " FLASHINFER_FORCE_CPU=1 for the CPU build",
+                )
+            return _ask_nvcc(Path(found))
+    for variable in ("BUILD_PREFIX", "CONDA_PREFIX"):  # set by conda, with an nvcc or without
+        prefix = environ.get(variable)
+        found = shutil.which("nvcc", path=str(Path(prefix, "bin"))) if prefix else None
+        if found:
+            return _ask_nvcc(Path(found))
+    found = shutil.which("nvcc", path=environ.get("PATH"))
+    return _ask_nvcc(Path(found)) if found else None
+
+
+def _named(variable: str, environ: Mapping[str, str]) -> Path:
+    """The program that `variable` names, by a path or as on the command line."""
+    value = environ[variable]
+    found = shutil.which(value, path=environ.get("PATH"))
+    if not found:
         raise ToolchainError(
-            f"there is no nvcc at {named}",
-            where="NVCC" if environ.get("NVCC") else "CUDA_HOME",
-            fix="set it to a CUDA toolkit, or unset it for the CPU build",
+            f"there is no nvcc at {value}",
+            where=variable,
+            expected="one program, without arguments or a compiler cache in front of it"
+            " (FLASHINFER_COMPILER_CACHE names a cache, NVCC_APPEND_FLAGS has arguments)",
+            fix=f"set {variable} to an nvcc, or unset it",
         )
-    return None
+    return Path(found).absolute()
 
 
 def _ask_nvcc(path: Path) -> Nvcc:
-    done = subprocess.run([str(path), "--version"], capture_output=True, text=True)
+    try:
+        done = subprocess.run([str(path), "--version"], **CAPTURED)
+    except OSError as error:  # not executable, of another machine, on a noexec mount
+        raise ToolchainError(f"nvcc does not run: {error.strerror}", where=str(path)) from None
     found = _RELEASE.search(done.stdout)
     if done.returncode != 0 or not found:
         raise ToolchainError(
@@ -106,8 +142,7 @@ def _toolkit_of(path: Path) -> Path | None:
     """The toolkit that nvcc itself reports in a dry run: `path` may be a script that calls it."""
     done = subprocess.run(
         [str(path), "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"],
-        capture_output=True,
-        text=True,
+        **CAPTURED,
     )
     top = re.search(r"^#\$ TOP=(.+)$", done.stderr, re.MULTILINE)
     return Path(top[1]).resolve() if top else None
@@ -116,23 +151,43 @@ def _toolkit_of(path: Path) -> Path | None:
 def find_torch(environ: Mapping[str, str] = os.environ) -> Torch | None:
     """The torch that the running interpreter, or the environment it builds for, has.
 
-    An isolated build (``pip install .``) hides the environment's packages from the interpreter;
-    they are what the result will run with, so the environment's own folder is looked at as well.
+    pip's isolated build runs the environment's own interpreter, and only hides its packages from
+    it; they are what the result will run with, so the interpreter is asked once more without what
+    hides them. The isolated builds of uv and ``python -m build`` have an interpreter of their own,
+    which leads to no environment.
 
     Raises:
         ToolchainError: a torch folder that lacks what a build needs.
     """
-    roots = []
-    if environ.get("FLASHINFER_TORCH_DIR"):
-        roots.append(Path(environ["FLASHINFER_TORCH_DIR"]))
+    given = environ.get("FLASHINFER_TORCH_DIR")
+    if given:
+        if not (Path(given) / "version.py").is_file():
+            raise ToolchainError(
+                "there is no torch in this folder",
+                where=f"FLASHINFER_TORCH_DIR={given}",
+                expected="torch's own folder, with version.py, lib/ and include/",
+                fix="set it to what this prints: "
+                'python -c "import torch; print(torch.__path__[0])"',
+            )
+        return _read_torch(Path(given).absolute())
     spec = importlib.util.find_spec("torch")
-    if spec and spec.origin:
-        roots.append(Path(spec.origin).parent)
-    roots.append(Path(sysconfig.get_path("platlib")) / "torch")
-    for root in roots:
-        if (root / "version.py").is_file():
-            return _read_torch(root)
-    return None
+    origin = spec.origin if spec else _origin_unhidden(environ)
+    root = Path(origin).parent if origin else Path(sysconfig.get_path("platlib")) / "torch"
+    return _read_torch(root) if (root / "version.py").is_file() else None
+
+
+def _origin_unhidden(environ: Mapping[str, str]) -> str:
+    """Where torch is for the running interpreter outside of a build; empty for nowhere."""
+    hiding = ("PYTHONPATH", "PYTHONNOUSERSITE")
+    code = "import importlib.util as u; s = u.find_spec('torch'); print(s and s.origin or '')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={name: value for name, value in environ.items() if name not in hiding},
+        cwd=os.sep,  # not a checkout of torch
+        **CAPTURED,
+    )
+    lines = done.stdout.splitlines()
+    return lines[-1] if lines else ""
 
 
 def _read_torch(root: Path) -> Torch:

@@ -4,29 +4,29 @@ A ninja file is written and run; setup.py, the recipes and ``scripts/native.py``
 that every way to build uses the same flags and gives the same bytes.
 
 The compilers see no absolute path: the build folder holds links to csrc/, the compilers and torch,
-and all names go through those. So objects do not depend on where anything lies, and a compiler
-cache finds in one folder what it learned in another.
+and all names go through those. So objects do not depend on where anything lies, a compiler cache
+finds in one folder what it learned in another, and a path may have any letter in it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conda_bridge.errors import BuildFailed, ConfigError, ToolchainError
+from conda_bridge.errors import BuildFailed, ToolchainError
 from conda_bridge.formats.cuda_archs import gencode_flags
 from conda_bridge.system import atomic
 
 from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
-from . import compiler_cache
-from .measure import Nvcc, Torch
+from . import compiler_cache, prerequisites, variables
+from .measure import CAPTURED, Nvcc, Torch
+from .variables import DEFAULT_ARCH_LIST, Cxx
 
 __all__ = [
     "BINDING_JOB_MEMORY",
@@ -37,7 +37,6 @@ __all__ = [
     "job_count",
 ]
 
-DEFAULT_ARCH_LIST = "8.0+PTX;9.0a"
 # sccache's own name for the file that nvcc has the host compiler compile, and the only one it has.
 _HOST_NAME = "x_0.cudafe1.cpp"
 
@@ -48,7 +47,10 @@ CUDA_JOB_MEMORY = 3 * _GIB // 2
 BINDING_JOB_MEMORY = _GIB
 
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-_CXX = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+_STANDARD = "-std=c++17"
+_CXX = ["-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+# What made the objects in a build folder; see _Folders.made_with.
+_MADE_WITH = "made-with.txt"
 # A system header keeps the name it was found by; otherwise GCC writes its real path if shorter.
 _NAMES = ["-fno-canonical-system-headers", "-ffile-prefix-map=csrc=flashinfer/csrc"]
 
@@ -71,17 +73,38 @@ class _Folders:
         build_dir.mkdir(parents=True, exist_ok=True)
         self._build_dir = build_dir
 
-    def link(self, name: str, target: Path) -> str:
-        """`name`, which leads to the folder `target` from now on."""
+    def link(self, name: str, target: Path, *, compiled: bool = True) -> str:
+        """`name`, which leads to the folder `target` from now on.
+
+        Args:
+            name: of the link.
+            target: an existing folder.
+            compiled: whether objects depend on what is there; False for what is only linked.
+        """
         path = self._build_dir / name
         target = target.absolute()
         if path.is_symlink() and Path(os.readlink(path)) == target:
             return name
         path.unlink(missing_ok=True)
         path.symlink_to(target)
-        for made in self._build_dir.glob("*.o"):
-            made.unlink()
+        self._forget("*.o" if compiled else "*.so")
         return name
+
+    def made_with(self, identity: str) -> None:
+        """Removes what another compiler, CUDA or torch made, which may lie in the same place.
+
+        An installer may give the files of a new release older times than the objects have.
+        """
+        record = self._build_dir / _MADE_WITH
+        if record.is_file() and record.read_text() == identity:
+            return
+        self._forget("*.o")
+        self._forget("*.so")
+        atomic.write_text(record, identity)
+
+    def _forget(self, pattern: str) -> None:
+        for made in self._build_dir.glob(pattern):
+            made.unlink()
 
 
 def available_memory() -> int:
@@ -103,16 +126,12 @@ def job_count(memory_per_job: int, environ: Mapping[str, str] = os.environ) -> i
     """How many compilers to run at once: the processors, fewer where memory is short.
 
     ``MAX_JOBS`` is an upper bound for people who know better.
+
+    Raises:
+        ConfigError: ``MAX_JOBS`` is not a number.
     """
     jobs = min(len(os.sched_getaffinity(0)), max(1, available_memory() // memory_per_job))
-    if environ.get("MAX_JOBS"):
-        try:
-            jobs = min(jobs, max(1, int(environ["MAX_JOBS"])))
-        except ValueError:
-            raise ConfigError(
-                f"{environ['MAX_JOBS']!r} is not a number", where="MAX_JOBS"
-            ) from None
-    return jobs
+    return min(jobs, variables.max_jobs(environ) or jobs)
 
 
 def build_library(
@@ -140,8 +159,11 @@ def build_library(
 
     Raises:
         BuildFailed: a compiler or the linker failed.
+        ConfigError: a variable that cannot be used.
         ToolchainError: no C++ compiler, no ninja or no static CUDA runtime.
     """
+    if nvcc:
+        variables.check_nvcc_paths(environ, build_dir)
     csrc = root / "csrc"
     folders = _Folders(build_dir)
     units = [_Unit(source, "cxx") for source in sorted(csrc.glob("cpu/*.cpp"))]
@@ -156,24 +178,29 @@ def build_library(
         for source in sorted(csrc.glob("cuda/*.cu")):
             units.append(_Unit(source, "cuda", tuple(about) if source.stem == "build_info" else ()))
         defines.append("-DFLASHINFER_WITH_CUDA")
-        libraries = [*_runtime_flags(nvcc, environ), "-lrt", "-lpthread", "-ldl"]
+        libraries = [_runtime(nvcc, folders, environ), "-lrt", "-lpthread", "-ldl"]
     else:
         units.append(_Unit(csrc / "build_info.cpp", "cxx", tuple(about)))
     include = ["-Icsrc", "-Icsrc/include"]
-    flags = [*_CXX, *_WARNINGS, *_NAMES, *defines, *include]
+    own = _shell(variables.compile_flags(environ))
+    flags = [*_CXX, *_WARNINGS, *_NAMES, *defines, *include, *own, _STANDARD]
+    cxx = variables.find_cxx(environ)
+    if nvcc:
+        variables.check_nvcc_flags(environ, cxx)
     output = build_dir / LIBRARY_NAME
     link = [*_LINK, "-Wl,-soname," + LIBRARY_NAME, "-Wl,--no-undefined", "-Wl,--exclude-libs,ALL"]
     cuda_flags = (
-        _cuda_flags(nvcc, arch_list, [*defines, *include], folders, environ) if nvcc else []
+        _cuda_flags(nvcc, arch_list, [*defines, *include], cxx, folders, environ) if nvcc else []
     )
     _run_ninja(
         root,
         units,
         output,
         folders,
+        cxx,
         cxx_flags=flags,
         cuda_flags=cuda_flags,
-        link_flags=[*link, *libraries],
+        link_flags=[*link, *libraries, *_shell(variables.link_flags(environ))],
         nvcc=nvcc,
         memory_per_job=CUDA_JOB_MEMORY if nvcc else BINDING_JOB_MEMORY,
         environ=environ,
@@ -206,6 +233,9 @@ def build_binding(
     """
     folders = _Folders(build_dir)
     headers = f"{folders.link('torch', torch.root)}/include"
+    libraries = folders.link("library", library_dir, compiled=False)
+    cxx = variables.find_cxx(environ)
+    standard = "-std=c++20" if torch.minor >= (2, 14) else _STANDARD
     about = (
         f"-DFLASHINFER_VERSION={_quoted(version)}",
         f"-DFLASHINFER_VARIANT={_quoted(variant)}",
@@ -218,8 +248,6 @@ def build_binding(
         *_CXX,
         # It checks arguments and calls: the optimiser's last level only adds a third to the time.
         "-O2",
-        # torch's own headers ask for C++20 from 2.14 on; the later -std wins.
-        *(["-std=c++20"] if torch.minor >= (2, 14) else []),
         # For at::parallel_for; never at link time (csrc/torch/parallel.cpp says why).
         "-fopenmp",
         *_WARNINGS,
@@ -229,17 +257,22 @@ def build_binding(
         "-Icsrc/include",
         f"-isystem {headers}",
         f"-isystem {headers}/torch/csrc/api/include",
+        *_shell(variables.compile_flags(environ)),
+        # torch's own headers ask for C++20 from 2.14 on; the last -std wins.
+        standard,
     ]
     link = [
         *_LINK,
-        f"-L{torch.root / 'lib'}",
-        f"-L{library_dir}",
+        "-Ltorch/lib",
+        f"-L{libraries}",
         "-Wl,--as-needed",
         "-ltorch_cpu",
         "-lc10",
         "-lflashinfer",
+        f"-Wl,-rpath,{_shell([BINDING_RUNPATH])[0]}",
+        *_shell(variables.link_flags(environ)),
+        # After those of LDFLAGS: an RPATH would be searched before LD_LIBRARY_PATH.
         "-Wl,--enable-new-dtags",
-        f"-Wl,-rpath,'{BINDING_RUNPATH.replace('$', '$$')}'",
     ]
     compiled = build_dir / "_C.abi3.so"
     _run_ninja(
@@ -247,12 +280,14 @@ def build_binding(
         units,
         compiled,
         folders,
+        cxx,
         cxx_flags=flags,
         cuda_flags=[],
         link_flags=link,
         nvcc=None,
         memory_per_job=BINDING_JOB_MEMORY,
         environ=environ,
+        identity=(torch.root / "version.py").read_text(),
     )
     _install(compiled, output)
 
@@ -266,24 +301,18 @@ def _quoted(text: str) -> str:
     return f"'\"{text}\"'"
 
 
-def _compiler(environ: Mapping[str, str]) -> tuple[Path, list[str]]:
-    """The C++ compiler and the arguments that ``CXX`` has behind it."""
-    name, *arguments = shlex.split(environ.get("CXX") or "g++")
-    found = shutil.which(name, path=environ.get("PATH"))
-    if not found:
-        raise ToolchainError(
-            f"there is no C++ compiler {name!r}",
-            where="CXX" if environ.get("CXX") else "PATH",
-            fix="on Debian `apt install g++`; in conda install `cxx-compiler`",
-        )
-    return Path(found).absolute(), arguments
+def _shell(arguments: Sequence[str]) -> list[str]:
+    """`arguments` as words for the shell that ninja hands its commands to."""
+    return [_ninja(shlex.quote(argument)) for argument in arguments]
 
 
-def find_ninja(environ: Mapping[str, str]) -> str:
-    beside = Path(sys.executable).parent / "ninja"
-    found = shutil.which("ninja", path=environ.get("PATH"))
-    if not found and beside.is_file():
-        found = str(beside)
+def _ninja(text: str) -> str:
+    """`text` for the value of a ninja variable."""
+    return text.replace("$", "$$")
+
+
+def _ninja_program(environ: Mapping[str, str]) -> str:
+    found = prerequisites.find_ninja(environ)
     if not found:
         raise ToolchainError("there is no ninja", where="PATH", fix="pip install ninja")
     return found
@@ -298,15 +327,18 @@ def _homes(nvcc: Nvcc, environ: Mapping[str, str]) -> dict[str, Path]:
     return homes
 
 
-def _runtime_flags(nvcc: Nvcc, environ: Mapping[str, str]) -> list[str]:
+def _runtime(nvcc: Nvcc, folders: _Folders, environ: Mapping[str, str]) -> str:
+    """The static CUDA runtime, by its name in the build folder."""
     leaves = ("targets/x86_64-linux/lib", "lib", "lib64")
-    searched = [home / leaf for home in _homes(nvcc, environ).values() for leaf in leaves]
-    for folder in searched:
-        if (folder / "libcudart_static.a").is_file():
-            return [str(folder / "libcudart_static.a")]
+    homes = _homes(nvcc, environ)
+    for name, home in homes.items():
+        for leaf in leaves:
+            if (home / leaf / "libcudart_static.a").is_file():
+                return f"{folders.link(name, home)}/{leaf}/libcudart_static.a"
+    searched = [str(home / leaf) for home in homes.values() for leaf in leaves]
     raise ToolchainError(
         "libcudart_static.a, the CUDA runtime to link in, is missing",
-        where=", ".join(map(str, searched)) or str(nvcc.home),
+        where=", ".join(searched),
         fix="install cuda-cudart-static (conda) or nvidia-cuda-runtime (pip)",
     )
 
@@ -315,11 +347,15 @@ def _cuda_flags(
     nvcc: Nvcc,
     arch_list: str,
     flags: Sequence[str],
+    cxx: Cxx,
     folders: _Folders,
     environ: Mapping[str, str],
 ) -> list[str]:
-    compiler, arguments = _compiler(environ)
-    host = [*arguments, *_WARNINGS, "-fPIC", "-fvisibility=hidden", *_NAMES]
+    # Quoted twice, as nvcc hands them to a shell of its own. What is for the linker alone has
+    # commas, at which nvcc would divide it.
+    words = [word for word in cxx.arguments if not word.startswith("-Wl,")]
+    own = [_ninja(shlex.quote(word)) for word in words]
+    host = [*own, *_WARNINGS, "-fPIC", "-fvisibility=hidden", *_NAMES]
     # The object names the file that the host compiler was given; sccache's name for it is taken.
     flags = gencode_flags(arch_list, "FLASHINFER_CUDA_ARCH_LIST")
     codes = re.findall(r"arch=(compute_\w+)", " ".join(flags))
@@ -336,7 +372,7 @@ def _cuda_flags(
         *flags,
         "-Xfatbin=-compress-all",
         "-Werror=all-warnings",
-        f"-ccbin={folders.link('cxx', compiler.parent)}/{compiler.name}",
+        f"-ccbin={_named_cxx(cxx, folders)}",
         # Intermediate files get names without a process id.
         "-objtemp",
         *(f"-Xcompiler={shlex.quote(flag)}" for flag in host),
@@ -345,10 +381,14 @@ def _cuda_flags(
     ]
 
 
+def _named_cxx(cxx: Cxx, folders: _Folders) -> str:
+    return f"{folders.link('cxx', cxx.path.parent)}/{_shell([cxx.path.name])[0]}"
+
+
 def _hashes_source_path(nvcc: Nvcc) -> bool:
     """Whether this nvcc makes names of internal symbols from the absolute path of the source."""
     command = [str(nvcc.path), "--dryrun", "-c", "-x", "cu", "/dev/null", "-o", "/dev/null"]
-    return "--orig_src_path_name" in subprocess.run(command, capture_output=True, text=True).stderr
+    return "--orig_src_path_name" in subprocess.run(command, **CAPTURED).stderr
 
 
 def _run_ninja(
@@ -356,6 +396,7 @@ def _run_ninja(
     units: Sequence[_Unit],
     output: Path,
     folders: _Folders,
+    cxx: Cxx,
     *,
     cxx_flags: Sequence[str],
     cuda_flags: Sequence[str],
@@ -363,11 +404,15 @@ def _run_ninja(
     nvcc: Nvcc | None,
     memory_per_job: int,
     environ: Mapping[str, str],
+    identity: str = "",
 ) -> None:
     build_dir = output.parent
     folders.link("csrc", root / "csrc")
-    compiler, arguments = _compiler(environ)
-    cxx = shlex.join([f"{folders.link('cxx', compiler.parent)}/{compiler.name}", *arguments])
+    made_with = [compiler_cache.identity_of_cxx(cxx.command, environ), identity]
+    if nvcc:
+        made_with.append(compiler_cache.identity_of_nvcc(nvcc))
+    folders.made_with(hashlib.sha256("\n".join(made_with).encode()).hexdigest())
+    command = " ".join([_named_cxx(cxx, folders), *_shell(cxx.arguments)])
     # nvcc would resolve the name that it is given; the last one wins.
     named = "-Xcudafe=--orig_src_path_name,$name" if nvcc and _hashes_source_path(nvcc) else ""
     objects, builds = [], []
@@ -377,18 +422,23 @@ def _run_ninja(
         objects.append(f"{name.parent.name}-{name.name}.o")
         builds.append(f"build {objects[-1]}: {unit.rule} {name}")
         builds += [f"  name = flashinfer/{name}", f"  defines = {' '.join(unit.defines)}"]
+    nvcc_command = cuda_environ = ""
+    if nvcc:
+        leaf = _shell([nvcc.path.name])[0]
+        nvcc_command = f"{folders.link('nvcc', nvcc.path.parent)}/{leaf}"
+        # nvcc reads these by itself; in its command, ninja sees a change of them as well.
+        pairs = variables.nvcc_environ(environ).items()
+        cuda_environ = " ".join(f"{name}={_shell([value])[0]}" for name, value in pairs)
     jobs = job_count(memory_per_job, environ)
     # LD_RUN_PATH would add the builder's prefix to the RUNPATH.
     clean = {name: value for name, value in environ.items() if name != "LD_RUN_PATH"}
-    with compiler_cache.session(
-        [str(compiler), *arguments], nvcc, build_dir, jobs=jobs, environ=clean
-    ) as use:
+    with compiler_cache.session(cxx.command, nvcc, build_dir, jobs=jobs, environ=clean) as use:
         lines = [
             "ninja_required_version = 1.8",
-            f"cxx = {cxx}",
-            f"cxx_cache = {use.cxx}",
-            f"nvcc = {folders.link('nvcc', nvcc.path.parent)}/{nvcc.path.name}" if nvcc else "",
-            f"cuda_cache = {use.cuda}",
+            f"cxx = {command}",
+            f"cxx_cache = {_ninja(use.cxx)}",
+            f"nvcc = {nvcc_command}",
+            f"cuda_cache = {cuda_environ} {_ninja(use.cuda)}",
             f"cxx_flags = {' '.join(cxx_flags)}",
             f"link_flags = {' '.join(link_flags)}",
             "rule cxx",
@@ -409,9 +459,10 @@ def _run_ninja(
             f"build {output.name}: link {' '.join(sorted(objects))}",
             f"default {output.name}",
         ]
-        atomic.write_text(build_dir / "build.ninja", "\n".join(lines) + "\n")
-        command = [find_ninja(environ), "-j", str(jobs)]
-        done = subprocess.run(command, cwd=build_dir, env=dict(use.environ))
+        # Names may have bytes that are not UTF-8.
+        atomic.write_bytes(build_dir / "build.ninja", os.fsencode("\n".join(lines) + "\n"))
+        ninja = [_ninja_program(environ), "-j", str(jobs)]
+        done = subprocess.run(ninja, cwd=build_dir, env=dict(use.environ))
     if done.returncode != 0:
         raise BuildFailed(
             f"ninja stopped with exit status {done.returncode}; see the compiler output above",

@@ -6,24 +6,46 @@ the compiler and the torch that really take part.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from conda_bridge.errors import LabelMismatch, ToolchainError
+from conda_bridge.errors import ConfigError, LabelMismatch, ToolchainError
 
+from ..artifact import LIBRARY_NAME
 from ..label import Label, Variant
-from . import native
+from . import native, variables
 from .measure import Nvcc, Torch, find_nvcc, find_torch
 
-__all__ = ["Project"]
+__all__ = ["NO_TORCH_FIX", "Project"]
+
+NO_TORCH_FIX = """one of
+    - install that torch into the environment, and build there without isolation:
+      pip install --no-build-isolation . (so do uv pip install; python -m build --no-isolation)
+    - name a torch that is installed elsewhere:
+      FLASHINFER_TORCH_DIR="$(python -c 'import torch; print(torch.__path__[0])')"
+    - name the variant, and an isolated build brings its torch:
+      FLASHINFER_EXPECT_VARIANT=cpu_torch213"""
 
 _ROOT = Path(__file__).resolve().parents[3]
+_NO, _YES = ("", "0", "no", "off", "false"), ("1", "yes", "on", "true")
+_SEARCHED = "NVCC, CUDA_HOME, CUDA_PATH, PATH"
+# What csrc/include/flashinfer/api.h says of a library, as it lies in the file.
+_LIBRARY_INFO = re.compile(rb"component=libflashinfer\n((?:[a-z0-9_]+=[^\n\0]*\n?)+)")
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:
-    return environ.get(name, "0") not in ("", "0")
+    text = environ.get(name, "").strip().lower()
+    if text in _NO or text in _YES:
+        return text in _YES
+    raise ConfigError(
+        f"{environ[name]!r} is neither yes nor no", where=name, expected="1, or 0, or nothing"
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +80,7 @@ class Project:
             raise ToolchainError(
                 "FLASHINFER_REQUIRE_CUDA=1, and "
                 + ("FLASHINFER_FORCE_CPU=1 forbids it" if force_cpu else "there is no nvcc"),
-                where="NVCC, CUDA_HOME, PATH",
+                where=_SEARCHED,
                 fix="set CUDA_HOME to a CUDA toolkit, or unset FLASHINFER_REQUIRE_CUDA",
             )
         text = environ.get("FLASHINFER_EXPECT_VARIANT")
@@ -71,11 +93,10 @@ class Project:
     def _compare(self) -> None:
         if self.expected is None:
             return
-        cuda = self.nvcc.release if self.nvcc else None
-        if cuda != self.expected.cuda:
+        if self._cuda != self.expected.cuda:
             raise LabelMismatch(
                 f"nvcc is {self.nvcc.version}" if self.nvcc else "there is no nvcc",
-                where=str(self.nvcc.path) if self.nvcc else "NVCC, CUDA_HOME, PATH",
+                where=str(self.nvcc.path) if self.nvcc else _SEARCHED,
                 expected=f"the CUDA of {self.expected.id}",
                 fix="install that nvcc, or build the variant that this toolchain is",
             )
@@ -87,12 +108,115 @@ class Project:
                 fix="install that torch, or build the variant that this toolchain is",
             )
 
+    def check(self, *, binding: bool) -> None:
+        """Stops before anything is compiled where the result would be refused afterwards.
+
+        What is looked at: what flashinfer says of itself when it is imported, and every variable
+        that decides what is compiled.
+
+        Args:
+            binding: also what concerns the binding and its torch.
+
+        Raises:
+            ConfigError, LabelError: a variable that cannot be used.
+            LabelMismatch: torch, nvcc and the given library do not fit each other.
+            ToolchainError: there is no torch, or no library where one is named.
+        """
+        # Composed for its checks: the version, the commit and the number of the build.
+        Label.compose(
+            self.variant if binding else Variant(self._cuda, (2, 4)), environ=self.environ
+        )
+        variables.max_jobs(self.environ)
+        variables.compile_flags(self.environ)
+        variables.link_flags(self.environ)
+        given = self.environ.get("FLASHINFER_LIBRARY_DIR") if binding else None
+        if self.nvcc:
+            variables.check_archs(self.environ, self.nvcc)
+            variables.check_nvcc_paths(self.environ, self.root)
+        elif self.environ.get(variables.ARCH_VARIABLES[0]) and not self._cpu_is_meant:
+            raise ConfigError(
+                "names GPU architectures, and there is no nvcc to compile for them",
+                where=f"{variables.ARCH_VARIABLES[0]}={self.environ[variables.ARCH_VARIABLES[0]]}",
+                fix="set CUDA_HOME to a CUDA toolkit, or FLASHINFER_FORCE_CPU=1",
+            )
+        cxx = variables.find_cxx(self.environ)
+        if self.nvcc and not given:
+            variables.check_nvcc_flags(self.environ, cxx)
+        if self.torch:
+            variables.check_abi(self.environ, cxx, self.torch.cxx11_abi)
+        if binding:
+            self._check_guard()
+            if given:
+                self._check_library(Path(given))
+
+    @property
+    def _cuda(self) -> tuple[int, int] | None:
+        return self.nvcc.release if self.nvcc else None
+
+    @property
+    def _cpu_is_meant(self) -> bool:
+        return _flag(self.environ, "FLASHINFER_FORCE_CPU")
+
+    def _check_guard(self) -> None:
+        """Asks the rule of the package itself, so that there is one."""
+        compat = _compat(self.root)
+        torch, label = self.torch, self.label
+        assert torch is not None  # label has just been composed from it
+        build = compat.Build(
+            variant=label.variant.id,
+            version=label.wheel_version,
+            public_version=label.public_version,
+            conda_version=label.conda_version,
+            torch="{}.{}".format(*torch.minor),
+            cuda=self.nvcc.version if self.nvcc else "",
+            cxx11_abi=torch.cxx11_abi,
+        )
+        found = compat.Found(torch.version, torch.cuda or "", torch.cxx11_abi)
+        text = str(compat.explain(build, found))
+        if text:
+            nvcc = f"nvcc {self.nvcc.version} ({self.nvcc.path})" if self.nvcc else "no nvcc"
+            raise LabelMismatch(
+                f"flashinfer would not import: {text.partition(chr(10))[0]}",
+                where=f"{nvcc}, torch {torch.version} ({torch.root})",
+                expected=f"an nvcc of CUDA {torch.cuda}'s major version, or another torch",
+                fix="set CUDA_HOME to the toolkit of that CUDA, install the torch for this one, or"
+                " set FLASHINFER_FORCE_CPU=1 for the CPU build",
+            )
+
+    def _check_library(self, folder: Path) -> None:
+        """The library to link against, against what the binding will say of itself."""
+        path = folder / LIBRARY_NAME
+        if not path.is_file():
+            raise ToolchainError(
+                f"there is no {LIBRARY_NAME}",
+                where=f"FLASHINFER_LIBRARY_DIR={folder}",
+                fix="set it to a folder that `python scripts/native.py lib --prefix ...` made, or"
+                " unset it: then the library is compiled as well",
+            )
+        found = _LIBRARY_INFO.search(path.read_bytes())
+        if not found:
+            raise ToolchainError("is not a libflashinfer of this project", where=str(path))
+        lines = found[1].decode(errors="replace").splitlines()
+        said = dict(line.split("=", 1) for line in lines if "=" in line)
+        cuda = said.get("cuda", "none")
+        have = (said.get("version", ""), "" if cuda == "none" else ".".join(cuda.split(".")[:2]))
+        want = (self.public_version, "{}.{}".format(*self._cuda) if self._cuda else "")
+        if have != want:
+            shown = [f"{v}, {'CUDA ' + c if c else 'for the CPU'}" for v, c in (have, want)]
+            raise LabelMismatch(
+                f"the library is of version {shown[0]}",
+                where=str(path),
+                expected=f"version {shown[1]}, as nvcc, version.txt and the variables say",
+                fix="build that library with `python scripts/native.py lib`, or unset"
+                " FLASHINFER_LIBRARY_DIR: then the library is compiled as well",
+            )
+
     @property
     def arch_list(self) -> str:
         """The GPU architectures to compile for; empty for the CPU build."""
         if not self.nvcc:
             return ""
-        return self.environ.get("FLASHINFER_CUDA_ARCH_LIST") or native.DEFAULT_ARCH_LIST
+        return variables.arch_list(self.environ)
 
     @property
     def variant(self) -> Variant:
@@ -104,9 +228,12 @@ class Project:
         if self.torch is None:
             raise ToolchainError(
                 "there is no torch to build against",
-                fix="install the torch that flashinfer is to run with, then build again",
+                where=sys.executable,
+                expected="the torch that flashinfer is to run with; isolated builds, such as those"
+                " of uv and `python -m build`, do not see it",
+                fix=NO_TORCH_FIX,
             )
-        return Variant(self.nvcc.release if self.nvcc else None, self.torch.minor)
+        return Variant(self._cuda, self.torch.minor)
 
     @property
     def label(self) -> Label:
@@ -182,3 +309,13 @@ class Project:
 
 def _literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _compat(root: Path) -> Any:
+    """``flashinfer/_compat.py``, without the package around it, which is not built yet."""
+    spec = importlib.util.spec_from_file_location("_compat", root / "flashinfer" / "_compat.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -7,7 +7,6 @@ themselves are in :mod:`.jobs`; here they are put in order for what was asked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from conda_bridge.errors import BridgeError, ConfigError
 from conda_bridge.system.progress import Progress
 
-from .. import toolchain
+from .. import bootstrap, toolchain
 from ..label import Label, Variant
 from ..variants import CONFIG_FILE, DEFAULT_VARIANT, OTHER_CHANNELS, VariantSpec, load, select
 from .jobs import Job, LibraryJob, VariantJob, kernel_sources, request
@@ -211,17 +210,11 @@ class Pipeline:
             dry_run: only say what is due.
 
         Raises:
-            ConfigError: the checkout lies where compilers cannot work, there is no such
+            ConfigError: the checkout lies where the builders cannot work, there is no such
                 CUDA tag or no such stage.
         """
         settings = self.settings
-        if re.search(r"\s", str(settings.root)):
-            raise ConfigError(
-                "the project's path has a space in it",
-                where=str(settings.root),
-                expected="a path that compilers and conda's tools take unquoted",
-                fix="move the checkout",
-            )
+        bootstrap.check_places(builds=True, root=settings.root)
         jobs: list[Job] = [*map(self.library, libraries), *map(self.job, specs)]
         result = BuildResult(settings.output_dir, dry_run, {}, {}, {}, partial=bool(stage))
         progress.total = sum(len(job.stages()) for job in jobs) if not stage else len(jobs)

@@ -21,6 +21,7 @@ from pathlib import Path
 from conda_bridge.errors import ToolchainError
 from conda_bridge.formats.conda_writer import PackageFile
 
+from ..compile import variables
 from .packages import PackageSpec, link_out
 
 __all__ = [
@@ -75,8 +76,11 @@ def find_compiler(environ: Mapping[str, str] = os.environ) -> Compiler:
     Raises:
         ToolchainError: there is none, or it is not GCC.
     """
-    name = (environ.get("CXX") or "g++").split()[0]
+    name = (environ.get("CXX") or "").strip() or "g++"
     found = shutil.which(name, path=environ.get("PATH"))
+    if not found:  # with arguments; what is found as it stands may have spaces in its path
+        name = variables.words("CXX", {"CXX": name})[0]
+        found = shutil.which(name, path=environ.get("PATH"))
     if not found:
         raise ToolchainError(
             f"there is no C++ compiler {name!r}",

@@ -1,7 +1,12 @@
-// The emulated CUDA runtime: two devices, no time passes, every launch completes at once.
+// The emulated CUDA runtime: no time passes, every launch completes at once. Devices 0 and 1 are
+// like sm_86, which has the least; device 2 has the threads of sm_80 and sm_90.
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
+#include <utility>
 
 #include "state.h"
 
@@ -11,25 +16,49 @@ const char* last_fault();
 
 namespace {
 
-constexpr int kDevices = 2;
+constexpr int kDevices = 3;
+constexpr int kThreads[kDevices] = {1536, 1536, 2048};  // of a multiprocessor
+constexpr int kRegisters = 65536;                       // of a multiprocessor
+constexpr int kKernelRegisters = 32;                    // of a thread, of every kernel
+constexpr size_t kReservedBytes = 1024;  // of shared memory, that the system takes for a block
 thread_local int current_device = 0;
 std::atomic<int> multiprocessors{4};
 std::atomic<int64_t> launches{0};
 std::atomic<void*> last_stream{nullptr};
 std::atomic<int> last_device{-1};
-std::map<const void*, size_t> shared_limits;  // of kernels that have asked
-std::mutex shared_limits_mutex;
+std::atomic<int64_t> last_blocks{0};
+std::mutex mutex;                              // of what follows
+std::map<const void*, size_t> shared_limits;   // of kernels that have asked
+std::set<std::pair<const void*, int>> loaded;  // kernels on devices
+int64_t loads_by_launches = 0;
+bool contexts[kDevices] = {};
+
+void load(const void* kernel, bool by_launch) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  contexts[current_device] = true;
+  if (loaded.insert({kernel, current_device}).second && by_launch) ++loads_by_launches;
+}
+
+// cuDevicePrimaryCtxGetState
+int context_state(int device, unsigned* flags, int* active) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  *flags = 0;
+  *active = contexts[device];
+  return 0;
+}
 
 }  // namespace
 
 void count_launch(const Launch& launch) {
+  load(launch.kernel, true);
   ++launches;
+  last_blocks = int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   last_stream = launch.stream;
   last_device = current_device;
 }
 
 size_t shared_limit(const void* kernel) {
-  const std::lock_guard<std::mutex> lock(shared_limits_mutex);
+  const std::lock_guard<std::mutex> lock(mutex);
   const auto found = shared_limits.find(kernel);
   return found == shared_limits.end() ? kDefaultSharedBytes : found->second;
 }
@@ -44,14 +73,15 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= emulator::kDevices) return cudaErrorInvalidDevice;
   emulator::current_device = device;
+  const std::lock_guard<std::mutex> lock(emulator::mutex);
+  emulator::contexts[device] = true;  // since CUDA 12
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device < 0 || device >= emulator::kDevices) return cudaErrorInvalidDevice;
-  *value = attribute == cudaDevAttrMultiProcessorCount
-               ? emulator::multiprocessors.load()
-               : static_cast<int>(emulator::kMaxSharedBytes + 1024);
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulator::multiprocessors.load()
+                                                       : emulator::kThreads[device];
   return cudaSuccess;
 }
 
@@ -59,8 +89,26 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
   if (value < 0 || static_cast<size_t>(value) > emulator::kMaxSharedBytes) {
     return cudaErrorInvalidValue;
   }
-  const std::lock_guard<std::mutex> lock(emulator::shared_limits_mutex);
+  const std::lock_guard<std::mutex> lock(emulator::mutex);
   emulator::shared_limits[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int threads, size_t shared_bytes) {
+  if (shared_bytes > emulator::shared_limit(kernel)) return cudaErrorInvalidValue;
+  emulator::load(kernel, false);
+  const size_t shared = (emulator::kMaxSharedBytes + emulator::kReservedBytes) /
+                        (shared_bytes + emulator::kReservedBytes);
+  *blocks =
+      std::min({static_cast<int>(shared), emulator::kThreads[emulator::current_device] / threads,
+                emulator::kRegisters / (emulator::kKernelRegisters * threads)});
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDriverEntryPoint(const char* symbol, void** function, unsigned long long) {
+  if (strcmp(symbol, "cuDevicePrimaryCtxGetState") != 0) return cudaErrorInvalidValue;
+  *function = reinterpret_cast<void*>(emulator::context_state);
   return cudaSuccess;
 }
 
@@ -98,6 +146,13 @@ const char* cudaGetErrorString(cudaError_t error) {
 // ---------------------------------------------------------------- for the tests
 #define EXPORT extern "C" __attribute__((visibility("default")))
 EXPORT void fi_emulator_set_multiprocessors(int count) { emulator::multiprocessors = count; }
+EXPORT int64_t fi_emulator_last_blocks() { return emulator::last_blocks; }
+EXPORT int64_t fi_emulator_loads_by_launches() { return emulator::loads_by_launches; }
+EXPORT void fi_emulator_set_context(int device, bool active) {
+  emulator::contexts[device] = active;
+}
+EXPORT bool fi_emulator_context(int device) { return emulator::contexts[device]; }
+EXPORT void fi_emulator_set_device(int device) { emulator::current_device = device; }
 EXPORT int64_t fi_emulator_launches() { return emulator::launches; }
 EXPORT void* fi_emulator_last_stream() { return emulator::last_stream; }
 EXPORT int fi_emulator_last_device() { return emulator::last_device; }

@@ -392,6 +392,10 @@ extern "C" void __tsan_write_range(void* address, unsigned long size) {
   if (emulator::current != nullptr)
     emulator::check(address, size, 1, true, false, __builtin_return_address(0));
 }
+// Of launchers: whether a static variable has been made. Kernels have no such.
+extern "C" unsigned char __tsan_atomic8_load(const volatile unsigned char* address, int) {
+  return __atomic_load_n(address, __ATOMIC_ACQUIRE);
+}
 extern "C" void __tsan_init(void) {}
 extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit(void) {}

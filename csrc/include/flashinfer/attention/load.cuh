@@ -5,35 +5,35 @@
 #include <cstdint>
 
 #include "flashinfer/arch/async_copy.cuh"
-#include "flashinfer/attention/shape.cuh"
+#include "flashinfer/attention/traits.cuh"
 
 namespace flashinfer {
 
 // The block's rows; those past `rows.count` become zeros.
-template <class Shape>
+template <class Traits>
 __device__ __forceinline__ void load_q(const AttentionParams& p, const Rows& rows, char* q) {
-  using T = typename Shape::T;
+  using T = typename Traits::T;
   const T* from = static_cast<const T*>(p.q);
 #pragma unroll 4
-  for (int i = threadIdx.x; i < Shape::kRows * Shape::kChunks; i += Shape::kThreads) {
-    const int row = i / Shape::kChunks, chunk = i % Shape::kChunks;
+  for (int i = threadIdx.x; i < Traits::kRows * Traits::kChunks; i += Traits::kThreads) {
+    const int row = i / Traits::kChunks, chunk = i % Traits::kChunks;
     const bool valid = row < rows.count;
     int64_t offset = 0;
     if (valid) {
       const int64_t token = rows.item.qo_begin + rows.token(row);
       offset = token * p.q_stride_n + rows.head(row) * p.q_stride_h + chunk * 8;
     }
-    copy_async_16(q + swizzled<Shape::kChunks>(row, chunk), from + offset, valid);
+    copy_async_16(q + swizzled<Traits::kChunks>(row, chunk), from + offset, valid);
   }
 }
 
 // K and V of one request and head. A warp copies a share of the rows of every tile. Finding a row
 // needs a division and, in a paged cache, the page's index: each lane does that for one row, ahead
 // of time, and passes it on when the row is copied.
-template <class Shape>
+template <class Traits>
 class KvLoader {
  public:
-  __device__ __forceinline__ KvLoader(const AttentionParams& p, const fi_attention_item& item,
+  __device__ __forceinline__ KvLoader(const KvAttentionParams& p, const fi_attention_item& item,
                                       int kv_head, int key_end)
       : p_(p),
         base_(item.kv_base),
@@ -75,12 +75,12 @@ class KvLoader {
 
   // fp8 is not swizzled: it is read as it was written, a row at a time.
   __device__ __forceinline__ static int place(int row, int chunk) {
-    return Shape::kFp8 ? (row * kChunks + chunk) * 16 : swizzled<kChunks>(row, chunk);
+    return Traits::kFp8 ? (row * kChunks + chunk) * 16 : swizzled<kChunks>(row, chunk);
   }
 
  private:
-  static constexpr int kChunks = Shape::kStoredChunks;
-  static constexpr int kWarpRows = Shape::kKeys / Shape::kWarps;
+  static constexpr int kChunks = Traits::kStoredChunks;
+  static constexpr int kWarpRows = Traits::kKeys / Traits::kWarps;
   static constexpr int kPassRows = kWarpSize / kChunks;  // what the lanes copy at once
   static_assert(kWarpRows % kPassRows == 0 && kWarpRows <= kWarpSize, "whole passes");
 
@@ -96,7 +96,7 @@ class KvLoader {
         static_cast<intptr_t>(__shfl_sync(kAllLanes, address, lane)));
   }
 
-  const AttentionParams& p_;
+  const KvAttentionParams& p_;
   const char* k_row_;
   const char* v_row_;
   int base_, kv_head_, key_end_, warp_row_;

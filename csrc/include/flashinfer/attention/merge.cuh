@@ -35,23 +35,23 @@ constexpr int min_merge_rows(int head_dim, int tile_rows) {
   return kAttentionMergeThreads / (head_dim / 8 * merge_groups(1 << 30, head_dim, tile_rows));
 }
 
-// Eight columns of a state that is being added up: `out` and `sum` are relative to 2^largest.
+// Eight columns of a state that is being added up: `out` and `row_sum` are relative to 2^row_max.
 struct MergedState {
-  float largest = -INFINITY, sum = 0.0f;
+  float row_max = -INFINITY, row_sum = 0.0f;
   float out[8] = {};
 
   __device__ __forceinline__ void scale_to(float now) {
-    const float kept = largest == -INFINITY ? 0.0f : exp2_fast(largest - now);
-    largest = now;
-    sum *= kept;
+    const float rescale = row_max == -INFINITY ? 0.0f : exp2_fast(row_max - now);
+    row_max = now;
+    row_sum *= rescale;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) out[i] *= kept;
+    for (int i = 0; i < 8; ++i) out[i] *= rescale;
   }
 
   __device__ __forceinline__ void add(float lse, float more_sum, const float (&more)[8]) {
     if (lse == -INFINITY) return;
-    const float weight = exp2_fast(lse - largest);
-    sum += weight * more_sum;
+    const float weight = exp2_fast(lse - row_max);
+    row_sum += weight * more_sum;
 #pragma unroll
     for (int i = 0; i < 8; ++i) out[i] = fmaf(weight, more[i], out[i]);
   }
@@ -65,7 +65,7 @@ __device__ __forceinline__ MergedState merge_slots(const float* lse, const float
 #pragma unroll 1
   for (int slot = first; slot < num_slots; slot += kMergeBatch * step) {
     float lses[kMergeBatch], outs[kMergeBatch][8] = {};
-    float now = state.largest;
+    float now = state.row_max;
 #pragma unroll
     for (int i = 0; i < kMergeBatch; ++i) {
       const int64_t row = (slot + static_cast<int64_t>(i) * step) * slot_rows;
@@ -129,13 +129,13 @@ __global__ void __launch_bounds__(kAttentionMergeThreads)
                     groups, num_slots);
   }
   if (groups > 1) {
-    lses[thread] = state.largest;
-    sums[thread] = state.sum;
+    lses[thread] = state.row_max;
+    sums[thread] = state.row_sum;
 #pragma unroll
     for (int i = 0; i < 8; ++i) outs[thread][i] = state.out[i];
     __syncthreads();
     if (group > 0 || row >= rows.count) return;
-    float now = state.largest;
+    float now = state.row_max;
     for (int g = 1; g < groups; ++g) now = fmaxf(now, lses[thread + g * row_threads]);
     state.scale_to(now);
     for (int g = 1; g < groups; ++g) {
@@ -145,12 +145,12 @@ __global__ void __launch_bounds__(kAttentionMergeThreads)
   } else if (row >= rows.count) {
     return;
   }
-  const float factor = state.sum > 0.0f ? reciprocal(state.sum) : 0.0f;
+  const float factor = state.row_sum > 0.0f ? reciprocal(state.row_sum) : 0.0f;
 #pragma unroll
   for (int i = 0; i < 8; ++i) state.out[i] *= factor;
   rows.item.slot = -1;  // the whole now
   write_columns<T>(p, rows, row, column, merge.head_dim, state.out);
-  if (column == 0) write_lse(p, rows, row, log_sum(state.largest, state.sum));
+  if (column == 0) write_lse(p, rows, row, log_sum(state.row_max, state.row_sum));
 }
 
 }  // namespace flashinfer

@@ -17,10 +17,10 @@ struct KvTensor {
   int64_t page_stride, row_stride, head_stride;
 };
 
+// What every attention has: its queries, results and plan.
 struct AttentionParams {
   const void* q;
   int64_t q_stride_n, q_stride_h;
-  KvTensor k, v;
   const int32_t* kv_indices;  // or NULL: rows
   int page_size;
   void* out;
@@ -39,8 +39,13 @@ struct AttentionParams {
 
 constexpr int kMaxRopePairs = 128;
 
-// The options that only the general build knows.
-struct GeneralAttentionParams : AttentionParams {
+// And keys and values of heads.
+struct KvAttentionParams : AttentionParams {
+  KvTensor k, v;
+};
+
+// The options that only the general instantiation knows.
+struct GeneralAttentionParams : KvAttentionParams {
   const uint8_t* mask;  // or NULL
   const int32_t* mask_indptr;
   float cap;        // logits_soft_cap * log2(e), or 0

@@ -1,5 +1,5 @@
-// From scores to probabilities, in the registers of a warp: mask, the general build's options, and
-// the softmax that is carried from tile to tile.
+// From scores to probabilities, in the registers of a warp: mask, the general instantiation's
+// options, and the softmax that is carried from tile to tile.
 //
 // Scores are in base 2. A lane holds rows g = lane / 4 and g + 8 of the warp's 16, and of every
 // eight keys the two from 2 (lane % 4) on: the fragment C of arch/mma.cuh.
@@ -9,14 +9,14 @@
 #include <cmath>
 #include <cstdint>
 
-#include "flashinfer/attention/shape.cuh"
+#include "flashinfer/attention/traits.cuh"
 
 namespace flashinfer {
 
 // What a lane knows of its two rows.
 struct LaneRows {
   KeyRange keys[2];
-  // The general build:
+  // The general instantiation:
   int position[2];
   float slope[2];        // of ALiBi, in base 2, or 0
   const uint8_t* mask;   // of the request, or NULL
@@ -32,8 +32,8 @@ __device__ __forceinline__ float alibi_slope(const GeneralAttentionParams& p, in
 }
 
 // `warp_row` is the first row of the warp. Rows past the end are taken for the last one.
-template <class Shape>
-__device__ __forceinline__ LaneRows lane_rows(const typename Shape::Params& p, const Rows& rows,
+template <class Traits>
+__device__ __forceinline__ LaneRows lane_rows(const typename Traits::Params& p, const Rows& rows,
                                               int warp_row) {
   LaneRows lane{};
 #pragma unroll
@@ -42,7 +42,7 @@ __device__ __forceinline__ LaneRows lane_rows(const typename Shape::Params& p, c
     row = row < rows.count ? row : rows.count - 1;
     const int token = rows.token(row);
     lane.keys[i] = rows.keys(p, token);
-    if constexpr (Shape::kGeneral) {
+    if constexpr (Traits::kGeneral) {
       lane.position[i] = rows.position(token);
       if (p.alibi) lane.slope[i] = alibi_slope(p, rows.head(row));
       if (p.mask != nullptr) {
@@ -72,7 +72,7 @@ __device__ __forceinline__ void for_each_score(float (&scores)[kTiles][4], int f
   }
 }
 
-// Cap and bias of dot products; what the lean build does in one multiplication later.
+// Cap and bias of dot products; what the lean instantiation does in one multiplication later.
 template <int kTiles>
 __device__ __forceinline__ void transform_scores(const GeneralAttentionParams& p,
                                                  const LaneRows& lane, int first_key,
@@ -116,61 +116,78 @@ __device__ __forceinline__ float quad_max(float x) {
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
 }
 
-// The running softmax of a lane's two rows. `out` are the fragments of the sum of p * v, `sum` is
-// what this lane alone has seen. The largest score so far is -inf as long as no key was seen.
+// A sum over many tiles, with what rounding took from it (Kahan's summation). Without that, a
+// tile's sum is rounded at the size of the whole: for tiles that are alike always in the same
+// direction.
+struct RunningSum {
+  float sum = 0.0f, lost = 0.0f;
+
+  // sum * rescale + more
+  __device__ __forceinline__ void update(float rescale, float more) {
+    const float mended = fmaf(-lost, rescale, more);
+    const float now = fmaf(sum, rescale, mended);
+    lost = fmaf(-sum, rescale, now) - mended;
+    sum = now;
+  }
+};
+
+// The running softmax of a lane's two rows. `out` are the fragments of the sum of p * v, `row_sum`
+// is what this lane alone has seen. The largest score so far, in base 2, is -inf as long as no key
+// was seen. It is kept as it is subtracted, scaled and rounded: what the earlier tiles are
+// multiplied by is then exactly 1 where the maximum stays. Any other number near 1 would re-weigh
+// them a little with every tile.
 template <int kOutTiles>
 struct Softmax {
-  float largest[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0.0f, 0.0f};
+  float row_max[2] = {-INFINITY, -INFINITY};
+  RunningSum row_sum[2];
   float out[kOutTiles][4] = {};
 
-  // Makes probabilities of scores, which `scale` turns to base 2, and takes what was summed up
-  // to the new maximum.
+  // Makes probabilities of scores, which `scale` (positive) turns to base 2, and takes what was
+  // summed up to the new maximum.
   template <int kTiles>
   __device__ __forceinline__ void update(float (&scores)[kTiles][4], float scale) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      float tile_largest = scores[0][2 * row];
+      float tile_max = scores[0][2 * row];
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        tile_largest = fmaxf(tile_largest, fmaxf(scores[tile][2 * row], scores[tile][2 * row + 1]));
+        tile_max = fmaxf(tile_max, fmaxf(scores[tile][2 * row], scores[tile][2 * row + 1]));
       }
-      const float now = fmaxf(largest[row], quad_max(tile_largest));
-      const float base = now == -INFINITY ? 0.0f : now * scale;
-      const float kept = exp2_fast(fmaf(largest[row], scale, -base));
-      largest[row] = now;
-      sum[row] *= kept;
-      if (__ballot_sync(kAllLanes, kept != 1.0f) != 0) {  // rare after the first tiles
+      const float new_max = fmaxf(row_max[row], quad_max(tile_max) * scale);
+      const bool moved = new_max != row_max[row];
+      const float base = new_max == -INFINITY ? 0.0f : new_max;
+      const float scores_scale = exp2_fast(row_max[row] - base);
+      row_max[row] = new_max;
+      if (__ballot_sync(kAllLanes, moved) != 0) {  // rare after the first tiles
 #pragma unroll
         for (int tile = 0; tile < kOutTiles; ++tile) {
-          out[tile][2 * row] *= kept;
-          out[tile][2 * row + 1] *= kept;
+          out[tile][2 * row] *= scores_scale;
+          out[tile][2 * row + 1] *= scores_scale;
         }
       }
+      float tile_sum = 0.0f;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int i = 2 * row; i < 2 * row + 2; ++i) {
           scores[tile][i] = exp2_fast(fmaf(scores[tile][i], scale, -base));
-          sum[row] += scores[tile][i];
+          tile_sum += scores[tile][i];
         }
       }
+      row_sum[row].update(scores_scale, tile_sum);
     }
   }
 
-  // The lanes of a row add their sums up; `largest` is in base 2 from here on.
-  __device__ __forceinline__ void finish(float scale) {
+  // The lanes of a row add their sums up.
+  __device__ __forceinline__ void finish() {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      sum[row] = warp_sum(sum[row], 4);
-      largest[row] *= scale;
-    }
+    for (int row = 0; row < 2; ++row) row_sum[row].sum = warp_sum(row_sum[row].sum, 4);
   }
 };
 
 // The base-2 log-sum-exp of a row from its largest score and sum.
-__device__ __forceinline__ float log_sum(float largest, float sum) {
-  return sum > 0.0f ? largest + log2f(sum) : -INFINITY;
+__device__ __forceinline__ float log_sum(float row_max, float row_sum) {
+  return row_sum > 0.0f ? row_max + log2f(row_sum) : -INFINITY;
 }
 
 }  // namespace flashinfer

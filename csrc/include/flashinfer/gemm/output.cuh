@@ -9,7 +9,7 @@
 
 #include "flashinfer/arch/memory.cuh"
 #include "flashinfer/gemm/problem.cuh"
-#include "flashinfer/gemm/shape.cuh"
+#include "flashinfer/gemm/traits.cuh"
 
 namespace flashinfer {
 
@@ -30,14 +30,14 @@ __device__ __forceinline__ void store_two(char* row, int col, float x, float y, 
 }
 
 // Writes sums to rows of the block's tile of the result.
-template <class Shape>
+template <class Traits>
 class Output {
  public:
   __device__ __forceinline__ Output(const GemmParams& p, const GemmBlock& block)
       : p_(p), rows_(block.rows) {
     constexpr int64_t kSize = 2;  // of fp16 and bf16
     out_ = p.out + (block.batch_of_out * p.out_stride_batch + block.row * p.out_stride_row) * kSize;
-    if constexpr (Shape::kFp8) {
+    if constexpr (Traits::kFp8) {
       scale_ = load_readonly(p.a_scale + block.batch * p.a_scale_stride) *
                load_readonly(p.b_scale + block.batch * p.b_scale_stride);
     }
@@ -48,14 +48,14 @@ class Output {
     if (row >= rows_ || col >= p_.cols) return;
     char* const to = out_ + row * p_.out_stride_row * 2;
     const int count = p_.cols - col;
-    if constexpr (Shape::kFp8) {
+    if constexpr (Traits::kFp8) {
       if (p_.out_bf16) {
         store_two<__nv_bfloat16>(to, col, x * scale_, y * scale_, count, p_.out_pairs);
       } else {
         store_two<__half>(to, col, x * scale_, y * scale_, count, p_.out_pairs);
       }
     } else {
-      store_two<typename Shape::T>(to, col, x, y, count, p_.out_pairs);
+      store_two<typename Traits::T>(to, col, x, y, count, p_.out_pairs);
     }
   }
 

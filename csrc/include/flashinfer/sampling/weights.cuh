@@ -62,6 +62,9 @@ struct Scale {
   __device__ __forceinline__ float operator()(float p) const {
     return fminf(p * first * second, kLargestWeight);
   }
+  __device__ __forceinline__ double one() const {
+    return static_cast<double>(first) * static_cast<double>(second);
+  }
 };
 
 __device__ __forceinline__ uint64_t weight_of(uint32_t key, const Scale& scale) {
@@ -84,10 +87,13 @@ __device__ __forceinline__ uint64_t draw_target(float uniform, uint64_t total) {
   return target < total ? target : total - 1;
 }
 
-// How much of `total` the entries above another one may have at most, less one, for it to be kept.
-__device__ __forceinline__ uint64_t top_p_limit(float top_p, uint64_t total) {
-  const double limit = ceil(static_cast<double>(fmaxf(top_p, 0.0f)) * static_cast<double>(total));
-  return limit < 1.0 ? 1 : static_cast<uint64_t>(limit);
+// What the entries above another one may weigh at most, less one, for it to be kept; `one` is what
+// a probability of 1 weighs. Not more than kUnreachable, which no row's sum is.
+constexpr uint64_t kUnreachable = 1ull << 63;
+__device__ __forceinline__ uint64_t top_p_limit(float top_p, double one) {
+  const double limit = ceil(static_cast<double>(fmaxf(top_p, 0.0f)) * one);
+  if (limit < 1.0) return 1;
+  return limit < static_cast<double>(kUnreachable) ? static_cast<uint64_t>(limit) : kUnreachable;
 }
 
 // ---------------------------------------------------------------- rows

@@ -1,10 +1,10 @@
 // The instantiations of the MLA kernel, how its warps share the work, and its shared memory.
-#ifndef FLASHINFER_MLA_SHAPE_CUH_
-#define FLASHINFER_MLA_SHAPE_CUH_
+#ifndef FLASHINFER_MLA_TRAITS_CUH_
+#define FLASHINFER_MLA_TRAITS_CUH_
 
 #include <cstdint>
 
-#include "flashinfer/attention/shape.cuh"
+#include "flashinfer/attention/traits.cuh"
 #include "flashinfer/mla/params.cuh"
 
 namespace flashinfer {
@@ -18,7 +18,7 @@ namespace flashinfer {
 // So of the cache every element is read from global memory once, and from shared memory once for
 // the scores and once for the output.
 template <typename T_, int kRows_>
-struct MlaShape {
+struct MlaTraits {
   static_assert(kRows_ == 16 || kRows_ == 32, "one or two row tiles");
   using T = T_;
   static constexpr int kRows = kRows_;
@@ -57,9 +57,9 @@ struct MlaShape {
 
 // Four floats of a row of scores, eight such parts a row. Lanes that write pairs of neighbours in
 // four rows, and lanes that read a whole row, meet different banks.
-template <class Shape>
+template <class Traits>
 __device__ __forceinline__ int score_place(int split, int row, int part) {
-  return ((split * Shape::kRows + row) * (Shape::kKeys / 4) + (part ^ (2 * row & 7))) * 16;
+  return ((split * Traits::kRows + row) * (Traits::kKeys / 4) + (part ^ (2 * row & 7))) * 16;
 }
 
 // Chunk `chunk` of four (16 bytes, eight keys) of a row of probabilities. They lie where the row's
@@ -70,4 +70,4 @@ __device__ __forceinline__ int probability_place(int row, int chunk) {
 
 }  // namespace flashinfer
 
-#endif  // FLASHINFER_MLA_SHAPE_CUH_
+#endif  // FLASHINFER_MLA_TRAITS_CUH_

@@ -1,42 +1,34 @@
 // The instantiations of the attention kernel, and how their tiles lie in shared memory.
-#ifndef FLASHINFER_ATTENTION_SHAPE_CUH_
-#define FLASHINFER_ATTENTION_SHAPE_CUH_
+#ifndef FLASHINFER_ATTENTION_TRAITS_CUH_
+#define FLASHINFER_ATTENTION_TRAITS_CUH_
 
 #include <cstdint>
 #include <type_traits>
 
 #include "flashinfer/arch/reduce.cuh"
 #include "flashinfer/attention/params.cuh"
+#include "flashinfer/attention/tile_sizes.cuh"
 
 namespace flashinfer {
 
-// With 16 rows in a block its warps share them, and each takes its part of the keys of a tile; with
-// more, each has rows of its own, 16 or 32, and all keys. With 32 rows every fragment of K and V is
-// used twice, which halves what is read from shared memory.
-//
 // kGeneral: knows custom masks, soft cap, ALiBi, RoPE and fp8, at the price of registers.
 template <typename T_, int kHeadDim_, int kRows_, bool kGeneral_, bool kFp8_>
-struct AttentionShape {
-  static_assert(kGeneral_ || !kFp8_, "only the general build reads fp8");
+struct AttentionTraits {
+  static_assert(kGeneral_ || !kFp8_, "only the general instantiation reads fp8");
   using T = T_;
-  using Params = std::conditional_t<kGeneral_, GeneralAttentionParams, AttentionParams>;
+  using Params = std::conditional_t<kGeneral_, GeneralAttentionParams, KvAttentionParams>;
   static constexpr int kHeadDim = kHeadDim_, kRows = kRows_;
   static constexpr bool kGeneral = kGeneral_, kFp8 = kFp8_;
 
-  static constexpr int kKeys = kHeadDim <= 128 ? 64 : 32;  // in a tile
-  static constexpr int kKeySplits = kRows == 16 ? kKeys / 16 : 1;
-  static constexpr int kRowTiles = kRows == 128 ? 2 : 1;  // of 16 rows, in a warp
+  static_assert(has_tile(kHeadDim, kRows), "see the table");
+  static constexpr TileSizes kTile = tile_sizes(kHeadDim, kRows);
+  static constexpr int kKeys = kTile.keys, kKeySplits = kTile.key_splits;
+  static constexpr int kRowTiles = kTile.row_tiles, kWarpKeys = kTile.warp_keys;
+  static constexpr int kMinBlocks = kTile.min_blocks;
   static constexpr int kWarpRows = 16 * kRowTiles;
-  // The keys of a tile that a warp has, and how many it takes at once: scores for more of them do
-  // not fit into registers beside an output of 32 x 128.
-  static constexpr int kSplitKeys = kKeys / kKeySplits;
-  static constexpr int kWarpKeys = kRowTiles == 2 && kHeadDim > 64 ? 32 : kSplitKeys;
+  static constexpr int kSplitKeys = kKeys / kKeySplits;  // of a tile, that a warp has
   static constexpr int kWarps = kRows / kWarpRows * kKeySplits;
   static constexpr int kThreads = kWarps * kWarpSize;
-
-  // Blocks on a multiprocessor that registers are saved for. Without a number ptxas spills to get
-  // below 128 registers.
-  static constexpr int kMinBlocks = kRows == 128 ? 2 : 1;
 
   static constexpr int kStages = 2;
   static constexpr int kTileBytes = kKeys * kHeadDim * 2;           // of K or V, as T
@@ -64,4 +56,4 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
 
 }  // namespace flashinfer
 
-#endif  // FLASHINFER_ATTENTION_SHAPE_CUH_
+#endif  // FLASHINFER_ATTENTION_TRAITS_CUH_

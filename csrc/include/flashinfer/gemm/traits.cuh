@@ -1,6 +1,6 @@
 // The instantiations of the matrix product kernel, and how their tiles lie in shared memory.
-#ifndef FLASHINFER_GEMM_SHAPE_CUH_
-#define FLASHINFER_GEMM_SHAPE_CUH_
+#ifndef FLASHINFER_GEMM_TRAITS_CUH_
+#define FLASHINFER_GEMM_TRAITS_CUH_
 
 #include <cuda_fp16.h>
 
@@ -30,7 +30,7 @@ using LargeTile = GemmTile<128, 128, 2, 2, 1, 3>;
 // kFp8: both factors are fp8, column-major; T is then what the tensor cores multiply, __half, which
 // holds every fp8 number. kVectors: 16 bytes of a factor at a time, which its strides allow.
 template <typename T_, class Tile_, BLayout kLayout_, bool kFp8_, bool kVectors_>
-struct GemmShape : Tile_ {
+struct GemmTraits : Tile_ {
   using T = T_;
   using Tile = Tile_;
   using Stored = std::conditional_t<kFp8_, uint8_t, T_>;
@@ -76,4 +76,4 @@ __device__ __forceinline__ int chunk_place(int row, int chunk) {
 
 }  // namespace flashinfer
 
-#endif  // FLASHINFER_GEMM_SHAPE_CUH_
+#endif  // FLASHINFER_GEMM_TRAITS_CUH_
