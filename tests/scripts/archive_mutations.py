@@ -23,6 +23,8 @@ __all__ = [
     "ZSTD",
     "Block",
     "ZipEntry",
+    "long_name",
+    "pax",
     "tar_of",
     "zip_entries",
     "zip_of",
@@ -438,7 +440,8 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + body
 
 
-def _pax(*records: tuple[bytes, bytes] | bytes, kind: bytes = b"x") -> Block:
+def pax(*records: tuple[bytes, bytes] | bytes, kind: bytes = b"x") -> Block:
+    """A header of pax records, or of bytes in their place."""
     content = b"".join(r if isinstance(r, bytes) else _record(*r) for r in records)
     return Block(b"./PaxHeaders/x", content, kind)
 
@@ -448,7 +451,8 @@ _FILE = Block(b"lib/file", b"content\n")
 _GNU = b"ustar  \0"
 
 
-def _long(text: bytes, kind: bytes = b"L") -> Block:
+def long_name(text: bytes, kind: bytes = b"L") -> Block:
+    """GNU's header with the next one's name, or with kind ``K`` its link's target."""
     return Block(b"././@LongLink", text, kind, magic=_GNU)
 
 
@@ -459,18 +463,18 @@ TAR: dict[str, list[Block | bytes]] = {
     "a folder with a size and nothing behind": [Block(b"d/", b"", b"5", size=1024), _EVIL],
     "a link with a content": [Block(b"l", _EVIL.pack(), b"2", link=b"lib/file")],
     "a link with a size": [Block(b"l", b"", b"2", size=1024, link=b"lib/file"), _EVIL],
-    "a path twice": [_pax((b"path", b"x"), (b"path", b"evil.pth")), _FILE],
-    "a path for all": [_pax((b"path", b"evil.pth"), kind=b"g"), _FILE],
-    "a comment for all": [_pax((b"comment", b"x"), kind=b"g"), _FILE],
-    "a sparse name": [_pax((b"GNU.sparse.name", b"evil.pth")), _FILE],
+    "a path twice": [pax((b"path", b"x"), (b"path", b"evil.pth")), _FILE],
+    "a path for all": [pax((b"path", b"evil.pth"), kind=b"g"), _FILE],
+    "a comment for all": [pax((b"comment", b"x"), kind=b"g"), _FILE],
+    "a sparse name": [pax((b"GNU.sparse.name", b"evil.pth")), _FILE],
     "sparse 0.1": [
-        _pax(
+        pax(
             (b"GNU.sparse.map", b"0,8"), (b"GNU.sparse.size", b"8"), (b"GNU.sparse.numblocks", b"1")
         ),
         _FILE,
     ],
     "sparse 1.0": [
-        _pax(
+        pax(
             (b"GNU.sparse.major", b"1"),
             (b"GNU.sparse.minor", b"0"),
             (b"GNU.sparse.realsize", b"8"),
@@ -478,30 +482,30 @@ TAR: dict[str, list[Block | bytes]] = {
         _FILE,
     ],
     "sparse of old": [Block(b"lib/file", b"content\n", b"S", magic=_GNU)],
-    "a pax size of another": [_pax((b"size", b"1024")), Block(b"lib/file", _EVIL.pack(), size=0)],
-    "a pax size that is smaller": [_pax((b"size", b"0")), Block(b"lib/file", _EVIL.pack())],
-    "a pax size of a folder": [_pax((b"size", b"1024")), Block(b"d/", _EVIL.pack(), b"5", size=0)],
-    "a pax size that is none": [_pax((b"size", b"0x8")), _FILE],
-    "a pax size of 5000 digits": [_pax((b"size", b"9" * 5000)), _FILE],
-    "another character set": [_pax((b"hdrcharset", b"BINARY"), (b"path", b"\xff")), _FILE],
-    "a path that is empty": [_pax((b"path", b"")), _FILE],
-    "a path with a zero byte": [_pax((b"path", b"lib/file\0evil")), _FILE],
-    "a path that is not UTF-8": [_pax((b"path", b"\xff")), _FILE],
-    "a record that is too long": [_pax(b"99 path=evil.pth\n"), _FILE],
-    "a record that is too short": [_pax(b"5 path=evil.pth\n"), _FILE],
-    "a record without its end": [_pax(b"15 path=evil.pth"), _FILE],
-    "a record that is none": [_pax(b"nothing"), _FILE],
-    "a record with a leading zero": [_pax(b"018 path=evil.pth\n"), _FILE],
-    "an unknown record": [_pax((b"VENDOR.path", b"evil.pth")), _FILE],
-    "two pax headers": [_pax((b"path", b"x")), _pax((b"mtime", b"0")), _FILE],
-    "pax and a long name": [_pax((b"path", b"x")), _long(b"evil.pth\0"), _FILE],
-    "a long name and pax": [_long(b"evil.pth\0"), _pax((b"path", b"x")), _FILE],
-    "a long name twice": [_long(b"x\0"), _long(b"evil.pth\0"), _FILE],
-    "a long name with a zero byte": [_long(b"x\0evil.pth\0"), _FILE],
-    "a long name that is empty": [_long(b"\0"), _FILE],
+    "a pax size of another": [pax((b"size", b"1024")), Block(b"lib/file", _EVIL.pack(), size=0)],
+    "a pax size that is smaller": [pax((b"size", b"0")), Block(b"lib/file", _EVIL.pack())],
+    "a pax size of a folder": [pax((b"size", b"1024")), Block(b"d/", _EVIL.pack(), b"5", size=0)],
+    "a pax size that is none": [pax((b"size", b"0x8")), _FILE],
+    "a pax size of 5000 digits": [pax((b"size", b"9" * 5000)), _FILE],
+    "another character set": [pax((b"hdrcharset", b"BINARY"), (b"path", b"\xff")), _FILE],
+    "a path that is empty": [pax((b"path", b"")), _FILE],
+    "a path with a zero byte": [pax((b"path", b"lib/file\0evil")), _FILE],
+    "a path that is not UTF-8": [pax((b"path", b"\xff")), _FILE],
+    "a record that is too long": [pax(b"99 path=evil.pth\n"), _FILE],
+    "a record that is too short": [pax(b"5 path=evil.pth\n"), _FILE],
+    "a record without its end": [pax(b"15 path=evil.pth"), _FILE],
+    "a record that is none": [pax(b"nothing"), _FILE],
+    "a record with a leading zero": [pax(b"018 path=evil.pth\n"), _FILE],
+    "an unknown record": [pax((b"VENDOR.path", b"evil.pth")), _FILE],
+    "two pax headers": [pax((b"path", b"x")), pax((b"mtime", b"0")), _FILE],
+    "pax and a long name": [pax((b"path", b"x")), long_name(b"evil.pth\0"), _FILE],
+    "a long name and pax": [long_name(b"evil.pth\0"), pax((b"path", b"x")), _FILE],
+    "a long name twice": [long_name(b"x\0"), long_name(b"evil.pth\0"), _FILE],
+    "a long name with a zero byte": [long_name(b"x\0evil.pth\0"), _FILE],
+    "a long name that is empty": [long_name(b"\0"), _FILE],
     "a long name in a header of POSIX": [Block(b"././@LongLink", b"evil.pth\0", b"L"), _FILE],
-    "a long link for a file": [_long(b"evil\0", b"K"), _FILE],
-    "a header of extensions at the end": [_pax((b"path", b"evil.pth"))],
+    "a long link for a file": [long_name(b"evil\0", b"K"), _FILE],
+    "a header of extensions at the end": [pax((b"path", b"evil.pth"))],
     "a name with a zero byte": [Block(b"x\0evil.pth", b"1")],
     "a link name with a zero byte": [Block(b"l", b"", b"2", link=b"lib/file\0/../../evil")],
     "a prefix in a header of GNU": [Block(b"x", b"1", magic=_GNU, prefix=b"evil")],
@@ -531,6 +535,12 @@ TAR: dict[str, list[Block | bytes]] = {
     "a size with a zero byte": [Block(b"x", b"1", size=b"00001\0000001")],
     "a size that is empty": [Block(b"x", b"", size=bytes(12))],
     "a mode that is no number": [Block(b"x", b"1", mode=b"0o644\0\0\0")],
+    "a folder's mode that is no number": [Block(b"d/", b"", b"5", mode=b"0000844\0")],
+    "a link's mode that is no number": [Block(b"l", b"", b"2", link=b"x", mode=b"\x800000644")],
+    "a mode of an extension that is no number": [
+        Block(b"./PaxHeaders/x", _record(b"mtime", b"0"), b"x", mode=b"0000844\0"),
+        _FILE,
+    ],
     "a block of zeros between": [bytes(512), _EVIL],
     "two blocks of zeros between": [bytes(1024), _EVIL],
     "a link that leads out": [Block(b"l", b"", b"2", link=b"../evil")],
@@ -555,9 +565,9 @@ TAR: dict[str, list[Block | bytes]] = {
         Block(b"lib/s", b"", b"2", link=b"../share"),
     ],
     "a link where info is": [Block(b"info", b"", b"2", link=b"lib")],
-    "a name of 1900 folders": [_pax((b"path", b"/".join([b"d"] * 1900))), _FILE],
+    "a name of 1900 folders": [pax((b"path", b"/".join([b"d"] * 1900))), _FILE],
     "a folder of 1900 folders": [
-        _pax((b"path", b"/".join([b"d"] * 1900))),
+        pax((b"path", b"/".join([b"d"] * 1900))),
         Block(b"d/", b"", b"5"),
     ],
     "a name on a drive": [Block(b"C:evil", b"1")],

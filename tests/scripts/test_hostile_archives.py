@@ -155,9 +155,9 @@ LONG = "folder/" * 20 + "n" * 90
 @pytest.mark.parametrize(
     "blocks",
     [
-        [mutations._pax((b"path", LONG.encode())), Block(b"short", b"1")],
-        [mutations._long(LONG.encode() + b"\0"), Block(b"short", b"1", magic=b"ustar  \0")],
-        [mutations._long(LONG.encode()), Block(b"short", b"1", magic=b"ustar  \0")],
+        [mutations.pax((b"path", LONG.encode())), Block(b"short", b"1")],
+        [mutations.long_name(LONG.encode() + b"\0"), Block(b"short", b"1", magic=b"ustar  \0")],
+        [mutations.long_name(LONG.encode()), Block(b"short", b"1", magic=b"ustar  \0")],
         [Block(b"n" * 90, b"1", prefix=LONG[:-91].encode())],
     ],
     ids=["pax", "GNU", "GNU without a zero", "ustar"],
@@ -171,8 +171,8 @@ def test_every_form_of_a_long_name_is_read(blocks: list[Block | bytes]) -> None:
     [
         Block(b"d/", b"", b"5"),
         Block(b"d", b"", b"5"),
-        mutations._pax((b"mtime", b"1.5"), (b"uname", "é".encode()), (b"size", b"8")),
-        mutations._pax((b"atime", b"-1"), (b"LIBARCHIVE.creationtime", b"0")),
+        mutations.pax((b"mtime", b"1.5"), (b"uname", "é".encode()), (b"size", b"8")),
+        mutations.pax((b"atime", b"-1"), (b"LIBARCHIVE.creationtime", b"0")),
         Block(b"l", b"", b"2", link=b"lib/file"),
         Block(b"lib/l", b"", b"2", link=b"file"),
         Block(b"a/b/l", b"", b"2", link=b"../../lib/other-package"),
@@ -547,6 +547,14 @@ def test_more_members_than_there_may_be(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(limits, "ZIP_DIRECTORY", 200)
     message = refused(read_wheel, tmp_path / WHEEL, wheel_bytes())
     assert "a directory of 4 members" in message
+
+
+def test_one_folder_may_not_come_for_ever() -> None:
+    """Gigabytes of the same header are kilobytes in a frame."""
+    folders = [Block(b"d/", b"", b"5")] * 1000
+    assert [member.path for member in tar_members(tar_of([*folders, FILE]))] == ["lib/file"]
+    with pytest.raises(ArtifactError, match="more than 1000 folders"):
+        tar_members(tar_of([*folders, *folders[:1]]))
 
 
 def test_names_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:

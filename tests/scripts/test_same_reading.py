@@ -10,6 +10,7 @@ from __future__ import annotations
 import ensurepip
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from installer.sources import WheelFile
 from rattler import package_streaming as rattler_streaming
 
 from conda_bridge.errors import ArtifactError
-from conda_bridge.formats import conda_package, wheel_reader
+from conda_bridge.formats import conda_package, tar_stream, wheel_reader
 from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.formats.zstd import zstd
 
@@ -225,6 +226,78 @@ def path_entry(name: str, data: bytes, link: bool) -> dict[str, object]:
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_in_bytes": len(data),
     }
+
+
+# Each kind of header; the bytes of one are changed below.
+HEADERS = [
+    Block(b"a/one", b"content\n"),
+    Block(b"a/", b"", b"5"),
+    Block(b"l", b"", b"2", link=b"a/one"),
+    mutations.pax((b"path", b"p/long")),
+    Block(b"two", b"content\n"),
+    mutations.long_name(b"g/long\0"),
+    Block(b"three", b"content\n", magic=b"ustar  \0"),
+    Block(b"four", b"x" * 600, prefix=b"pre"),
+]
+FIELDS = [
+    0,
+    99,
+    100,
+    107,
+    108,
+    116,
+    124,
+    135,
+    136,
+    156,
+    157,
+    256,
+    257,
+    265,
+    297,
+    329,
+    337,
+    345,
+    500,
+]
+PLACES = st.sampled_from(FIELDS).flatmap(lambda start: st.integers(start, min(start + 8, 511)))
+VALUES = st.sampled_from(b"\0 /.01578x25gLK\x80\xff") | st.integers(0, 255)
+
+
+@given(
+    st.integers(0, len(HEADERS) - 1),
+    st.lists(st.tuples(PLACES, VALUES), min_size=1, max_size=2),
+)
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_changed_header_is_refused_or_read_alike(
+    tmp_path: Path, which: int, changes: list[tuple[int, int]]
+) -> None:
+    """With a right checksum: what is damaged by chance is found anyway."""
+    blocks = [bytearray(block.pack()) for block in HEADERS]
+    for place, value in changes:
+        blocks[which][place] = value
+    blocks[which][148:156] = b" " * 8
+    blocks[which][148:156] = b"%06o\0 " % sum(blocks[which][:512])
+    data = tar_of(bytes(block) for block in blocks)
+    try:
+        members = list(
+            tar_stream.members(io.BytesIO(data), "x", max_bytes=1 << 20, max_members=100)
+        )
+    except ArtifactError:
+        return
+    paths = []
+    for member in members:
+        content = {"sha256": member.digest().hex(), "size_in_bytes": member.size}
+        paths.append({**path_entry(member.path, b"", member.link_target is not None), **content})
+    documents = {"paths.json": json.dumps({"paths": paths}).encode()}
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    path = folder / f"{hostile.STEM}.conda"
+    path.write_bytes(hostile.conda_bytes(payload=zstd.compress(data), documents=documents))
+    found = ours(path)
+    assert by_rattler(path, folder / "rattler") == found
+    assert by_conda(path, folder / "conda") == found
 
 
 # ------------------------------------------------------------ wheels

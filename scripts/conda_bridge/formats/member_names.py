@@ -123,6 +123,7 @@ class Names:
         self._folders: set[str] = set()
         self._folded: dict[str, str] = {}
         self._characters = 0
+        self._folder_members = 0
 
     def add(self, name: str) -> None:
         """Takes the name of a file or a link.
@@ -151,6 +152,9 @@ class Names:
         check_name(name, self._where)
         if name in self._leaves:
             raise self._fault(name, "this name is both a file and a folder")
+        self._folder_members += 1
+        if self._folder_members > self._limit:
+            raise self._fault(name, f"more than {self._limit} folders")
         self._add_parents(name)
         self._add_folder(name)
 

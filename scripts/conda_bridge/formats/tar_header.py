@@ -157,6 +157,7 @@ class _Fields:
         if self.magic not in (_POSIX, _GNU):
             raise self.fault(f"a header of another form, {self.magic!r}")
         self.kind = block[156:157]
+        self._mode = self.number(100, 8, "mode", wide=False)
         # Not read by anybody here; but what is no number ends the archive for some readers.
         for offset, size, name in ((108, 8, "uid"), (116, 8, "gid"), (136, 12, "mtime")):
             self.number(offset, size, name)
@@ -207,7 +208,7 @@ class _Fields:
 
     @property
     def executable(self) -> bool:
-        return bool(self.number(100, 8, "mode") & 0o111)
+        return bool(self._mode & 0o111)
 
     @property
     def path(self) -> bytes:
