@@ -16,6 +16,7 @@ from foreign import PREFIX, SITE, library, metadata, module, package, project
 from installer.sources import WheelFile
 
 from conda_bridge.bridge.convert import Bridged, bridge
+from conda_bridge.errors import ArtifactError
 from conda_bridge.formats import elf
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -105,6 +106,28 @@ def test_a_pure_package_with_programs(tmp_path: Path, ending: str) -> None:
     assert said.get_all("Requires-Dist") == ["pyyaml<7,>=6"]
     programs = installed(result.path, tmp_path / "venv")
     assert says(programs / "demo") == says(programs / "demo-script") == "the demo says 42"
+
+
+def test_an_or_of_pythons_is_the_one_that_metadata_says_too(tmp_path: Path) -> None:
+    """pip has no word for it, and the same Pythons 3 are in METADATA; others are refused."""
+    own = "site-packages/demo-1.2.0.dist-info/METADATA"
+    for number, said in enumerate((">=2.7,!=3.0.*,!=3.1.*", ">=2.7,!=3.0.*", "")):
+        text = metadata("demo", "1.2.0", *([f"Requires-Python: {said}"] if said else []))
+        path = package(
+            tmp_path,
+            build=f"py_{number}",
+            noarch="python",
+            subdir="noarch",
+            depends=("python 2.7.*|>=3.2",),
+            files={**below("site-packages/", PURE), own: text},
+        )
+        if not number:
+            _, files = made(path, tmp_path)
+            assert headers(files)["Requires-Python"] == "!=3.0.*,!=3.1.*,>=2.7"
+            continue
+        with pytest.raises(ArtifactError, match="has no form for the version") as caught:
+            bridge(path, tmp_path)
+        assert "one of the two" in caught.value.fix and repr(said) in caught.value.expected
 
 
 def test_metadata_of_the_build_is_kept(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import email
 import json
 import posixpath
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Mapping
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,12 @@ from foreign_wheels import wheel
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
+from packaging.specifiers import SpecifierSet
+from rattler import Version, VersionSpec
 
 from conda_bridge.bridge.conda_layout import PLACEHOLDER
+from conda_bridge.bridge.convert import bridge
+from conda_bridge.bridge.dependencies import MatchSpec
 from conda_bridge.bridge.to_conda import Converted, to_conda
 from conda_bridge.config import Config, Dropped, parse
 from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError, LabelMismatch
@@ -329,6 +336,29 @@ def test_requirements(tmp_path: Path, tag: str, required: str, found: set[str]) 
     )
     listed = depends(path)
     assert {text for text in listed if not text.startswith("python")} == found
+
+
+@pytest.mark.parametrize("tag", ["py3-none-any", "py2.py3-none-any", "cp312-cp312-linux_x86_64"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("!=3.0.*,!=3.1.*,>=2.7", ">3.6", ">3.7.0,<3.13", ">=3.7rc1", ">=3.10.0a1", "~=3.7"),
+        *("==3.*", "!=3.9.7,>=3.8", ">3.12.1", ">=3.0,!=3.0.*", "<3.13"),
+    ],
+)
+def test_pythons_there_and_back(tmp_path: Path, tag: str, said: str) -> None:
+    path = wheel(tmp_path, {"toy.py": ""}, tag=tag, metadata=[f"Requires-Python: {said}"])
+    package, done = convert(path)
+    asked = map(MatchSpec.parse, package.index["depends"], repeat("a package"))
+    bounds = [VersionSpec(spec.version) for spec in asked if spec.name == "python"]
+    back = bridge(done.path, tmp_path / "back").path
+    with zipfile.ZipFile(back) as archive:
+        head = email.message_from_bytes(archive.read("toy-1.0.dist-info/METADATA"))
+    for python in (f"3.{minor}.{patch}" for minor in range(20) for patch in (0, 1, 2, 7)):
+        right = python in SpecifierSet(said)
+        assert (python in SpecifierSet(head["Requires-Python"])) == right, python
+        here = right and (not tag.startswith("cp312") or python.startswith("3.12."))
+        assert all(one.matches(Version(python)) for one in bounds) == here, python
 
 
 def test_what_is_decided_is_said(tmp_path: Path) -> None:

@@ -29,8 +29,14 @@ _All = tuple[str, ...]
 _MAX_ALTERNATIVES = 64
 
 
-def constraint(specifiers: SpecifierSet, where: str = "") -> str:
+def constraint(specifiers: SpecifierSet, where: str = "", numbers: int = 0) -> str:
     """The conda constraint of version specifiers; empty for any version.
+
+    Args:
+        specifiers: PEP 440's.
+        where: the wheel, for messages.
+        numbers: how many every version of the project is written with, where that is known, as it
+            is of Python's: three, and no post-release. 0 for a project that nothing is known of.
 
     >>> constraint(SpecifierSet("~=1.4.2"))
     '>=1.4.2,<1.5dev0'
@@ -38,6 +44,8 @@ def constraint(specifiers: SpecifierSet, where: str = "") -> str:
     '2.8.*'
     >>> constraint(SpecifierSet("<2"))
     '<2dev0'
+    >>> constraint(SpecifierSet(">2.7,!=3.0.*"), numbers=3)
+    '>2.7,!=3.0.*'
 
     Raises:
         ArtifactError: one that has no such form.
@@ -45,7 +53,7 @@ def constraint(specifiers: SpecifierSet, where: str = "") -> str:
     alternatives: list[_All] = [()]
     # In one order: a set has none of its own. Lower bounds first, as people write them.
     for item in sorted(specifiers, key=lambda one: ("><~=!".index(one.operator[0]), str(one))):
-        found = _of(item, where)
+        found = _of(item, where, numbers)
         alternatives = [(*one, *other) for one, other in product(alternatives, found)]
         if len(alternatives) > _MAX_ALTERNATIVES:
             raise ArtifactError(
@@ -55,13 +63,13 @@ def constraint(specifiers: SpecifierSet, where: str = "") -> str:
     return "|".join(dict.fromkeys(",".join(dict.fromkeys(one)) for one in alternatives))
 
 
-def _of(item: Specifier, where: str) -> list[_All]:
+def _of(item: Specifier, where: str, numbers: int) -> list[_All]:
     operator, text = item.operator, item.version
     if operator == "===":
         operator = "=="
     try:
         if text.endswith(".*"):
-            return _prefix(operator, Version(text[:-2]))
+            return _prefix(operator, Version(text[:-2]), numbers)
         version = Version(text)
     except InvalidVersion:
         raise ArtifactError(
@@ -74,31 +82,34 @@ def _of(item: Specifier, where: str) -> list[_All]:
             return [()]  # conda's builds are none of pip's
         version = Version(version.public)
     if operator == "~=":
-        return [(*one, _below(version.release[:-1], version)) for one in _compared(">=", version)]
-    return _compared(operator, version)
+        return [
+            (*one, _below(version.release[:-1], version))
+            for one in _compared(">=", version, numbers)
+        ]
+    return _compared(operator, version, numbers)
 
 
-def _compared(operator: str, version: Version) -> list[_All]:
+def _compared(operator: str, version: Version, numbers: int) -> list[_All]:
     if _before_final(version):
-        return _in_places(operator, version)
+        return _in_places(operator, version, numbers)
     text = version.public
     if operator == "<":
         if version.is_postrelease:
             return [(f"<{text}" if version.is_devrelease else f"<{text}.dev0",)]
         return [(f"<{_first(_stripped(version.release), version)}",)]
-    if operator == ">" and not version.is_postrelease:
+    if operator == ">" and not version.is_postrelease and not numbers:
         # No post-release of the same; its release may be written with zeros.
         posts = [_written(release, version, ".post.*") for release in _lengths(version)]
         return [(f">{text}", *(f"!={post}" for post in posts))]
     return [(f"{operator}{text}",)]
 
 
-def _prefix(operator: str, version: Version) -> list[_All]:
+def _prefix(operator: str, version: Version, numbers: int) -> list[_All]:
     """``==1.2.*`` and ``!=1.2.*``."""
     release = version.release
     if version.public != _written(release, version, ""):
         raise ArtifactError(f"{operator}{version}.* names a pre-release and all of it")
-    if len(release) == 1 or release[-1]:
+    if len(release) == 1 or release[-1] or len(release) <= numbers:
         glob = f"{version.public}.*"
         return [(glob if operator == "==" else f"!={glob}",)]
     # 1.0.* holds 1 as well, which does not begin so.
@@ -108,11 +119,12 @@ def _prefix(operator: str, version: Version) -> list[_All]:
     return [(f"<{first}",), (next_one.replace("<", ">="),)]
 
 
-def _in_places(operator: str, version: Version) -> list[_All]:
+def _in_places(operator: str, version: Version, numbers: int) -> list[_All]:
     """A comparison with a pre-release, in each place that it may have in conda's order."""
     suffix = version.public[len(_written(version.release, version, "")) :].lstrip(".")
-    places = [_written(release, version, suffix) for release in _lengths(version, 1)]
-    starts = [_first(release, version) for release in _lengths(version, 1)]
+    lengths = _lengths(version, 1, numbers)
+    places = [_written(release, version, suffix) for release in lengths]
+    starts = [_first(release, version) for release in lengths]
     if operator == "==":
         return [(f"=={place}",) for place in places]
     if operator == "!=":
@@ -142,14 +154,17 @@ def _stripped(release: tuple[int, ...]) -> tuple[int, ...]:
     return release[:end]
 
 
-def _lengths(version: Version, more: int = 0) -> list[tuple[int, ...]]:
+def _lengths(version: Version, more: int = 0, numbers: int = 0) -> list[tuple[int, ...]]:
     """The release with no zeros at its end, and with one more each time up to three numbers.
 
     Args:
         version: of which.
         more: further zeros.
+        numbers: the one length that versions have; 0 where they may have any.
     """
     shortest = _stripped(version.release)
+    if numbers:
+        return [(*shortest, *[0] * (numbers - len(shortest)))]
     longest = max(len(version.release), 3) + more
     return [
         (*shortest, *[0] * (length - len(shortest))) for length in range(len(shortest), longest + 1)

@@ -121,7 +121,7 @@ def target(tags: tuple[str, str, str], requires_python: str, where: str) -> Targ
         if not lowest:  # py3 is for every Python 3, py2.py3 for older ones too
             oldest = "" if any(tag.startswith("py2") for tag in python_tags) else "3"
         bounds = _above(oldest, wanted)
-        depends = [_python(constraint(bounds, where))]
+        depends = [_python(bounds, where)]
         if stable:
             depends += [f"cpython >=3.{minors[0]}", "_python_abi3_support 1.*"]
         return Target(subdir, None, "", stable, minors, tuple(depends))
@@ -139,10 +139,10 @@ def target(tags: tuple[str, str, str], requires_python: str, where: str) -> Targ
         raise ArtifactError(f"is for the ABI {tags[1]}", where=where, expected="cp3x, abi3 or none")
     if subdir == "noarch":
         bounds = SpecifierSet(f">=3.{minor},<3.{minor + 1}") & wanted
-        return Target(subdir, None, "", False, (minor,), (_python(constraint(bounds, where)),))
+        return Target(subdir, None, "", False, (minor,), (_python(bounds, where),))
     depends = [f"python >=3.{minor},<3.{minor + 1}.0a0"]
     if not all(wanted.contains(f"3.{minor}.{patch}") for patch in range(60)):
-        depends.append(_python(constraint(wanted, where)))
+        depends.append(_python(wanted, where))
     depends.append(f"python_abi 3.{minor}.* *_{abi or f'cp3{minor}'}")
     return Target(subdir, minor, abi or f"cp3{minor}", False, (minor,), tuple(depends))
 
@@ -212,5 +212,6 @@ def _above(oldest: str, wanted: SpecifierSet) -> SpecifierSet:
     return SpecifierSet(",".join([f">={oldest}", *map(str, left)]))
 
 
-def _python(text: str) -> str:
-    return f"python {text}" if text else "python"
+def _python(bounds: SpecifierSet, where: str) -> str:
+    # Python's versions have three numbers, and there are no post-releases of them.
+    return f"python {constraint(bounds, where, numbers=3)}".strip()

@@ -25,6 +25,7 @@ from ..label import public_version
 from ..project import Project
 from .agreement import depends_of, is_spdx
 from .conda_constraint import constraint
+from .conda_target import NEWEST
 from .dependencies import MatchSpec, pip_specifier, translate
 from .names import find_conda
 from .tags import parse_built_as
@@ -215,7 +216,7 @@ def needs_of(
         where = f"{package.path.name}: info/index.json: depends"
         for spec in depends_of(package):
             if spec.name == "python":
-                pythons.append(pip_specifier(spec.version, where, "python"))
+                pythons.append(_python(spec.version, source, where))
                 continue
             if spec.name in names:
                 continue
@@ -240,6 +241,38 @@ def needs_of(
     needs.python = specifiers(",".join(filter(None, pythons)))
     needs.dist = sorted(_merged(made, own, needs.notes))
     return needs
+
+
+def _python(version: str, source: Metadata | None, where: str) -> str:
+    """``Requires-Python`` of a dependency on python.
+
+    ``2.7.*|>=3.6`` is nothing that pip could be asked for, but the METADATA beside it may say the
+    same of the Pythons 3, by which a wheel is installed.
+    """
+    try:
+        return pip_specifier(version, where, "python")
+    except ArtifactError as error:
+        said = source.requires_python if source else ""
+        if said and _same_pythons(version, said):
+            return said
+        raise ArtifactError(
+            error.what,
+            where=where,
+            expected="comparisons joined by commas, or a Requires-Python in METADATA with the same "
+            f"Pythons (it is {said!r})",
+            fix="build the package with one of the two",
+        ) from error
+
+
+def _same_pythons(version: str, said: str) -> bool:
+    import rattler  # only here: it takes its time
+
+    try:
+        asked, wanted = rattler.VersionSpec(version), SpecifierSet(said)
+    except Exception:  # of several kinds: neither says anything of any Python
+        return False
+    pythons = (f"3.{minor}.{patch}" for minor in range(NEWEST + 2) for patch in range(30))
+    return all(asked.matches(rattler.Version(one)) == wanted.contains(one) for one in pythons)
 
 
 def _parsed(texts: Sequence[str]) -> list[Requirement]:
