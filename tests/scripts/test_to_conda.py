@@ -301,6 +301,7 @@ def test_byte_code_and_signatures_stay_behind(tmp_path: Path) -> None:
         ("{data}/data/info/index.json", "where conda keeps its own"),
         ("{data}/data/conda-meta/history", "where conda keeps its own"),
         ("{data}/data/site-packages/evil.py", "where conda keeps its own"),
+        ("{data}/data/lib/python3.12/site-packages/toy.py", "by a package for every Python"),
         ("{data}/other/x", "of no kind that can be installed"),
         ("{data}/scripts/../../x", "leaves the package"),
     ],
@@ -336,6 +337,53 @@ def test_requirements(tmp_path: Path, tag: str, required: str, found: set[str]) 
     )
     listed = depends(path)
     assert {text for text in listed if not text.startswith("python")} == found
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("tag", ["py3-none-any", LINUX])
+@pytest.mark.parametrize(
+    ("paths", "place"),
+    [
+        (("toy/x.py", "{data}/purelib/toy/x.py"), "site-packages/toy/x.py"),
+        (("{data}/platlib/toy/x.py", "{data}/purelib/toy/x.py"), "site-packages/toy/x.py"),
+        (("{data}/scripts/run", "{data}/data/bin/run"), "bin/run"),
+        (("{data}/data/bin/toy", "toy.py"), "bin/toy"),
+    ],
+)
+def test_two_files_in_one_place(
+    tmp_path: Path, paths: tuple[str, str], place: str, tag: str, dry_run: bool
+) -> None:
+    points = "[console_scripts]\ntoy = toy:main\n"
+    path = wheel(tmp_path, dict.fromkeys(paths, "1"), tag=tag, entry_points=points)
+    with pytest.raises(ArtifactError, match=rf"would be installed as \S*{place}, where"):
+        to_conda(path, tmp_path / "out", dry_run=dry_run)
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize(
+    ("tag", "site", "scripts"),
+    [
+        ("py3-none-any", "site-packages/", "python-scripts/"),
+        (LINUX, "lib/python3.12/site-packages/", "bin/"),
+    ],
+)
+def test_the_script_of_an_entry_point_is_the_installers(
+    tmp_path: Path, tag: str, site: str, scripts: str
+) -> None:
+    files = {
+        "toy.py": "",
+        "{data}/scripts/toy": "#!python\nold",
+        "{data}/scripts/other": "#!python",
+    }
+    points = "[console_scripts]\ntoy = toy:main\n"
+    package, done = convert(wheel(tmp_path, files, tag=tag, entry_points=points))
+    inside = content(package)
+    assert f"{scripts}other" in inside
+    assert b"old" not in inside.get("bin/toy", b"")
+    assert (f"{scripts}toy" in inside) == (scripts == "bin/")
+    assert any("toy-1.0.data/scripts/toy is not in the package" in note for note in done.remarks)
+    record = inside[f"{site}toy-1.0.dist-info/RECORD"].decode()
+    assert len(re.findall(r"bin/toy,", record)) == 1
 
 
 @pytest.mark.parametrize("tag", ["py3-none-any", "py2.py3-none-any", "cp312-cp312-linux_x86_64"])

@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +-]*", re.ASCII)
 _OBJECT = re.compile(
     r"(?P<module>[\w.]+)\s*:\s*(?P<attribute>[\w.]+)\s*(?:\[(?P<extras>[^\]]*)\])?", re.ASCII
 )
+_OF_ONE_PYTHON = re.compile(r"lib/python\d+(\.\d+)?t?/", re.ASCII)
 # What belongs to conda in a prefix; a wheel's data may be anywhere else.
 _CONDAS = ("info/", "conda-meta/", "pkgs/", "envs/")
 
@@ -97,6 +98,13 @@ class Layout:
             raise ArtifactError(
                 f"would be installed as {path}, where conda keeps its own files",
                 where=f"{self._where}: {self._data}/data/{path}",
+            )
+        if self._target.noarch and _OF_ONE_PYTHON.match(path):
+            raise ArtifactError(
+                f"would be installed as {path}, for one Python, by a package for every Python",
+                where=f"{self._where}: {self._data}/data/{path}",
+                expected="files for Python in the wheel's root, or below purelib or platlib",
+                fix="build the wheel again so, or for that one Python",
             )
         return path
 

@@ -19,7 +19,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from fnmatch import fnmatchcase
@@ -280,6 +280,7 @@ class _Plan:
         self._folded: dict[str, _Part] = {fold.package: _Part({}) for fold in project.config.fold}
         self._entry_points: bytes | None = None
         self._rows: list[tuple[str, str, int | None]] = []
+        self._sources: list[tuple[str, str]] = []  # path in a package, path in the wheel
 
     # ------------------------------------------------------------ what it is called
 
@@ -439,6 +440,7 @@ class _Plan:
         part, folded = self._part_of(member.path)
         mode = 0o755 if script or member.executable else 0o644
         part.files.append(PackageFile(folded or path, source, mode, prefix_placeholder=placeholder))
+        self._sources.append((folded or path, member.path))
         if not folded:
             digest = "" if placeholder else content.encoded
             self._rows.append((path, digest, None if placeholder else member.size))
@@ -508,6 +510,8 @@ class _Plan:
             if commands:
                 link["noarch"] = {"type": "python", "entry_points": [str(one) for one in commands]}
             main.info["info/link.json"] = conda_writer.json_bytes(link)
+        self._leave_out({self.target.scripts + command.name for command in commands})
+        self._check_places([self.target.scripts + command.name for command in commands])
         for command in commands:
             path = self.target.scripts + command.name
             self._rows.append((path, "", None))
@@ -517,6 +521,37 @@ class _Plan:
                 )
         self._write_dist_info()
         self._describe()
+
+    def _leave_out(self, commands: Collection[str]) -> None:
+        """Without the scripts of the wheel that installers write anew, as pip leaves them out."""
+        scripts = f"{self.wheel.dist_info.removesuffix('.dist-info')}.data/scripts/"
+        left = {path for path, source in self._sources if source.startswith(scripts)} & {*commands}
+        if not left:
+            return
+        self._sources = [item for item in self._sources if item[0] not in left]
+        self._rows = [row for row in self._rows if row[0] not in left]
+        self._main.files = [file for file in self._main.files if file.path not in left]
+        self.remarks += [
+            f"{scripts}{path.removeprefix(self.target.scripts)} is not in the package: an entry "
+            "point has its name, and the installer writes that"
+            for path in sorted(left)
+        ]
+
+    def _check_places(self, commands: Sequence[str]) -> None:
+        """Each place of the prefix has one file, whatever folder of the wheel it came from."""
+        found: dict[str, str] = {}
+        of_commands = [(path, "the command of an entry point") for path in commands]
+        for path, source in (*of_commands, *self._sources):
+            inner = path.removeprefix(self.target.scripts)
+            place = path if inner == path else f"bin/{inner}"
+            if place in found:
+                raise ArtifactError(
+                    f"would be installed as {place}, where {found[place]} is",
+                    where=f"{self.where}: {source}",
+                    expected="one file in each place",
+                    fix="build the wheel again with one of the two",
+                )
+            found[place] = source
 
     def _write_dist_info(self) -> None:
         folder = f"{self.target.site}{self.wheel.dist_info}"
