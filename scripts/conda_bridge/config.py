@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 TABLE = "tool.conda-bridge"
+_DATA = re.compile(r"\.data/(data|scripts|headers|purelib|platlib)/")
 
 
 class _Table(
@@ -171,12 +172,67 @@ def parse(table: object, where: str) -> Config:
     """The configuration in a table that was read already.
 
     Raises:
-        ConfigError: a key that is unknown or of another type.
+        ConfigError: a key that is unknown or of another type, a place that no wheel has, or a
+            package that is folded in twice or into itself.
     """
     try:
-        return msgspec.convert(table, Config)
+        config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise _explained(str(error), table, where) from None
+    _check_places(config.files, f"{where}.files")
+    folded = [config.package]
+    for number, fold in enumerate(config.fold):
+        _check_places(fold.files, f"{where}.fold[{number}].files")
+        if fold.package in folded:
+            raise ConfigError(
+                f"{fold.package!r} is the main package"
+                if fold.package == config.package
+                else f"{fold.package!r} is there already",
+                where=f"{where}.fold[{number}].package",
+                expected="another package, whose files go into the wheel",
+            )
+        folded.append(fold.package)
+    return config
+
+
+def _check_places(files: dict[str, str], where: str) -> None:
+    """A folder goes to a folder of the wheel, and a file to a file."""
+    for prefix, target in files.items():
+        parts = prefix.removesuffix("/").split("/")
+        if not {"", ".", ".."}.isdisjoint(parts):
+            raise ConfigError(
+                f"{prefix!r} is no path in a package",
+                where=where,
+                expected='a file such as "etc/toy.conf", or a folder such as "share/doc/"',
+            )
+        if target == "drop":
+            continue
+        place = f"{where}.{prefix}"
+        parts = target.removesuffix("/").split("/")
+        if target and not {"", ".", ".."}.isdisjoint(parts):
+            raise ConfigError(
+                f"is {target!r}, which is no path in a wheel",
+                where=place,
+                expected='"drop", or a path such as "toy/data/"',
+            )
+        if prefix.endswith("/") != (not target or target.endswith("/")):
+            folder = prefix.endswith("/")
+            raise ConfigError(
+                f"is {target!r}",
+                where=place,
+                expected=f'"drop", or a {"folder" if folder else "file"} of the wheel, as '
+                f"{prefix!r} is one",
+                fix=f"write {target + '/'!r}"
+                if folder
+                else f"write {target + prefix.rpartition('/')[2]!r}",
+            )
+        if target.startswith(".data/") and not _DATA.match(target):
+            raise ConfigError(
+                f"is {target!r}, which no installer knows",
+                where=place,
+                expected=".data/data/, .data/scripts/, .data/headers/, .data/purelib/ or "
+                ".data/platlib/, and a path below",
+            )
 
 
 def document(path: Path) -> dict[str, Any]:

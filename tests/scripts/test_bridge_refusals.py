@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from foreign import PREFIX, SITE, compiled, library, metadata, module, package, project
 
 from conda_bridge.bridge.convert import bridge
-from conda_bridge.errors import ArtifactError, BridgeError, LabelError, LabelMismatch
+from conda_bridge.errors import ArtifactError, BridgeError, ConfigError, LabelError, LabelMismatch
 
 PURE = {"site-packages/demo/__init__.py": ""}
 ARCH = {f"{SITE}demo/__init__.py": ""}
@@ -58,8 +59,12 @@ def test_files_that_a_wheel_has_no_place_for(tmp_path: Path, path: str, reason: 
     assert f"{made.name}: {path}: " in message
     assert reason in message
     folder = path.rpartition("/")[0]
-    key = f"{folder}/" if folder else path
+    # a script of bin is alone; other programs there stay
+    key = f"{folder}/" if folder not in ("", "bin") else path
     assert f'"{key}" = "drop"' in message
+    place = re.search(r'"([^"]+)" = "<package>/([^"]*)"', message)
+    assert place is not None
+    project(files={place[1]: f"demo/{place[2]}"})
     # and the way out is one
     table = {"files": {key: "drop"}, "wheel-name": "demo"}
     assert bridge(made, tmp_path / "out", project=project(**table)).outcome == "written"
@@ -346,6 +351,33 @@ def test_a_package_to_fold_in_that_is_not_found(
         package(tmp_path, "libdemo", version, files={"share/x": version}, depends=())
     table = {"fold": [{"package": "libdemo"}]}
     assert reason in refused(made, table=table)
+
+
+@pytest.mark.parametrize("order", [("libone", "libtwo"), ("libtwo", "libone")])
+def test_a_librarys_own_library_is_folded_in(tmp_path: Path, order: tuple[str, ...]) -> None:
+    made = pure(tmp_path, depends=("python >=3.8", "libone >=1"))
+    package(tmp_path, "libone", files={"share/one": "1"}, depends=("libtwo >=2",))
+    package(tmp_path, "libtwo", "1.9", files={"share/two": "older"}, depends=())
+    table = {"fold": [{"package": name} for name in order]}
+    assert "its libtwo is not there" in refused(made, table=table)
+    package(tmp_path, "libtwo", "2.1", files={"share/two": "2"}, depends=("libgcc",))
+    result = bridge(made, tmp_path / "out", project=project(**table))
+    assert [path.name.partition("-")[0] for path in result.folded] == list(order)
+
+
+def test_folded_packages_fit_each_other(tmp_path: Path) -> None:
+    made = pure(tmp_path, depends=("python >=3.8", "libone", "libtwo"))
+    package(tmp_path, "libone", files={"share/one": "1"}, depends=("libtwo >=2",))
+    package(tmp_path, "libtwo", "1.9", files={"share/two": "older"}, depends=())
+    table = {"fold": [{"package": "libtwo"}, {"package": "libone"}]}
+    assert "which depends on libtwo >=2" in refused(made, table=table)
+
+
+def test_a_place_for_a_file_that_is_a_folder(tmp_path: Path) -> None:
+    made = pure(tmp_path, files={"share/demo/x": "1"})
+    with pytest.raises(ConfigError, match="'share/demo' is a folder in demo") as caught:
+        bridge(made, tmp_path / "out", project=project(files={"share/demo": "drop"}))
+    assert caught.value.fix == 'write "share/demo/"'
 
 
 def test_a_file_of_a_folded_package_outside_its_places(tmp_path: Path) -> None:

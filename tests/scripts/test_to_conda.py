@@ -27,7 +27,14 @@ from conda_bridge.bridge.convert import bridge
 from conda_bridge.bridge.dependencies import MatchSpec
 from conda_bridge.bridge.to_conda import Converted, to_conda
 from conda_bridge.config import Config, Dropped, parse
-from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError, LabelMismatch
+from conda_bridge.errors import (
+    ArtifactError,
+    BridgeError,
+    ConfigError,
+    ConflictError,
+    LabelError,
+    LabelMismatch,
+)
 from conda_bridge.formats import conda_package
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.hooks import Hooks
@@ -337,6 +344,38 @@ def test_requirements(tmp_path: Path, tag: str, required: str, found: set[str]) 
     )
     listed = depends(path)
     assert {text for text in listed if not text.startswith("python")} == found
+
+
+def test_what_was_folded_in_comes_out_by_its_places(tmp_path: Path) -> None:
+    """The longest place counts, of any package, and "drop" is none."""
+    one = {"lib/": "toy/lib/", "include/": "drop", "etc/x": "toy/x", "share/": ".data/data/share/"}
+    fold = ({"package": "one", "files": one}, {"package": "two", "files": {"lib/": "toy/lib/b/"}})
+    paths = ("toy/lib/a", "toy/lib/b/c", "toy/x", "toy/xy", "dropped/d", "{data}/data/share/e")
+    project = Project.of(parse({"fold": list(fold)}, "test"))
+    done = to_conda(wheel(tmp_path, dict.fromkeys(paths, "1")), tmp_path / "out", project=project)
+    main, first, second = (conda_package.read(package.path) for package in done.packages)
+    assert (main.name, {*first.paths}) == ("toy", {"lib/a", "etc/x", "share/e"})
+    assert {*second.paths} == {"lib/c"}
+    assert {path for path in main.paths if "dist-info" not in path} == {
+        "site-packages/toy/xy",
+        "site-packages/dropped/d",
+    }
+
+
+@pytest.mark.parametrize(
+    ("places", "what"), [(("toy/", "toy/"), "both have files in 'toy/'"), (("", "x/"), "its root")]
+)
+def test_packages_in_one_place_cannot_come_out(
+    tmp_path: Path, places: tuple[str, str], what: str
+) -> None:
+    names = ("one", "two")
+    fold = [
+        {"package": name, "files": {"lib/": place}}
+        for name, place in zip(names, places, strict=True)
+    ]
+    project = Project.of(parse({"fold": fold}, "test"))
+    with pytest.raises(ConfigError, match=what):
+        to_conda(wheel(tmp_path, {"toy/x": "1"}), tmp_path / "out", project=project)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

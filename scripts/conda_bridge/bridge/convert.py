@@ -455,11 +455,11 @@ def _read(path: Path, project: Project) -> tuple[Label, CondaPackage]:
         )
     name, version, build = parts
     if name in folds:
-        main = project.config.package or "the main package"
+        main = f"the {project.config.package or 'main'} package"
         raise LabelError(
             f"this package is a part of the wheel of {main}",
             where=path.name,
-            fix=f"give the {main} package; its {name} is found beside it",
+            fix=f"give {main}; its {name} is found beside it",
         )
     project.check_name(name, path.name)
     if project.scheme.build is not None:

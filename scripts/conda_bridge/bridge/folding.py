@@ -12,7 +12,7 @@ from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
 from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
-from .agreement import check_same_files
+from .agreement import check_same_files, depends_of
 from .dependencies import MatchSpec
 
 __all__ = ["find", "split_name"]
@@ -31,7 +31,8 @@ def find(
 ) -> list[CondaPackage]:
     """The packages to fold into the wheel of `main`, in the configuration's order.
 
-    Each may be there as ``.conda``, as ``.tar.bz2``, or as both with the same files.
+    `main` depends on them, or one that is folded in does: a library's own libraries. Each may be
+    there as ``.conda``, as ``.tar.bz2``, or as both with the same files.
 
     Args:
         main: the package that the wheel is named after.
@@ -40,11 +41,32 @@ def find(
         label: of `main`.
 
     Raises:
-        ArtifactError: `main` does not depend on one, or not as its label says; or one is not
-            there, damaged, or there in two builds.
+        ArtifactError: nothing depends on one, or not as the label says; or one is not there,
+            damaged, there in two builds, or not the one that another depends on.
         ConflictError: one is there in both forms, with other files.
     """
-    return [_found(main, specs, project, label, fold) for fold in project.config.fold]
+    known = [*specs]
+    found: dict[str, CondaPackage] = {}
+    left = list(project.config.fold)
+    while left:
+        # One of which nothing is known yet may be a dependency of one that comes later.
+        names = {spec.name for spec in known}
+        fold = next(
+            (one for one in left if one.package in names or project.folds.get(one.package)), left[0]
+        )
+        left.remove(fold)
+        found[fold.package] = package = _found(main, known, project, label, fold)
+        known += depends_of(package)
+    for spec in known[len(specs) :]:
+        package_of = found.get(spec.name)
+        if package_of and not spec.matches(package_of.version, package_of.build):
+            raise ArtifactError(
+                f"is folded in with another package, which depends on {spec}",
+                where=package_of.path.name,
+                expected="a build that fits all of the dependencies on it",
+                fix="put packages that fit each other into the folder",
+            )
+    return [found[fold.package] for fold in project.config.fold]
 
 
 def _found(
@@ -73,7 +95,8 @@ def _found(
             raise ArtifactError(
                 f"depends on no {fold.package}",
                 where=where,
-                expected=f"{fold.package}, which [[tool.conda-bridge.fold]] folds in",
+                expected=f"{fold.package}, which [[tool.conda-bridge.fold]] folds in, as a "
+                "dependency of the package or of another that is folded in",
                 fix="leave the entry out, if the package has no such part any more",
             )
         stems = _stems_beside(main.path, wanted)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from packaging.utils import canonicalize_name
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, ConfigError
 from ..formats.conda_package import CondaPackage
 from ..project import Project
 
@@ -185,7 +185,7 @@ class Layout:
             raise ArtifactError(
                 f"is {what}; a wheel has none",
                 where=f"{self.package}: {path}",
-                fix=self._way_out(path),
+                fix=self._way_out(path, alone=path.startswith("bin/")),
             )
 
     def _homeless(self, path: str, expected: str) -> ArtifactError:
@@ -197,12 +197,14 @@ class Layout:
         )
 
     @staticmethod
-    def _way_out(path: str) -> str:
-        folder = path.rpartition("/")[0]
-        prefix = f"{folder}/" if folder else path
+    def _way_out(path: str, *, alone: bool = False) -> str:
+        folder, _, name = path.rpartition("/")
+        alone = alone or not folder  # what else is in the folder is right where it is
+        prefix = path if alone else f"{folder}/"
         return (
             "if the wheel is right without it, say so in [tool.conda-bridge.files]: "
-            f'"{prefix}" = "drop"; or say where it goes: "{prefix}" = "<package>/"'
+            f'"{prefix}" = "drop"; or say where it goes: "{prefix}" = '
+            f'"<package>/{name if alone else ""}"'
         )
 
 
@@ -216,9 +218,22 @@ def wheel_layout(
         project: whose configuration has places of its own.
         stem: ``<name>-<version>`` of the wheel; empty for the package's own.
         keeps_lib: see :class:`Layout`.
+
+    Raises:
+        ConfigError: a place is for a file, and the package has a folder of that name.
     """
     fold = next((item for item in project.config.fold if item.package == package.name), None)
     files = {**project.config.files, **(fold.files if fold else {})}
+    for prefix in files:
+        if not prefix.endswith("/") and any(
+            path.startswith(f"{prefix}/") for path in package.paths
+        ):
+            raise ConfigError(
+                f"{prefix!r} is a folder in {package.path.name}",
+                where="[tool.conda-bridge] files",
+                expected="a file, or the name of a folder with / at its end",
+                fix=f'write "{prefix}/"',
+            )
     name = project.config.wheel_name or package.name
     return Layout(
         package=package.path.name,

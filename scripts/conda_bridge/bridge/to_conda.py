@@ -29,7 +29,7 @@ from typing import IO
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import ArtifactError, ConflictError, LabelError
+from ..errors import ArtifactError, ConfigError, ConflictError, LabelError
 from ..formats import conda_writer, wheel_reader
 from ..formats.conda_writer import PackageFile
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
@@ -41,6 +41,7 @@ from .conda_layout import PLACEHOLDER, Layout, entry_points, record, with_placeh
 from .conda_requirements import Requirements, read_requirements
 from .conda_target import MACHINES, target
 from .dependencies import PROVIDED_BY
+from .layout import DROP
 from .names import conda_name
 
 __all__ = ["Converted", "Written", "to_conda"]
@@ -277,6 +278,7 @@ class _Plan:
         }
         self._contents: dict[str, bytes] = {}
         self._main = _Part({})
+        self._places = self._folded_places()
         self._folded: dict[str, _Part] = {fold.package: _Part({}) for fold in project.config.fold}
         self._entry_points: bytes | None = None
         self._rows: list[tuple[str, str, int | None]] = []
@@ -447,11 +449,31 @@ class _Plan:
 
     def _part_of(self, path: str) -> tuple[_Part, str]:
         """The package that a file of the wheel goes into, and its path where it was folded in."""
-        for fold in self.project.config.fold:
-            for theirs, ours in sorted(fold.files.items(), key=lambda item: -len(item[1])):
-                if path.startswith(ours):
-                    return self._folded[fold.package], theirs + path.removeprefix(ours)
+        for ours, (package, theirs) in self._places.items():
+            if path == ours or (ours.endswith("/") and path.startswith(ours)):
+                return self._folded[package], theirs + path.removeprefix(ours)
         return self._main, ""
+
+    def _folded_places(self) -> dict[str, tuple[str, str]]:
+        """Prefix in the wheel -> package that was folded in and prefix there, the longest first."""
+        found: dict[str, tuple[str, str]] = {}
+        data = self.wheel.dist_info.removesuffix(".dist-info")
+        for fold in self.project.config.fold:
+            for theirs, place in fold.files.items():
+                if place == DROP:
+                    continue
+                ours = data + place if place.startswith(".data/") else place
+                if not ours or ours in found:
+                    other = found[ours][0] if ours in found else self.name
+                    raise ConfigError(
+                        f"{fold.package} and {other} both have files in "
+                        f"{place or 'its root'!r}, and nothing tells them apart",
+                        where=f"{self.where}: [[tool.conda-bridge.fold]] files",
+                        expected="a folder of the wheel for each package that is to come out of it",
+                        fix="give each one of its own",
+                    )
+                found[ours] = (fold.package, theirs)
+        return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
     def _is_license(self, path: str) -> bool:
         folder, _, inner = path.partition("/")
