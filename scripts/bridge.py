@@ -18,6 +18,7 @@ bootstrap.ensure(__file__)
 
 from conda_bridge.bridge.convert import bridge
 from conda_bridge.cli.conversion import convert_all
+from conda_bridge.cli.options import add_threads
 from conda_bridge.cli.to_wheel import lines
 from conda_bridge.project import Project
 
@@ -47,9 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="that compress; the bytes are the same for any"
-    )
+    add_threads(parser)
     args = parser.parse_args(arguments)
     project = Project.load(bootstrap.project_root() / "pyproject.toml")
     return convert_all(

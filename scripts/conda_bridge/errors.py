@@ -53,6 +53,13 @@ class BridgeError(Exception):
             lines.append(f"  to do:    {self.fix}")
         return "\n".join(lines)
 
+    def within(self, name: str) -> BridgeError:
+        """The same, saying that it is about the file `name`, if it does not say so yet."""
+        if name not in f"{self.where} {self.what}":
+            self.where = f"{name}: {self.where}" if self.where else name
+            self.args = (self._render(),)
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """The same facts for ``--json``."""
         return {

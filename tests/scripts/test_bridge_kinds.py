@@ -130,6 +130,27 @@ def test_an_or_of_pythons_is_the_one_that_metadata_says_too(tmp_path: Path) -> N
         assert "one of the two" in caught.value.fix and repr(said) in caught.value.expected
 
 
+def test_folded_headers_are_one_line(tmp_path: Path) -> None:
+    text = metadata(
+        "demo",
+        "1.2.0",
+        *("Summary: one\n  two\tthree", "Keywords: a,\n b", "Requires-Python: >=3.8,\n <4"),
+        *("Requires-Dist: numpy>=1;\n  extra == 'x'", "Provides-Extra: x"),
+        *("Classifier: Topic ::\n Utilities", "Author: A\n        Person"),
+    )
+    own = "site-packages/demo-1.2.0.dist-info/METADATA"
+    path = package(
+        tmp_path,
+        files={**below("site-packages/", PURE), own: text},
+        noarch="python",
+        subdir="noarch",
+    )
+    said = headers(made(path, tmp_path)[1])
+    assert (said["Summary"], said["Keywords"]) == ("one two three", "a,b")
+    assert said.get_all("Requires-Dist") == ['numpy>=1; extra == "x"']
+    assert (said["Classifier"], said["Author"]) == ("Topic :: Utilities", "A Person")
+
+
 def test_metadata_of_the_build_is_kept(tmp_path: Path) -> None:
     """Extras, conditions, addresses, people, entry points of other groups, licences and SBOMs."""
     own = "site-packages/Demo_Project-1.2.0.dist-info/"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import factories
+import foreign
 import foreign_wheels
 import pytest
 import toy_artifacts as toy
@@ -236,6 +237,38 @@ def test_index_and_compare(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert document["packages"] == [Path(package).name]
     assert main(["index", "dist"]) == 0
     assert "nothing has changed" in capsys.readouterr().out
+    assert main(["index", "new", "--add", package]) == 0
+    assert "nothing has changed" not in capsys.readouterr().out
+    assert main(["index", "new", "--add", package]) == 0
+    assert "nothing has changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threads", ["-1", "x", "1e3", "99999"])
+def test_a_number_of_threads(here: Path, capsys: pytest.CaptureFixture[str], threads: str) -> None:
+    for command in (["to-wheel", "x.conda"], ["to-conda", "x.whl"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, f"--threads={threads}"])
+        assert caught.value.code == 2
+        assert f"{threads!r} is no number of threads" in capsys.readouterr().err
+
+
+def test_every_failure_says_of_which_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """METADATA's own faults, and those of a member, name neither the package nor the wheel."""
+    text = foreign.metadata("demo", "1.2.0", "License-Expression: Foo")
+    own = {"site-packages/demo-1.2.0.dist-info/METADATA": text}
+    kind = {"noarch": "python", "subdir": "noarch", "license": ""}
+    made = foreign.package(here, build="py_0", files=own, about={"summary": "x"}, **kind)
+    names = [made.name]
+    program = foreign.compiled("int main(void) { return 0; }", program=True)
+    made = foreign.package(here, files={f"{foreign.SITE}demo.py": "", "bin/demo": program})
+    names.append(made.name)
+    tag = ["--platform-tag", "manylinux_2_5_x86_64"]
+    assert main(["to-wheel", *names, *tag, "--json"]) == 2
+    failures = json.loads(capsys.readouterr().out)["errors"]
+    assert [failure["where"].partition(":")[0] for failure in failures] == names
+    assert main(["to-wheel", *names, *tag]) == 2
+    said = capsys.readouterr().err
+    assert all(f"error: {name}: " in said for name in names), said
 
 
 @pytest.mark.parametrize(

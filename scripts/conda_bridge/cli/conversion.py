@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ..errors import BridgeError, StorageError
+from ..errors import BridgeError, ConfigError, StorageError
 from .display import Report, bar
 
 __all__ = ["convert_all", "written_line"]
@@ -58,7 +58,8 @@ def convert_all(
             error.filename = error.filename or str(output)  # a full disk has no name
             errors.append(StorageError(error))
         except BridgeError as error:
-            errors.append(error)
+            # One of many: what is wrong with a member, or a field, says of which file it is.
+            errors.append(error if isinstance(error, ConfigError) else error.within(path.name))
         else:
             made.append(result)
             if not as_json:

@@ -65,6 +65,13 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
     from ..publish import index
 
     added: list[Path] = []
+    told: list[str] = []
+
+    def report(line: str) -> None:
+        told.append(line)
+        if not args.json:
+            print(line)
+
     if args.add:
         added = index.publish(
             args.add,
@@ -72,7 +79,7 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
             project=project,
             replace=args.replace,
             dry_run=args.dry_run,
-            report=(lambda _line: None) if args.json else print,
+            report=report,
         )
     if added and args.dry_run and index.is_empty(args.folder):
         result = index.Result()  # there is nothing yet to look at
@@ -88,17 +95,21 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**result.as_dict(), "added": [str(path) for path in added]}, indent=2))
     else:
-        _show(result, dry_run=args.dry_run)
+        _show(
+            result,
+            dry_run=args.dry_run,
+            added=any(not line.startswith("unchanged") for line in told),
+        )
     return 0
 
 
-def _show(result: Result, *, dry_run: bool) -> None:
+def _show(result: Result, *, dry_run: bool, added: bool) -> None:
     for name in result.written:
         print(f"{'would write' if dry_run else 'wrote'} {name}")
     for name in result.absent:
         print(f"kept the entry of {name}, which is not in the folder (--prune drops it)")
     for name in result.pruned:
         print(f"{'would drop' if dry_run else 'dropped'} the entry of {name}")
-    if not result.written and not result.pruned:
+    if not result.written and not result.pruned and not added:
         print("nothing has changed")
     print(f"{len(result.packages)} conda packages, {len(result.wheels)} wheels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..project import Project
 
-__all__ = ["add_json", "add_mapping", "add_project", "mapping_of", "project_of"]
+__all__ = ["add_json", "add_mapping", "add_project", "add_threads", "mapping_of", "project_of"]
 
 
 def add_project(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,22 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``."""
+    parser.add_argument(
+        "--threads",
+        type=_threads,
+        default=0,
+        help="that compress; the bytes are the same for any; default: one a core",
+    )
+
+
+def _threads(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,3}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads, such as 4")
+    return int(text)
 
 
 def project_of(args: argparse.Namespace, *, hooks: bool = True) -> Project:

@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a wheel that has other bytes"
     )
-    parser.add_argument(
-        "--threads", type=int, default=0, help="that compress; the bytes are the same for any"
-    )
+    options.add_threads(parser)
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
     options.add_json(parser)
     options.add_mapping(parser)

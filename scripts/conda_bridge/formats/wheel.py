@@ -188,8 +188,11 @@ class Metadata:
         def one(key: str) -> str:
             return str(message.get(key, "")).strip()
 
+        def line(key: str) -> str:  # a long one is folded into several, as in a mail
+            return " ".join(one(key).split())
+
         def every(key: str) -> list[str]:
-            return [str(value).strip() for value in message.get_all(key, [])]
+            return [" ".join(str(value).split()) for value in message.get_all(key, [])]
 
         urls = {}
         for value in every("Project-URL"):
@@ -204,19 +207,21 @@ class Metadata:
         return cls(
             name=one("Name"),
             version=one("Version"),
-            requires_python=one("Requires-Python"),
+            requires_python=line("Requires-Python"),
             requires_dist=tuple(every("Requires-Dist")),
-            license_expression=one("License-Expression"),
-            license_files=tuple(every("License-File")),
-            summary=one("Summary"),
+            license_expression=line("License-Expression"),
+            license_files=tuple(
+                str(value).strip() for value in message.get_all("License-File", [])
+            ),
+            summary=line("Summary"),
             description=described,
             description_type=one("Description-Content-Type") or "text/plain",
-            keywords=tuple(word.strip() for word in one("Keywords").split(",") if word.strip()),
+            keywords=tuple(word.strip() for word in line("Keywords").split(",") if word.strip()),
             classifiers=tuple(every("Classifier")),
             urls=urls,
             extras=tuple(every("Provides-Extra")),
             license=one("License"),
-            others=tuple((key, " ".join(v.split())) for key in _OTHERS for v in every(key) if v),
+            others=tuple((key, value) for key in _OTHERS for value in every(key) if value),
         )
 
 

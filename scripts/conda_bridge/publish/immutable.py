@@ -27,7 +27,7 @@ def refuse_damaged(name: str, published: Collection[str], now: str) -> None:
             where=name,
             expected="the bytes that were published",
             fix="if it was damaged, delete it and publish the same build again: the same bytes "
-            "come back; if it is a new build, raise the build number (--build-number 1), or "
+            "come back; if it is a new build, raise the build number, or "
             "pass --replace if it was never published",
         )
 
@@ -48,6 +48,5 @@ def refuse_other_bytes(name: str, published: Collection[str], new: str) -> None:
             f"is published with other bytes (sha256 {min(published)[:12]}..., now {new[:12]}...)",
             where=name,
             expected="the same bytes, or a new name",
-            fix="raise the build number (--build-number 1), or pass --replace if it was never "
-            "published",
+            fix="raise the build number, or pass --replace if it was never published",
         )
