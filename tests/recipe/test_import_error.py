@@ -1,0 +1,93 @@
+"""The conda command of an import error is answered by a solver with the variant that it names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import packages
+import pytest
+import stand_in
+from solver import Answer, Case, solve
+
+from flashinfer import _compat
+from flashinfer_build import variants
+from flashinfer_build.label import Label
+
+SPECS = variants.select(
+    variants.load(), ["cu130_torch213", "cu126_torch29", "cpu_torch213", "cpu_torch210"]
+)
+# A release, its candidate, a nightly, and one of a candidate: conda and PEP 440 spell them apart.
+VERSIONS = {
+    "0.1.6": "",
+    "0.1.7rc1": "",
+    "0.1.7.dev20261122": "1a2b3c4",
+    "0.1.8rc1.dev20261123": "0123456",
+}
+CASES = [(spec, version) for spec in SPECS for version in VERSIONS]
+
+
+def _label(spec: variants.VariantSpec, version: str) -> Label:
+    return Label(spec.variant, version, 0, VERSIONS[version] or None)
+
+
+def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
+    """What follows the channels of the command that an installed package of torch 2.4 prints."""
+    label = Label(variants.Variant.parse("cu124_torch24"), version, 0, VERSIONS[version] or None)
+    build = _compat.Build(
+        variant=label.variant.id,
+        version=label.wheel_version,
+        public_version=label.public_version,
+        conda_version=label.conda_version,
+        torch="2.4",
+        cuda="12.4.131",
+        cxx11_abi=True,
+    )
+    torch = "{}.{}".format(*spec.variant.torch)
+    [line] = re.findall("conda install .*", _compat._commands(build, spec.variant.cuda_tag, torch))
+    return shlex.split(line)[4:]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
+    folder: Path = tmp_path_factory.mktemp("channels")
+    records = {}
+    for spec, version in CASES:
+        environ = {
+            "FLASHINFER_BUILD_VERSION": version,
+            "FLASHINFER_BUILD_COMMIT": VERSIONS[version],
+        }
+        for output in packages.outputs(spec, environ):
+            record = output.record
+            records[record["name"], record["version"], record["build"]] = record
+    channels = [
+        stand_in.write_channel(folder / "ours", records.values()),
+        stand_in.write_channel(folder / "conda-forge", stand_in.conda_forge()),
+    ]
+    return solve(
+        {
+            f"{spec.id} {version}": Case(
+                channels,
+                _typed(spec, version),
+                {
+                    "__glibc": "2.36",
+                    **({"__cuda": spec.cuda_nvcc} if spec.variant.cuda else {}),
+                },
+            )
+            for spec, version in CASES
+        }
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_the_solver_takes_what_the_command_names(
+    answers: Mapping[str, Answer], spec: variants.VariantSpec, version: str
+) -> None:
+    answer = answers[f"{spec.id} {version}"]
+    label = _label(spec, version)
+    assert not answer.refusal
+    assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
+    assert answer["pytorch"].startswith("{}.{}.".format(*spec.variant.torch))
