@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import factories
 import pytest
+import rattler
 import toy_artifacts as toy
 from packaging.specifiers import SpecifierSet
 
 from conda_bridge.errors import ArtifactError, LabelError
-from conda_bridge.formats import conda_package
+from conda_bridge.formats import conda_package, elf
 from conda_bridge.project import Project
-from conda_bridge.verify import names, places
-from conda_bridge.verify.compare import Difference
+from conda_bridge.verify import binary, gate, names, places
+from conda_bridge.verify.compare import Difference, compare, compare_all
 from conda_bridge.verify.findings import ArtifactReport, Report
-from conda_bridge.verify.gate import as_lines, verify
-from conda_bridge.verify.requirements import before, pythons
+from conda_bridge.verify.gate import as_lines
+from conda_bridge.verify.requirements import (
+    before,
+    holds_only,
+    pip_holds_only,
+    pythons,
+    specs,
+)
 
+verify = functools.partial(gate.verify, project=factories.FLASHINFER)
 WHEEL = "toy-1.0-py3-none-any.whl"
 
 
@@ -183,3 +194,110 @@ def test_a_path_that_is_not_there_says_what_could_be(tmp_path: Path) -> None:
     assert "there is no such file or folder" in str(caught.value)
     assert caught.value.where == str(tmp_path / "none")
     assert "or a folder that holds some" in str(caught.value.expected)
+
+
+def test_packages_whose_names_differ_are_named(tmp_path: Path) -> None:
+    one = factories.write_binding(tmp_path / "a", factories.label_of(build_number=1))
+    other = factories.write_binding(tmp_path / "b", factories.label_of(build_number=2))
+    found = compare(one, other).as_dict()
+    assert [item for item in found["differences"] if item["part"] == "name"] == [
+        {"part": "name", "item": "file name", "left": one.name, "right": other.name}
+    ]
+    assert {item["item"]: item["left"] for item in found["differences"]}["build_number"] == "1"
+    assert [(item.name, item.same) for item in compare_all(one.parent, other.parent)] == [
+        (one.name, False),
+        (other.name, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("==2.4.*", True),
+        (">=2.4,<2.5", True),
+        (">=2.4", False),
+        (">=2.4,<2.5.1", False),
+        (">=2.4,<=2.5.0", False),
+        (">2.4.0,<2.5", False),
+        (">=2.3.9999,<2.5", False),
+        ("==2.4.0", False),
+        ("", False),
+    ],
+)
+def test_a_constraint_that_holds_one_release_only(text: str, holds: bool) -> None:
+    assert pip_holds_only(SpecifierSet(text), (2, 4)) is holds
+    conda = [rattler.MatchSpec(f"x {text}".strip())]
+    assert holds_only(conda, (2, 4)) is holds
+
+
+def test_requirements_that_are_none_are_findings(tmp_path: Path) -> None:
+    package: Any = SimpleNamespace(index={"depends": "x >=1", "constrains": ["y", "!? 1", 3]})
+    seen = ArtifactReport("x.conda", "conda")
+    assert list(specs(seen, package, "depends")) == ["x"]
+    assert seen.findings == []
+    assert list(specs(seen, package, "constrains")) == ["y"]
+    assert [item.member for item in seen.findings] == ["info/index.json: constrains"] * 2
+    assert list(specs(seen, package, "run")) == []
+
+
+def test_what_is_measured_of_all_libraries() -> None:
+    """The newest of each; what an earlier library had is kept."""
+    made = [
+        elf.read(toy.shared_object(source, ("-Wl,-s",), name), f"x.whl: {name}")
+        for name, source in (
+            (
+                "a.so",
+                "void* memcpy();\nvoid* f(void* a, void* b, long n){return memcpy(a, b, n);}\n",
+            ),
+            ("b.so", "int g(void) { return 1; }\n"),
+        )
+    ]
+    seen = ArtifactReport("x.whl", "wheel")
+    together = binary.measure_floors(seen, made, frozenset())
+    assert seen.facts["glibc"] == together["GLIBC"] == "2.14"
+    assert [seen.facts[key] for key in ("glibcxx", "cxxabi", "gcc")] == ["", "", ""]
+    assert seen.facts["floors"]["a.so"]["GLIBC"] == "2.14"
+    assert set(seen.facts["floors"]) == {"a.so", "b.so"}
+    assert seen.facts["manylinux"] == seen.facts["floors"]["a.so"]["manylinux"]
+
+
+def test_a_module_that_wants_one_python(tmp_path: Path) -> None:
+    """Each finding of the stable ABI says which module; the newest Python wanted is the fact."""
+    want = 'extern int w(void) asm("{0}");\n__attribute__((visibility("default")))'
+    source = want + " int PyInit_{1}(void) {{ return w(); }}\n"
+    seen = ArtifactReport("x.whl", "wheel")
+    for name, symbol in (("a", "PyModule_Create2"), ("b", "PyType_GetName"), ("c", "PyList_New")):
+        made = toy.shared_object(source.format(symbol, name), ("-Wl,-s",), f"{name}.so")
+        binary.check_abi3(seen, elf.read(made, f"x.whl: {name}.so"), (3, 9))
+    assert seen.facts["abi3"] == "3.11"
+    [found] = seen.findings
+    assert (found.member, found.what) == ("b.so", "needs Python 3.11 (PyType_GetName)")
+    assert found.expected == "3.9 at most, as it promises"
+    made = toy.shared_object(
+        source.format("PyList_New", "d"), ("-Wl,-s",), "d.so", ("libpython3.11.so.1.0",)
+    )
+    binary.check_abi3(seen, elf.read(made, "x.whl: d.so"), None)
+    assert (seen.findings[1].member, seen.findings[1].what) == (
+        "d.so",
+        "needs libpython3.11.so.1.0",
+    )
+
+
+def test_a_file_that_no_package_has_says_what_should_be(tmp_path: Path) -> None:
+    label = factories.label_of("cu130_torch213", commit="0123456")
+    conda, library = toy.write_conda(tmp_path, label), toy.write_conda_library(tmp_path, label)
+    wheel = toy.write_wheel(tmp_path, label, files={"flashinfer/more.py": b"x = 1\n"})
+    found = [item for item in verify([conda, library, wheel]).findings if item.check == "payload"]
+    assert [(item.member, item.what, item.expected) for item in found] == [
+        ("flashinfer/more.py", "is in no conda package", "the same files")
+    ]
+
+
+def test_a_package_twice_with_a_file_less(tmp_path: Path) -> None:
+    label = factories.label_of()
+    gone = "site-packages/flashinfer/__init__.py"
+    conda = toy.write_conda(tmp_path, label)
+    other = toy.write_conda(tmp_path / "b", label, files={gone: None})
+    short = factories.as_tar_bz2(other, tmp_path)
+    found = [item for item in verify([conda, short]).findings if item.check == "same-files"]
+    assert [(item.member, item.what) for item in found] == [("flashinfer/__init__.py", "sha256 -")]
