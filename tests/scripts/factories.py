@@ -35,7 +35,7 @@ def bridge(package: Path, output: Path, **options: Any) -> convert.Bridged:
 
 
 def said_in_full(error: BridgeError, file: Path) -> str:
-    """The text of an error, which has to say in which package it is, and what is right or to be done.
+    """The text of an error, which says in which package it is, and what is right or to be done.
 
     A part that is left out is empty, and never another type that would print as ``None``.
     """
