@@ -25,8 +25,11 @@ OURS = project.Project.load(bootstrap.project_root() / "pyproject.toml")
      b"A = " + b"(" * 5000, b"\0", b"A: int = 1\n", b"A = 1\n'''not the first'''\n", b"A = [1]\n"],
 )  # fmt: skip
 def test_build_info_is_read_and_never_run(text: bytes) -> None:
-    with pytest.raises(ArtifactError, match=r"where: cannot be read: (not Python|line \d)"):
-        build_info.read(text, "where")
+    with pytest.raises(
+        ArtifactError, match=r"where: cannot be read: (not Python|line \d)"
+    ) as caught:
+        build_info.read(text, "where", "build it again")
+    assert (caught.value.expected, caught.value.fix) == ("names with constants", "build it again")
 
 
 def test_build_info_says_what_the_label_says() -> None:
@@ -173,6 +176,19 @@ def test_what_the_build_wrote_is_held_against_the_name(
     for text in words:
         assert text in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("gone", [factories.BUILD_INFO, "METADATA"])
+def test_a_package_that_does_not_describe_its_build(tmp_path: Path, gone: str) -> None:
+    label = factories.label_of()
+    [path] = [path for path in factories.binding_files(label) if path.endswith(gone)]
+    package = factories.write_binding(tmp_path, label, files={path: None})
+    factories.write_library(tmp_path, label)
+    with pytest.raises(ArtifactError, match="the file is missing") as caught:
+        factories.bridge(package, tmp_path / "out")
+    assert label.conda_file in caught.value.where
+    assert gone.rpartition("/")[2] in caught.value.where
+    assert "python scripts/build.py" in caught.value.fix
 
 
 def test_a_wheel_of_the_old_string_abi_is_no_conda_package() -> None:

@@ -119,9 +119,10 @@ def test_a_build_is_described_without_its_commit_and_number() -> None:
     ):
         package, read = names.conda_label(file, factories.FLASHINFER)
         assert names.describe(package, read, factories.FLASHINFER) == f"{name} 0.1.6"
-    package, read = names.conda_label("toy-1.0-py311_7.conda", Project())
-    assert (read.version, read.number) == ("1.0", 7)
-    assert names.describe(package, read, Project()) == "toy 1.0"
+    for name in ("toy", "toy-box"):
+        package, read = names.conda_label(f"{name}-1.0-py311_7.conda", Project())
+        assert (package, read.version, read.number) == (name, "1.0", 7)
+        assert names.describe(package, read, Project()) == f"{name} 1.0"
 
 
 @pytest.mark.parametrize(
