@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
 from rattler import Version, VersionSpec
 
-from conda_bridge.bridge import conda_binaries, names, tags
+from conda_bridge.bridge import agreement, conda_binaries, names, tags
 from conda_bridge.bridge.conda_binaries import Object, measure
 from conda_bridge.bridge.conda_constraint import constraint
 from conda_bridge.bridge.conda_layout import record
 from conda_bridge.bridge.conda_target import target
 from conda_bridge.bridge.dependencies import MatchSpec, pip_specifier
-from conda_bridge.errors import ArtifactError, LabelMismatch
+from conda_bridge.errors import ArtifactError, ConflictError, LabelMismatch
 
 
 def thing(path: str = "toy/_core.so", **changes: Any) -> Object:
@@ -220,3 +222,59 @@ def test_a_subdir_that_cannot_be_proved_says_what_can(subdir: object) -> None:
 def test_why_a_name_has_none_is_said() -> None:
     assert names.find_pip("zlib").why
     assert names.find_pip("__glibc").why
+
+
+# ---------------------------------------------------------------- what a package says of itself
+
+
+@pytest.mark.parametrize(
+    ("about", "index", "files", "what", "expected", "fix"),
+    [
+        ({"license": "MIT"}, {}, ["LICENSE"], "", "", ""),
+        ({}, {"license": "MIT"}, ["LICENSE"], "", "", ""),
+        ({"license": "mit"}, {"license": "Zlib"}, ["LICENSE"], "", "", ""),
+        ({"license": "Zlib"}, {"license": "MIT"}, ["x"], "is 'Zlib'", "'MIT', as", "make it"),
+        ({}, {}, ["x"], "license is ''", "'MIT', as", "make it"),
+        ({"license": "My own"}, {}, ["x"], "'My own' is not an SPDX", "'MIT', as", "make it"),
+        ({"license": "MIT"}, {}, [], "has no licence file", "", "license_file"),
+    ],
+)  # fmt: skip
+def test_the_licence_of_a_project_is_in_its_packages(
+    about: dict[str, str],
+    index: dict[str, str],
+    files: list[str],
+    what: str,
+    expected: str,
+    fix: str,
+) -> None:
+    package: Any = SimpleNamespace(about=about, index=index, path=Path("toy.conda"))
+    config: Any = SimpleNamespace(license="MIT", rebuild="make it")
+    owner: Any = SimpleNamespace(config=config)
+    if not what:
+        agreement.check_license(package, owner, files)
+        return
+    with pytest.raises(ArtifactError) as caught:
+        agreement.check_license(package, owner, files)
+    assert caught.value.where.startswith("toy.conda: info/")
+    assert what in caught.value.what
+    assert expected in caught.value.expected and bool(expected) == bool(caught.value.expected)
+    assert fix in caught.value.fix
+    config.license = ""
+    agreement.check_license(package, owner, files)  # nobody said which
+
+
+def test_both_forms_of_a_package_hold_the_same_files() -> None:
+    def made(name: str, **files: str) -> Any:
+        entries = {
+            path: SimpleNamespace(path=path, is_link=sha == "link", sha256=sha)
+            for path, sha in files.items()
+        }
+        return SimpleNamespace(path=Path(name), paths=entries)
+
+    agreement.check_same_files(made("a.conda", x="1", y="2"), made("a.tar.bz2", x="1", y="2"))
+    for other in ({"x": "1"}, {"x": "1", "y": "3"}, {"x": "1", "y": "2", "z": "4"}, {"y": "2"}):
+        with pytest.raises(ConflictError, match=r"the files of a\.conda beside it") as caught:
+            agreement.check_same_files(made("a.conda", x="1", y="2"), made("a.tar.bz2", **other))
+        assert caught.value.where == "a.tar.bz2"
+        assert caught.value.expected == "the same files in both forms of a package"
+        assert caught.value.fix == "remove the one that is not meant"
