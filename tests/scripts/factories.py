@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conda_bridge.bridge import convert
+from conda_bridge.errors import BridgeError
 from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.project import Project
@@ -31,6 +32,19 @@ Member = tuple[tarfile.TarInfo, bytes]
 def bridge(package: Path, output: Path, **options: Any) -> convert.Bridged:
     """The wheel of a flashinfer package."""
     return convert.bridge(package, output, project=FLASHINFER, **options)
+
+
+def said_in_full(error: BridgeError, file: Path) -> str:
+    """The text of an error, which says in which package it is, and what is right or to be done.
+
+    A part that is left out is empty, and never another type that would print as ``None``.
+    """
+    parts = error.as_dict()
+    assert all(isinstance(part, str) for part in parts.values()), parts
+    assert any(path.name in error.where for path in file.parent.iterdir()), parts
+    assert error.what, parts
+    assert error.expected or error.fix, parts
+    return str(error)
 
 
 def label_of(variant: str = "cpu_torch213", **changes: Any) -> Label:

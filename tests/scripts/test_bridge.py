@@ -25,6 +25,7 @@ from factories import (
     bridge,
     build_info,
     label_of,
+    said_in_full,
     source_metadata,
     write_binding,
     write_library,
@@ -76,7 +77,7 @@ def refused(package: Path, output: Path, kind: type[BridgeError] = ArtifactError
         with pytest.raises(kind) as caught:
             bridge(package, output, dry_run=dry_run)
         assert not output.exists() or list(output.iterdir()) == []
-    return str(caught.value)
+    return said_in_full(caught.value, package)
 
 
 # ------------------------------------------------------------ what comes out

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import said_in_full
 from foreign import PREFIX, SITE, compiled, library, metadata, module, package, project
 
 from conda_bridge.bridge.convert import bridge
@@ -25,7 +26,7 @@ def refused(
         with pytest.raises(kind) as caught:
             bridge(path, output, project=project(**(table or {})), dry_run=dry_run)
         assert not output.exists() or list(output.iterdir()) == []
-    return str(caught.value)
+    return said_in_full(caught.value, path)
 
 
 def pure(folder: Path, **options: Any) -> Path:

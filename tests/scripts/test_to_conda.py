@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import toy_artifacts
+from factories import said_in_full
 from foreign_wheels import wheel
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
@@ -588,8 +589,9 @@ def test_our_own_wheel_for_another_abi_is_refused_by_what_it_says(
 )
 def test_refused_in_words(tmp_path: Path, changes: dict[str, object], what: str) -> None:
     path = wheel(tmp_path, {"toy.py": "x = 1\n"}, **changes)  # type: ignore[arg-type]
-    with pytest.raises(ArtifactError, match=re.escape(what)):
+    with pytest.raises(ArtifactError, match=re.escape(what)) as caught:
         to_conda(path, tmp_path / "out")
+    assert what in said_in_full(caught.value, path)
     assert not list(tmp_path.glob("out/*"))
 
 

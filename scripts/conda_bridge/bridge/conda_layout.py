@@ -154,7 +154,11 @@ def entry_points(text: bytes, where: str) -> list[EntryPoint]:
     try:
         parser.read_string(text.decode())
     except (UnicodeDecodeError, configparser.Error) as error:
-        raise ArtifactError(f"cannot be read: {error}", where=where) from error
+        raise ArtifactError(
+            f"cannot be read: {error}",
+            where=where,
+            expected="sections such as [console_scripts] with lines name = package.module:function",
+        ) from error
     found = {}
     for section in ("console_scripts", "gui_scripts"):
         for name, value in parser.items(section) if parser.has_section(section) else ():

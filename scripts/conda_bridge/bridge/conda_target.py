@@ -109,7 +109,11 @@ def target(tags: tuple[str, str, str], requires_python: str, where: str) -> Targ
     lowest = min(int(found["minor"] or 0) for found in kinds)
     generic = [found for found in kinds if found["kind"] == "py"]
     if "abi3" in abis and subdir == "noarch":
-        raise ArtifactError(f"is for the ABI {tags[1]} and no platform", where=where)
+        raise ArtifactError(
+            f"is for the ABI {tags[1]} and no platform",
+            where=where,
+            expected="the tag of a platform, or the ABI none",
+        )
     if "abi3" in abis or generic:
         stable = "abi3" in abis
         if exact:
@@ -178,7 +182,9 @@ def _specifiers(text: str, where: str) -> SpecifierSet:
         return SpecifierSet(text)
     except InvalidSpecifier as error:
         raise ArtifactError(
-            f"{text!r} is no version specifier: {error}", where=f"{where}: Requires-Python"
+            f"{text!r} is no version specifier: {error}",
+            where=f"{where}: Requires-Python",
+            expected="comparisons as in PEP 440, such as >=3.9",
         ) from error
 
 

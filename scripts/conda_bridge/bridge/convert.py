@@ -675,7 +675,7 @@ def _tag(
         for path in part.targets
         if part.places[path].kind == "site" or part.places[path].chosen
         if is_library(path)
-        if (module := tags.module_of(path, objects.get(path)))
+        if (module := tags.module_of(path, objects.get(path), where))
     ]
     return tags.tag_of(
         modules,

@@ -108,7 +108,9 @@ def _groups(text: str, where: str) -> dict[str, dict[str, str]]:
         reader.read_string(text)
     except configparser.Error as error:
         raise ArtifactError(
-            f"cannot be read: {error}", where=f"{where}/entry_points.txt"
+            f"cannot be read: {error}",
+            where=f"{where}/entry_points.txt",
+            expected="sections such as [console_scripts] with lines name = package.module:function",
         ) from error
     return {group: dict(reader.items(group)) for group in reader.sections()}
 

@@ -157,7 +157,11 @@ def _end(package: CondaPackage, links: dict[str, str], path: str) -> str:
     while seen[-1] in links:
         following = links[seen[-1]]
         if following in seen:
-            raise ArtifactError("a link that leads to itself", where=f"{package.path.name}: {path}")
+            raise ArtifactError(
+                "a link that leads to itself",
+                where=f"{package.path.name}: {path}",
+                expected="a link to a file of the package",
+            )
         seen.append(following)
     if seen[-1] not in package.paths:
         folder = any(name.startswith(f"{seen[-1]}/") for name in package.paths)

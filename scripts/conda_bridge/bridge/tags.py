@@ -83,12 +83,13 @@ def needs_a_look(path: str) -> bool:
     return not (path.endswith(".abi3.so") or _CPYTHON.search(path) or _OTHER_PYTHON.search(path))
 
 
-def module_of(path: str, shared: SharedObject | None) -> Module | None:
+def module_of(path: str, shared: SharedObject | None, where: str) -> Module | None:
     """The extension module that a shared object in site-packages is; None for a plain library.
 
     Args:
         path: of the file.
         shared: what is in it, where that has been looked at.
+        where: the package, for messages.
 
     Raises:
         ArtifactError: it is for an interpreter that is not CPython.
@@ -99,7 +100,11 @@ def module_of(path: str, shared: SharedObject | None) -> Module | None:
     if found:
         return Module(path, f"cp{found['digits']}{found['flags']}")
     if _OTHER_PYTHON.search(path):
-        raise ArtifactError("is for another interpreter than CPython", where=path)
+        raise ArtifactError(
+            "is for another interpreter than CPython",
+            where=f"{where}: {path}",
+            expected="a module of CPython, or one for the stable ABI (.abi3.so)",
+        )
     name = path.rpartition("/")[2].partition(".")[0]
     if shared and any(symbol.name == f"PyInit_{name}" for symbol in shared.exported):
         return Module(path, "")

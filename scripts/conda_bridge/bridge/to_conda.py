@@ -505,7 +505,12 @@ class _Plan:
                 "is not in RECORD", where=where, fix="fetch or build the wheel again"
             )
         if not line.sha256:
-            raise ArtifactError("has no sha256 in RECORD", where=where)
+            raise ArtifactError(
+                "has no sha256 in RECORD",
+                where=where,
+                expected="a digest of every file but RECORD and its signatures",
+                fix="fetch or build the wheel again",
+            )
         if line.sha256 != content.digest.hex() or line.size not in (None, content.size):
             raise ArtifactError(
                 f"sha256 is {content.digest.hex()}",

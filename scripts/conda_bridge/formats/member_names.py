@@ -185,4 +185,8 @@ class Names:
             raise self._fault(name, f"on some file systems the same as {other[:200]!r}")
 
     def _fault(self, name: str, what: str) -> ArtifactError:
-        return ArtifactError(what, where=f"{self._where}: {name[:200]}")
+        return ArtifactError(
+            what,
+            where=f"{self._where}: {name[:200]}",
+            fix="fetch or build it again: it cannot be unpacked as it is",
+        )
