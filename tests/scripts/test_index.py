@@ -35,7 +35,7 @@ from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, Label
 from conda_bridge.formats import conda_writer
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.project import Project
-from conda_bridge.publish import index
+from conda_bridge.publish import html_page, index
 from conda_bridge.publish import wheels as wheel_index
 from conda_bridge.publish.intake import WheelName
 from conda_bridge.publish.wheels import WheelEntry
@@ -129,12 +129,61 @@ def test_the_json_page(tmp_path: Path) -> None:
     assert document["versions"] == ["0.1.6+cu130torch2.13"]
     (entry,) = document["files"]
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    assert entry["hashes"] == {"sha256": digest}
-    assert entry["size"] == wheel.stat().st_size
-    assert entry["core-metadata"] == entry["dist-info-metadata"]
-    assert "upload-time" not in entry
+    metadata = wheel.with_name(f"{wheel.name}.metadata").read_bytes()
+    described = {"sha256": hashlib.sha256(metadata).hexdigest()}
+    assert entry == {
+        "filename": wheel.name,
+        "url": f"../../../../wheels/{urllib.parse.quote(wheel.name, safe='')}",
+        "hashes": {"sha256": digest},
+        "requires-python": ">=3.8",
+        "core-metadata": described,
+        "dist-info-metadata": described,
+        "size": wheel.stat().st_size,
+        "yanked": False,
+    }
+    assert set(document) == {"meta", "name", "versions", "files"}
+    assert document["name"] == "flashinfer"
     root = json.loads((tmp_path / "index" / CUDA.index_dir / "index.json").read_text())
     assert root == {"meta": {"api-version": "1.1"}, "projects": [{"name": "flashinfer"}]}
+
+
+def test_pages_are_whole_documents_and_those_of_clients_say_their_version() -> None:
+    for api, meta in ((True, '<meta name="pypi:repository-version" content="1.1">\n'), (False, "")):
+        assert html_page.page("a <b> & c", ["<p>one</p>", "<p>two</p>"], api=api) == (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f"{meta}<title>a &lt;b&gt; &amp; c</title>\n</head>\n<body>\n"
+            "<h1>a &lt;b&gt; &amp; c</h1>\n<p>one</p>\n<p>two</p>\n</body>\n</html>\n"
+        )
+
+
+def test_only_the_pages_that_clients_read_say_the_version(tmp_path: Path) -> None:
+    small_wheel(tmp_path / "wheels", CPU)
+    project = Project.of(msgspec.structs.replace(PROJECT.config, hooks=""))
+    index.update(tmp_path, project=project)
+    folder = tmp_path / "index"
+    texts = {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.html")
+    }
+    assert {name for name, text in texts.items() if "pypi:repository-version" in text} == {
+        "cpu/torch2.13/index.html",
+        "cpu/torch2.13/flashinfer/index.html",
+    }
+    titles = {name: re.findall("<title>(.*)</title>", text) for name, text in texts.items()}
+    assert titles == {
+        "index.html": ["Wheels"],
+        "cpu/torch2.13/index.html": ["Simple index"],
+        "cpu/torch2.13/flashinfer/index.html": ["Links for flashinfer"],
+    }
+
+
+def test_a_wheel_that_asks_for_no_python_gets_no_attribute(tmp_path: Path) -> None:
+    foreign_wheel(tmp_path / "wheels", "toy-1.0-py3-none-any.whl")
+    index.update(tmp_path)
+    (link,) = Anchors((tmp_path / "index/toy/index.html").read_text()).found
+    assert set(link) == {"href", "data-core-metadata", "data-dist-info-metadata"}
+    (entry,) = json.loads((tmp_path / "index/toy/index.json").read_text())["files"]
+    assert entry["requires-python"] is None
+    assert index.consistent(tmp_path)
 
 
 def test_the_root_pages_lead_down(tmp_path: Path) -> None:
@@ -349,6 +398,13 @@ def test_repodata(tmp_path: Path) -> None:
     result = update_channel(tmp_path)
     assert set(result.packages) == {CPU.conda_file, CPU.lib_conda_file}
     document = json.loads((folder / "repodata.json").read_text())
+    assert {**document, "packages.conda": {}} == {
+        "info": {"subdir": "linux-64"},
+        "packages": {},
+        "packages.conda": {},
+        "removed": [],
+        "repodata_version": 1,
+    }
     record = document["packages.conda"][CPU.conda_file]
     assert record["depends"] == factories.binding_index(CPU)["depends"]
     assert record["sha256"] == hashlib.sha256(package.read_bytes()).hexdigest()
