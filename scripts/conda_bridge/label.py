@@ -76,7 +76,8 @@ class Scheme:
 
     Raises:
         ConfigError: a template that is not reversible, or two that do not say the same; a field
-            of no kind; characters that a build string or a local version cannot have.
+            of no kind, or with lengths that no word has; characters that a build string or a local
+            version cannot have; a rank that is no number, or leaves no room.
     """
 
     def __init__(self, table: Mapping[str, Any], where: str = "label") -> None:
