@@ -1375,6 +1375,8 @@ def test_a_wheels_name_is_read_as_installers_do(file: str, order: tuple[int, str
     [
         ("{cuda}", "toy-1.0+k.cu12-py3-none-any.whl", "cu12"),
         ("a[/{cuda}]", "toy-1.0+k.cu12-py3-none-any.whl", "a/cu12"),
+        ("n{number}", "toy-1.0+k.cu12-3-py3-none-any.whl", "n3"),
+        ("n{number}", "toy-1.0+k.cu12-py3-none-any.whl", "n0"),
         ("{cuda}", "toy-1.0+k-py3-none-any.whl", "cuda has no value"),
         ("a[/{cuda}]", "toy-1.0+k-py3-none-any.whl", "but 'a'"),
         ("[{cuda}]", "toy-1.0+k-py3-none-any.whl", "but ''"),
@@ -1397,6 +1399,14 @@ def test_a_wheel_without_a_folder_of_its_own_is_refused(
     with pytest.raises(LabelError, match="has no folder of the index") as caught:
         WheelName.of(file, project)
     assert (caught.value.where, caught.value.what.endswith(folder)) == (file, True)
+
+
+@pytest.mark.parametrize("file", ["toy.whl", "toy-1.0-py3.whl", "toy-one-py3-none-any.whl", "toy"])
+def test_what_is_no_wheels_name_is_told_how_one_is_made_up(file: str) -> None:
+    with pytest.raises(LabelError, match=r"not a wheel's name: .+") as caught:
+        WheelName.of(file, Project())
+    assert caught.value.where == file
+    assert caught.value.expected == "<name>-<version>[-<build>]-<python>-<abi>-<platform>.whl"
 
 
 @pytest.mark.parametrize(
@@ -1485,6 +1495,38 @@ def test_a_package_for_no_subdir_is_refused(tmp_path: Path, subdir: str) -> None
         intake.read_package(package, Project())
     assert caught.value.where == f"{package.name}: info/index.json"
     assert "subdir" in str(caught.value)
+
+
+def test_an_artifact_deeper_down_is_found_unless_it_is_still_being_written(tmp_path: Path) -> None:
+    foreign_wheel(tmp_path / "wheels", "fine-1.0-py3-none-any.whl")
+    deep = tmp_path / "wheels" / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / ".partial-x-toy-1.0-py3-none-any.whl").touch()
+    (deep / "notes.txt").touch()
+    assert index.update(tmp_path).wheels == ("fine-1.0-py3-none-any.whl",)
+    for side, name, expected in (
+        ("wheels", "toy-1.0-py3-none-any.whl", "the wheels of one folder"),
+        ("channel/noarch", "toy-1.0-0.conda", "the conda packages of one folder"),
+        ("channel", "toy-1.0-0.tar.bz2", "a subdir, such as linux-64 or noarch"),
+    ):
+        stray = tmp_path / side / "Other" / "b" / name
+        stray.parent.mkdir(parents=True)
+        stray.touch()
+        with pytest.raises(ArtifactError, match="no client looks into") as caught:
+            index.update(tmp_path)
+        assert (caught.value.where, caught.value.expected) == (str(stray), expected)
+        stray.unlink()
+    for side, name, what, expected in (
+        ("wheels", "toy.pyc", "is no wheel", "files that end in .whl"),
+        ("channel/noarch", "x", "is no conda package", "files that end in .conda or .tar.bz2"),
+    ):
+        stray = tmp_path / side / name
+        stray.touch()
+        with pytest.raises(ArtifactError) as caught:
+            index.update(tmp_path)
+        assert (caught.value.what, caught.value.where) == (what, str(stray))
+        assert caught.value.expected == expected
+        stray.unlink()
 
 
 def test_what_is_empty_and_what_agrees(tmp_path: Path) -> None:
