@@ -76,7 +76,8 @@ class Scheme:
 
     Raises:
         ConfigError: a template that is not reversible, or two that do not say the same; a field
-            of no kind; characters that a build string or a local version cannot have.
+            of no kind, or with lengths that no word has; characters that a build string or a local
+            version cannot have; a rank that is no number, or leaves no room.
     """
 
     def __init__(self, table: Mapping[str, Any], where: str = "label") -> None:
@@ -149,6 +150,12 @@ class Scheme:
                 f"{self.rank!r} is no field with numbers",
                 where=f"{self._where}.rank",
                 expected="the name of a field that has a form",
+            )
+        if self.rank_step < 1:
+            raise ConfigError(
+                f"{self.rank_step} build numbers of a rank leave none of them room",
+                where=f"{self._where}.rank-step",
+                expected="a number from 1, such as 1000",
             )
 
     def label(
@@ -274,7 +281,14 @@ def _field(name: str, about: Mapping[str, Any], where: str) -> Field:
         return Form(name, none, about["form"])
     if kinds == ["choices"]:
         return Choices(name, none, tuple(about["choices"]))
-    return Word(name, none, about["characters"], about.get("least", 1), about.get("most", 0))
+    least, most = about.get("least", 1), about.get("most", 0)
+    if least < 1 or most < 0 or 0 < most < least:
+        raise ConfigError(
+            f"no word has {least} to {most} characters",
+            where=where,
+            expected="least from 1, and most no less than that; 0 for any number",
+        )
+    return Word(name, none, about["characters"], least, most)
 
 
 def split_conda_file(name: str) -> tuple[str, str]:

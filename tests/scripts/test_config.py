@@ -1,5 +1,6 @@
 """``[tool.conda-bridge]``: what is wrong is named with its key, its path and what was expected."""
 
+import sys
 import textwrap
 
 import pytest
@@ -207,3 +208,21 @@ def test_hooks_are_a_module_of_the_projects_own(tmp_path, monkeypatch):
     ):
         with pytest.raises(ConfigError, match=words):
             Project.of(Config(hooks=module))
+
+
+def test_hooks_are_imported_only_where_code_may_run_and_beside_the_table(tmp_path, monkeypatch):
+    """Without a file there is no folder to look in: what lies in the current one is not run."""
+    text = "from conda_bridge.hooks import Hooks\nclass H(Hooks): pass\nHOOKS = H()\n"
+    for folder, name in (("project/tools", "toy_beside"), (".", "toy_here")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{name}.py").write_text(text)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    table = '[tool.conda-bridge]\nhooks = "toy_beside"\nhooks-path = "tools"\n'
+    path = _written(tmp_path / "project", table)
+    assert type(Project.load(path, hooks=False).hooks) is Hooks
+    assert "toy_beside" not in sys.modules
+    assert type(Project.load(path).hooks).__name__ == "H"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        Project.of(Config(hooks="toy_here"))
+    assert type(Project.of(Config()).hooks) is Hooks, "a table without any"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import functools
 import hashlib
@@ -31,11 +32,17 @@ import toy_artifacts as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conda_bridge.errors import ArtifactError, BridgeError, ConflictError, LabelError
+from conda_bridge import config
+from conda_bridge.errors import (
+    ArtifactError,
+    BridgeError,
+    ConflictError,
+    LabelError,
+)
 from conda_bridge.formats import conda_writer
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.project import Project
-from conda_bridge.publish import index
+from conda_bridge.publish import html_page, index, intake
 from conda_bridge.publish import wheels as wheel_index
 from conda_bridge.publish.intake import WheelName
 from conda_bridge.publish.wheels import WheelEntry
@@ -129,12 +136,61 @@ def test_the_json_page(tmp_path: Path) -> None:
     assert document["versions"] == ["0.1.6+cu130torch2.13"]
     (entry,) = document["files"]
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    assert entry["hashes"] == {"sha256": digest}
-    assert entry["size"] == wheel.stat().st_size
-    assert entry["core-metadata"] == entry["dist-info-metadata"]
-    assert "upload-time" not in entry
+    metadata = wheel.with_name(f"{wheel.name}.metadata").read_bytes()
+    described = {"sha256": hashlib.sha256(metadata).hexdigest()}
+    assert entry == {
+        "filename": wheel.name,
+        "url": f"../../../../wheels/{urllib.parse.quote(wheel.name, safe='')}",
+        "hashes": {"sha256": digest},
+        "requires-python": ">=3.8",
+        "core-metadata": described,
+        "dist-info-metadata": described,
+        "size": wheel.stat().st_size,
+        "yanked": False,
+    }
+    assert set(document) == {"meta", "name", "versions", "files"}
+    assert document["name"] == "flashinfer"
     root = json.loads((tmp_path / "index" / CUDA.index_dir / "index.json").read_text())
     assert root == {"meta": {"api-version": "1.1"}, "projects": [{"name": "flashinfer"}]}
+
+
+def test_pages_are_whole_documents_and_those_of_clients_say_their_version() -> None:
+    for api, meta in ((True, '<meta name="pypi:repository-version" content="1.1">\n'), (False, "")):
+        assert html_page.page("a <b> & c", ["<p>one</p>", "<p>two</p>"], api=api) == (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f"{meta}<title>a &lt;b&gt; &amp; c</title>\n</head>\n<body>\n"
+            "<h1>a &lt;b&gt; &amp; c</h1>\n<p>one</p>\n<p>two</p>\n</body>\n</html>\n"
+        )
+
+
+def test_only_the_pages_that_clients_read_say_the_version(tmp_path: Path) -> None:
+    small_wheel(tmp_path / "wheels", CPU)
+    project = Project.of(msgspec.structs.replace(PROJECT.config, hooks=""))
+    index.update(tmp_path, project=project)
+    folder = tmp_path / "index"
+    texts = {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.html")
+    }
+    assert {name for name, text in texts.items() if "pypi:repository-version" in text} == {
+        "cpu/torch2.13/index.html",
+        "cpu/torch2.13/flashinfer/index.html",
+    }
+    titles = {name: re.findall("<title>(.*)</title>", text) for name, text in texts.items()}
+    assert titles == {
+        "index.html": ["Wheels"],
+        "cpu/torch2.13/index.html": ["Simple index"],
+        "cpu/torch2.13/flashinfer/index.html": ["Links for flashinfer"],
+    }
+
+
+def test_a_wheel_that_asks_for_no_python_gets_no_attribute(tmp_path: Path) -> None:
+    foreign_wheel(tmp_path / "wheels", "toy-1.0-py3-none-any.whl")
+    index.update(tmp_path)
+    (link,) = Anchors((tmp_path / "index/toy/index.html").read_text()).found
+    assert set(link) == {"href", "data-core-metadata", "data-dist-info-metadata"}
+    (entry,) = json.loads((tmp_path / "index/toy/index.json").read_text())["files"]
+    assert entry["requires-python"] is None
+    assert index.consistent(tmp_path)
 
 
 def test_the_root_pages_lead_down(tmp_path: Path) -> None:
@@ -349,6 +405,13 @@ def test_repodata(tmp_path: Path) -> None:
     result = update_channel(tmp_path)
     assert set(result.packages) == {CPU.conda_file, CPU.lib_conda_file}
     document = json.loads((folder / "repodata.json").read_text())
+    assert {**document, "packages.conda": {}} == {
+        "info": {"subdir": "linux-64"},
+        "packages": {},
+        "packages.conda": {},
+        "removed": [],
+        "repodata_version": 1,
+    }
     record = document["packages.conda"][CPU.conda_file]
     assert record["depends"] == factories.binding_index(CPU)["depends"]
     assert record["sha256"] == hashlib.sha256(package.read_bytes()).hexdigest()
@@ -782,7 +845,7 @@ def foreign_wheel(folder: Path, file: str, *, metadata: str = "", init: bytes = 
     return path
 
 
-def foreign_package(folder: Path, stem: str, subdir: str = "noarch") -> Path:
+def foreign_package(folder: Path, stem: str, subdir: str = "noarch", *, text: bytes = b"x") -> Path:
     """A conda package of another project."""
     name, version, build = stem.rsplit("-", 2)
     path = folder / f"{stem}.conda"
@@ -796,7 +859,7 @@ def foreign_package(folder: Path, stem: str, subdir: str = "noarch") -> Path:
             "subdir": subdir,
             "depends": [],
         },
-        files=factories.package_files({f"share/{name}": b"x"}),
+        files=factories.package_files({f"share/{name}": text}),
         level=1,
     )
     return path
@@ -1121,6 +1184,386 @@ def test_the_channel_alone_is_not_the_folder(tmp_path: Path) -> None:
     (tmp_path / "channel/noarch/toy-1.0-0.conda").unlink()
     index.update(tmp_path, prune=True)
     assert index.update(tmp_path).packages == ()
+
+
+# ------------------------------------------------------------ what is told
+
+
+def test_the_result_tells_of_both_sides(tmp_path: Path) -> None:
+    """Packages, wheels, what is kept without its file, what was dropped; a dry run tells the same."""
+    package = foreign_package(tmp_path / "channel/noarch", "toy-1.0-0")
+    wheel = foreign_wheel(tmp_path / "wheels", "toy-1.0-py3-none-any.whl")
+    first = index.update(tmp_path)
+    assert (first.packages, first.wheels) == ((package.name,), (wheel.name,))
+    subdirs = [f"channel/{subdir}/repodata.json" for subdir in ("linux-64", "noarch")]
+    assert first.written == (
+        *(f"{name}{ending}" for name in subdirs for ending in ("", ".zst")),
+        f"wheels/{wheel.name}.metadata",
+        *(f"index/{name}" for name in ("index.html", "index.json")),
+        *(f"index/toy/{name}" for name in ("index.html", "index.json")),
+    )
+    assert (first.absent, first.pruned) == ((), ())
+    package.unlink()
+    wheel.unlink()
+    gone = (package.name, wheel.name)
+    kept = index.update(tmp_path)
+    assert kept.as_dict() == {
+        "packages": [package.name],
+        "wheels": [wheel.name],
+        "written": [],
+        "absent": list(gone),
+        "pruned": [],
+    }
+    before = tree(tmp_path)
+    dry = index.update(tmp_path, prune=True, dry_run=True)
+    assert tree(tmp_path) == before
+    pruned = index.update(tmp_path, prune=True)
+    for result in (dry, pruned):
+        assert (result.packages, result.wheels, result.absent) == ((), (), ())
+        assert result.pruned == gone
+        changed = {name.split("/")[0] for name in result.written}
+        assert changed == {"channel", "index"}
+    assert not (tmp_path / "index/toy").exists()
+    assert (tmp_path / "index/index.html").is_file()
+    assert list((tmp_path / "wheels").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["channel", "wheels"])
+def test_each_side_alone_is_dry_replaced_and_pruned_too(tmp_path: Path, kind: str) -> None:
+    def make(text: bytes) -> Path:
+        if kind == "wheels":
+            return foreign_wheel(tmp_path / "wheels", "toy-1.0-py3-none-any.whl", init=text)
+        return foreign_package(tmp_path / "noarch", "toy-1.0-0", text=text)
+
+    go = index.update_wheel_index if kind == "wheels" else index.update_channel
+    make(b"x = 1\n")
+    before = tree(tmp_path)
+    assert go(tmp_path, dry_run=True).written
+    assert tree(tmp_path) == before
+    go(tmp_path)
+    path = make(b"x = 2\n")
+    for dry_run in (True, False):
+        with pytest.raises(ConflictError) as caught:
+            go(tmp_path, dry_run=dry_run)
+        assert caught.value.where == path.name
+    assert go(tmp_path, replace=True).written
+    assert go(tmp_path).written == ()
+    path.unlink()
+    dry = go(tmp_path, prune=True, dry_run=True)
+    assert (dry.pruned, go(tmp_path).absent) == ((path.name,), (path.name,))
+    assert go(tmp_path, prune=True).pruned == (path.name,)
+    assert go(tmp_path).absent == ()
+
+
+def test_publish_tells_a_line_of_each_thing_it_does(tmp_path: Path) -> None:
+    wheel = foreign_wheel(tmp_path / "built", "toy-1.0-py3-none-any.whl")
+    package = foreign_package(tmp_path / "built", "toy-1.0-0")
+    dist = tmp_path / "dist"
+
+    def told(*artifacts: Path, **options: bool) -> list[str]:
+        lines: list[str] = []
+        made = index.publish(artifacts, dist, report=lines.append, **options)
+        assert made == [
+            dist / ("wheels" if path.suffix == ".whl" else "channel/noarch") / path.name
+            for path in artifacts
+        ]
+        return lines
+
+    pages = [f"index/{name}" for name in ("index.html", "index.json")]
+    pages += [f"index/toy/{name}" for name in ("index.html", "index.json")]
+    repodata = [
+        f"channel/{subdir}/repodata.json{ending}"
+        for subdir in ("linux-64", "noarch")
+        for ending in ("", ".zst")
+    ]
+    written = [*repodata, f"wheels/{wheel.name}.metadata", *pages]
+    assert told(wheel, package) == [
+        *(f"publish {wheel.name}", f"publish {package.name}"),
+        *(f"write {name}" for name in written),
+    ]
+    assert told(wheel, package) == [f"unchanged {wheel.name}", f"unchanged {package.name}"]
+    # Damaged after it was published: its own bytes come back.
+    damaged = dist / "wheels" / wheel.name
+    damaged.write_bytes(b"damaged")
+    digest = hashlib.sha256(b"damaged").hexdigest()
+    assert told(wheel, dry_run=True) == [f"repair {wheel.name}: its sha256 was {digest}"]
+    assert damaged.read_bytes() == b"damaged"
+    assert told(wheel) == [f"repair {wheel.name}: its sha256 was {digest}"]
+    assert damaged.read_bytes() == wheel.read_bytes()
+    # Other bytes, by intention.
+    other = foreign_wheel(tmp_path / "other", wheel.name, init=b"x = 2\n")
+    assert told(other, replace=True)[0] in (
+        f"publish {wheel.name}",
+        f"repair {wheel.name}: its sha256 was {hashlib.sha256(wheel.read_bytes()).hexdigest()}",
+    )
+    assert damaged.read_bytes() == other.read_bytes()
+
+
+def test_a_refusal_names_both_digests_and_the_way_out(tmp_path: Path) -> None:
+    dist = tmp_path / "dist"
+    first = foreign_wheel(tmp_path / "a", "toy-1.0-py3-none-any.whl")
+    other = foreign_wheel(tmp_path / "b", first.name, init=b"x = 2\n")
+    index.publish([first], dist)
+    short = [hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in (first, other)]
+    with pytest.raises(ConflictError) as caught:
+        index.publish([other], dist)
+    assert caught.value.where == first.name
+    assert f"sha256 {short[0]}..., now {short[1]}..." in caught.value.what
+    assert "--build-number 1" in caught.value.fix
+    shutil.copy(other, dist / "wheels")
+    with pytest.raises(ConflictError) as caught:
+        index.update(dist)
+    assert caught.value.where == first.name
+    assert f"sha256 {short[0]}..., the file's is now {short[1]}..." in caught.value.what
+    assert "delete it and publish the same build again" in caught.value.fix
+
+
+# ------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize(
+    ("file", "label"),
+    [
+        ("toy-1.0-0.conda", ("1.0", 0)),
+        ("toy-1.0.rc1-py310h1_3.tar.bz2", ("1.0rc1", 3)),
+        ("two-parts-1.0-h_12.conda", ("1.0", 12)),
+        ("toy-1.0-h_x.conda", ("1.0", 0)),
+        ("toy-1.0-h_1234567890.conda", ("1.0", 0)),  # a hash of digits
+    ],
+)
+def test_without_labels_a_package_has_a_version_and_the_number_at_its_end(
+    file: str, label: tuple[str, int]
+) -> None:
+    name, found = intake.package_label(file, Project())
+    assert name == file.split("-1.0", maxsplit=1)[0]
+    assert (found.version, found.number, found.values) == (*label, ())
+
+
+def test_a_projects_package_has_its_label(tmp_path: Path) -> None:
+    for file, values in (
+        (CUDA.conda_file, {"cuda": "13.0", "torch": "2.13", "commit": None}),
+        (CUDA.lib_conda_file, {"cuda": "13.0", "commit": None}),
+    ):
+        name, found = intake.package_label(file, PROJECT)
+        assert (name, dict(found.values)) == (file.split("-")[0], values)
+    for wrong in ("toy-1.0-0.conda", "flashinfer-0.1.6-0.conda", "flashinfer.conda", "x.whl"):
+        with pytest.raises(LabelError) as caught:
+            intake.package_label(wrong, PROJECT)
+        assert caught.value.where == wrong
+    # A package to be folded in that has no template of its own may have any build.
+    anyhow = Project.of(config.parse({"package": "a", "fold": [{"package": "toy"}]}, "x"))
+    assert intake.package_label("toy-1.0-h1_4.conda", anyhow)[1].number == 4
+    assert intake.read_package(foreign_package(tmp_path, "toy-1.0-h1_4"), anyhow)
+
+
+@pytest.mark.parametrize(
+    ("file", "order"),
+    [
+        ("Toy_Kit-1.0-py3-none-any.whl", (0, "")),
+        ("Toy_Kit-1.0-2b-py3-none-any.whl", (2, "b")),
+    ],
+)
+def test_a_wheels_name_is_read_as_installers_do(file: str, order: tuple[int, str]) -> None:
+    named = WheelName.of(file, Project())
+    assert (named.file, named.project, named.version, named.folder) == (file, "toy-kit", "1.0", "")
+    assert named.order[1:] == (order, file)
+    assert (named.label.version, named.label.number, named.label.values) == ("1.0", order[0], ())
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "folder"),
+    [
+        ("{cuda}", "toy-1.0+k.cu12-py3-none-any.whl", "cu12"),
+        ("a[/{cuda}]", "toy-1.0+k.cu12-py3-none-any.whl", "a/cu12"),
+        ("n{number}", "toy-1.0+k.cu12-3-py3-none-any.whl", "n3"),
+        ("n{number}", "toy-1.0+k.cu12-py3-none-any.whl", "n0"),
+        ("{cuda}", "toy-1.0+k-py3-none-any.whl", "cuda has no value"),
+        ("a[/{cuda}]", "toy-1.0+k-py3-none-any.whl", "but 'a'"),
+        ("[{cuda}]", "toy-1.0+k-py3-none-any.whl", "but ''"),
+        ("{word}", "toy-1.0+ka.ak-py3-none-any.whl", "a.a"),
+        ("{word}", "toy-1.0+k.k-py3-none-any.whl", "but '.'"),
+        ("x/{word}", "toy-1.0+k.k-py3-none-any.whl", "but 'x/.'"),
+    ],
+)
+def test_a_wheel_without_a_folder_of_its_own_is_refused(
+    layout: str, file: str, folder: str
+) -> None:
+    """No value for the layout, or one that leads elsewhere or less deep."""
+    fields = {"cuda": {"form": "cu{n}"}, "word": {"characters": "a."}}
+    build, local = ("h_{word}", "k{word}k") if "word" in layout else ("h[_{cuda}]", "k[.{cuda}]")
+    label = {"build": f"{build}_{{number}}", "local": local, "fields": fields}
+    project = Project.of(config.parse({"label": label, "index-layout": layout}, "x"))
+    if not folder.startswith(("but ", "cuda has")):
+        assert WheelName.of(file, project).folder == folder
+        return
+    with pytest.raises(LabelError, match="has no folder of the index") as caught:
+        WheelName.of(file, project)
+    assert (caught.value.where, caught.value.what.endswith(folder)) == (file, True)
+
+
+@pytest.mark.parametrize("file", ["toy.whl", "toy-1.0-py3.whl", "toy-one-py3-none-any.whl", "toy"])
+def test_what_is_no_wheels_name_is_told_how_one_is_made_up(file: str) -> None:
+    with pytest.raises(LabelError, match=r"not a wheel's name: .+") as caught:
+        WheelName.of(file, Project())
+    assert caught.value.where == file
+    assert caught.value.expected == "<name>-<version>[-<build>]-<python>-<abi>-<platform>.whl"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("Name: toy\nVersion: 1.1\n", "Version is '1.1'"),
+        ("Name: toy\nVersion: 1.0\nVersion: 1.0\n", "Version is '1.0, 1.0'"),
+        ("Name: toy\n", "Version is ''"),
+        ("Name: toy\nVersion: one\n", "Version is 'one'"),
+        ("Name: other\nVersion: 1.0\n", "Name is 'other'"),
+        ("Name: toy\nName: toy\nVersion: 1.0\n", "Name is 'toy, toy'"),
+        ("Version: 1.0\n", "Name is ''"),
+        ("Name: TOY\nVersion: 1.0.0\n", ""),  # the same to an installer
+    ],
+)
+def test_a_wheel_is_what_its_file_name_says(tmp_path: Path, metadata: str, words: str) -> None:
+    wheel = foreign_wheel(
+        tmp_path, "toy-1.0-py3-none-any.whl", metadata=f"Metadata-Version: 2.1\n{metadata}"
+    )
+    if not words:
+        assert intake.read_wheel(wheel, Project())[0].file == wheel.name
+        return
+    with pytest.raises(ArtifactError) as caught:
+        intake.read_wheel(wheel, Project())
+    assert caught.value.what == words
+    assert caught.value.where == f"{wheel.name}: toy-1.0.dist-info/METADATA"
+    expected = "'1.0'" if words.startswith("Version") else "'toy'"
+    assert caught.value.expected == f"{expected}, as the file name has it"
+
+
+def test_the_projects_wheel_has_its_name_to_the_letter(tmp_path: Path) -> None:
+    own = Project.of(config.parse({"wheel-name": "toy"}, "x"))
+    metadata = "Metadata-Version: 2.1\nName: Toy\nVersion: 1.0\n"
+    wheel = foreign_wheel(tmp_path, "toy-1.0-py3-none-any.whl", metadata=metadata)
+    assert intake.read_wheel(wheel, Project())
+    with pytest.raises(ArtifactError, match="Name is 'Toy'"):
+        intake.read_wheel(wheel, own)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "fine"),
+    [
+        ("{path},sha256={hash},{size}", True),
+        ("{path},sha256={hash},", True),
+        ("{path},,", True),  # for verify to judge
+        ("", True),
+        ("{path},sha256={hash},{wrong_size}", False),
+        ("{path},sha256={wrong_hash},{size}", False),
+    ],
+)
+def test_a_wheels_files_are_what_record_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, fine: bool
+) -> None:
+    monkeypatch.setattr(intake, "_CHUNK", 4)  # the sum over a file's pieces counts
+    wheel = foreign_wheel(tmp_path, "toy-1.0-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    data = members["toy.py"]
+
+    def digest(of: bytes) -> str:
+        return base64.urlsafe_b64encode(hashlib.sha256(of).digest()).rstrip(b"=").decode()
+
+    line = recorded.format(
+        path="toy.py",
+        hash=digest(data),
+        wrong_hash=digest(b"other"),
+        size=len(data),
+        wrong_size=len(data) + 1,
+    )
+    record = "toy-1.0.dist-info/RECORD"
+    others = [text for text in members[record].decode().splitlines() if "toy.py" not in text]
+    members[record] = "\n".join([*others, *([line] if line else []), ""]).encode()
+    # What RECORD leaves out does not hide what follows it.
+    members = {"toy_none.py": b"", **members}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    _, read = intake.read_wheel(wheel, Project())
+    if fine:
+        intake.check_wheel(read)
+        return
+    with pytest.raises(ArtifactError, match="as RECORD has it") as caught:
+        intake.check_wheel(read)
+    assert caught.value.where == f"{wheel.name}: toy.py"
+
+
+@pytest.mark.parametrize("subdir", ["", "Linux-64", "linux", "linux-64/x", "../x", "linux-64 "])
+def test_a_package_for_no_subdir_is_refused(tmp_path: Path, subdir: str) -> None:
+    package = foreign_package(tmp_path, "toy-1.0-0", subdir)
+    with pytest.raises(ArtifactError) as caught:
+        intake.read_package(package, Project())
+    assert caught.value.where == f"{package.name}: info/index.json"
+    assert "subdir" in str(caught.value)
+
+
+def test_an_artifact_deeper_down_is_found_unless_it_is_still_being_written(tmp_path: Path) -> None:
+    foreign_wheel(tmp_path / "wheels", "fine-1.0-py3-none-any.whl")
+    deep = tmp_path / "wheels" / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / ".partial-x-toy-1.0-py3-none-any.whl").touch()
+    (deep / "notes.txt").touch()
+    assert index.update(tmp_path).wheels == ("fine-1.0-py3-none-any.whl",)
+    for side, name, expected in (
+        ("wheels", "toy-1.0-py3-none-any.whl", "the wheels of one folder"),
+        ("channel/noarch", "toy-1.0-0.conda", "the conda packages of one folder"),
+        ("channel", "toy-1.0-0.tar.bz2", "a subdir, such as linux-64 or noarch"),
+    ):
+        stray = tmp_path / side / "Other" / "b" / name
+        stray.parent.mkdir(parents=True)
+        stray.touch()
+        with pytest.raises(ArtifactError, match="no client looks into") as caught:
+            index.update(tmp_path)
+        assert (caught.value.where, caught.value.expected) == (str(stray), expected)
+        stray.unlink()
+    for side, name, what, expected in (
+        ("wheels", "toy.pyc", "is no wheel", "files that end in .whl"),
+        ("channel/noarch", "x", "is no conda package", "files that end in .conda or .tar.bz2"),
+    ):
+        stray = tmp_path / side / name
+        stray.touch()
+        with pytest.raises(ArtifactError) as caught:
+            index.update(tmp_path)
+        assert (caught.value.what, caught.value.where) == (what, str(stray))
+        assert caught.value.expected == expected
+        stray.unlink()
+
+
+def test_what_is_empty_and_what_agrees(tmp_path: Path) -> None:
+    assert index.is_empty(tmp_path)
+    for name, empty in (
+        ("channel/noarch/.hidden", True),
+        ("index/other/readme", True),
+        ("wheels/notes.txt", True),
+        ("channel/noarch/repodata.json", False),
+        ("channel/noarch/toy-1.0-0.tar.bz2", False),
+        ("wheels/toy-1.0-py3-none-any.whl", False),
+        ("index/toy/index.html", False),
+    ):
+        folder = tmp_path / name.replace("/", "_")
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        assert index.is_empty(folder) is empty, name
+    dist = tmp_path / "dist"
+    foreign_package(dist / "channel/noarch", "toy-1.0-0")
+    foreign_wheel(dist / "wheels", "toy-1.0-py3-none-any.whl")
+    index.update(dist)
+    whole = {path: path.read_bytes() for path in dist.rglob("*") if path.is_file()}
+    pages = [path for path in whole if "index" in path.parts or path.name.startswith("repodata")]
+    assert len(pages) == 8
+    for page in pages:
+        page.unlink()
+        assert not index.consistent(dist), page
+        page.write_bytes(whole[page])
+        assert index.consistent(dist)
+    (dist / "channel" / "notes.txt").write_text("a file that does not belong here")
+    assert not index.consistent(dist)
 
 
 # ------------------------------------------------------------ pip, over http

@@ -386,17 +386,21 @@ def test_variants_that_are_refused(text: str) -> None:
         "flashinfer-0.1.6%2Bcu124torch2.4-cp38-abi3-linux_x86_64.whl",
         "flashinfer-0.1.6+cu124torch2.4-cp38-abi3-linux_x86_64.conda",
         "flashinfer-0.1.6+cu124torch2.4.whl",
+        "flashinfer-0.1+cu124torch2.4-cp38-abi3-linux_x86_64.whl",
         "",
     ],
 )
 def test_wheel_names_that_are_refused(name: str) -> None:
-    with pytest.raises(LabelError):
+    with pytest.raises(LabelError) as caught:
         Label.parse_wheel_file(name)
+    assert caught.value.where == name
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        "flashinfer-0.1.6.conda",
+        "flashinfer-0.1-cu124_torch24_0.conda",
         "flashinfer-0.1.6-cu124_0.conda",
         "flashinfer-0.1.6-cu124_torch24.conda",
         "flashinfer-0.1.6-cu124_torch24_00.conda",
@@ -413,12 +417,15 @@ def test_wheel_names_that_are_refused(name: str) -> None:
     ],
 )
 def test_conda_names_that_are_refused(name: str) -> None:
-    with pytest.raises(LabelError):
+    with pytest.raises(LabelError) as caught:
         Label.parse_conda_file(name)
+    assert caught.value.where == name
 
 
 def test_library_names_that_are_refused() -> None:
     for name in (
+        "libflashinfer-0.1.6.conda",
+        "libflashinfer-0.1-cu124_0.conda",
         "libflashinfer-0.1.6-cu124_torch24_0.conda",
         "flashinfer-0.1.6-cu124_0.conda",
         "libflashinfer-0.1.6rc1-cu124_0.conda",
@@ -426,8 +433,9 @@ def test_library_names_that_are_refused() -> None:
         "libflashinfer-0.1.6-cu124_01.tar.bz2",
         "flashinfer-0.1.6-cu124_0.tar.bz2",
     ):
-        with pytest.raises(LabelError):
+        with pytest.raises(LabelError) as caught:
             LibraryLabel.parse_conda_file(name)
+        assert caught.value.where == name
 
 
 @given(st.text(max_size=60), st.sampled_from([".whl", ".conda", ".tar.bz2", ""]))
@@ -455,6 +463,25 @@ def test_an_environment_that_cannot_be_used_names_its_variable(
     with pytest.raises(LabelError) as caught:
         Label.compose(CU124_TORCH24, environ=environ)
     assert caught.value.where == where
+
+
+def test_a_version_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "version.txt"
+    for text in ("0.1", "", "0.1.6+cu124"):
+        file.write_text(text)
+        with pytest.raises(LabelError) as caught:
+            Label.public_version_of(file, {})
+        assert caught.value.where == str(file)
+    file.write_text("0.1.6\n")
+    assert Label.public_version_of(file, {}) == "0.1.6"
+
+
+def test_a_library_of_a_cuda_without_a_label_is_refused() -> None:
+    for wrong in (((9, 0), "0.1.6"), ((100, 0), "0.1.6"), (None, "0.1"), (None, "0.1.6", -1)):
+        with pytest.raises(LabelError):
+            LibraryLabel(*wrong)  # type: ignore[arg-type]
+    with pytest.raises(LabelError, match="is not a commit"):
+        LibraryLabel(None, "0.1.6", 0, "abc")
 
 
 @pytest.mark.parametrize("day", ["2026112", "20261322", "20260230", "2026-11-22", "", "1122"])

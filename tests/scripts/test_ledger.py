@@ -86,10 +86,31 @@ def test_tree_digest_sees_names_bytes_and_modes(tmp_path: Path) -> None:
     assert tree_digest(make("3", {"a": "1", "b/d": "2"}), ["src"]) != base
     assert tree_digest(make("4", {"a": "1", "b/c": "3"}), ["src"]) != base
     assert tree_digest(make("5", {"a": "1", "b/c": "2"}, 0o755), ["src"]) != base
-    generated = make("6", {"a": "1", "b/c": "2", "__pycache__/x.pyc": "x", "_build_info.py": "y"})
-    assert tree_digest(generated, ["src"]) == base
+    generated = ("__pycache__/x", "_build_info.py", "b/x.pyc", "x.so")
+    made = make("6", {"a": "1", "b/c": "2", **dict.fromkeys(generated, "x")})
+    assert tree_digest(made, ["src"]) == base
 
 
 def test_digest_does_not_depend_on_order() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_a_path_counts_by_its_name() -> None:
+    assert digest({"cache": Path("/a")}) == digest({"cache": "/a"}) != digest({"cache": Path("/b")})
+
+
+def test_the_folder_may_be_moved_as_a_whole(tmp_path: Path) -> None:
+    """What lies beside the ledger moves along; what lies elsewhere stays where it is."""
+    inside, elsewhere = tmp_path / "build" / "sub" / "made", tmp_path / "elsewhere"
+    inside.parent.mkdir(parents=True)
+    for output in (inside, elsewhere):
+        output.write_text(output.name)
+    Ledger(tmp_path / "build" / "ledger").record("a", "k", [inside, elsewhere], Cost())
+    (tmp_path / "build").rename(tmp_path / "moved")
+    moved = Ledger(tmp_path / "moved" / "ledger")
+    entry = moved.lookup("a", "k")
+    assert entry is not None
+    assert set(entry.outputs) == {"sub/made", str(elsewhere)}
+    (tmp_path / "moved" / "sub" / "made").write_text("mode")
+    assert moved.lookup("a", "k") is None

@@ -294,7 +294,7 @@ class Packages:
         library = toy.library(cuda="12.4.131", archs="8.0+PTX;9.0a", gpu="zstd")
         packed = toy.write_conda_library(made, label, files={"lib/libflashinfer.so": library})
         atomic.copy(packed, self.job.staged_library)
-        self.log = Log(folder / "log", (folder / "log").open("w"), Progress(0, quiet=True))
+        self.log = Log((folder / "log").open("w"), Progress(0, quiet=True))
 
     def run_stage(self, kind: str) -> list[Path]:
         [stage] = [stage for stage in self.job.stages() if stage.kind == kind]

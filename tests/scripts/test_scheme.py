@@ -9,7 +9,7 @@ from packaging.version import Version
 
 from conda_bridge.config import read
 from conda_bridge.errors import ConfigError, LabelError
-from conda_bridge.label import Label, Scheme, conda_spelling, public_version
+from conda_bridge.label import Label, Scheme, conda_spelling, public_version, split_conda_file
 from conda_bridge.project import Project
 from flashinfer_build import label as ours
 
@@ -36,6 +36,8 @@ def test_one_label_has_both_spellings():
     assert scheme.parse_wheel_version(scheme.wheel_version(label), 3) == label
     assert scheme.index_build_number(label) == 1208003
     assert scheme.depends == {"torch": "pytorch"}
+    wider = Scheme({**TABLE, "rank-step": 10})
+    assert wider.index_build_number(label) == 12083
 
 
 def test_a_project_without_labels_has_a_version_and_a_number():
@@ -62,6 +64,11 @@ def test_a_project_without_labels_has_a_version_and_a_number():
         ({"rank": "abi"}, "no field with numbers"),
         ({"rank": "nothing"}, "no field with numbers"),
         ({"fields": {"commit": {"form": "{n}"}}}, "is there already"),
+        ({"rank-step": 0}, "leave none of them room"),
+        ({"fields": {"w": {"characters": "ab", "least": 0}}}, "no word has 0 to 0"),
+        ({"fields": {"w": {"characters": "ab", "least": -1}}}, "no word has -1 to 0"),
+        ({"fields": {"w": {"characters": "ab", "most": -1}}}, "no word has 1 to -1"),
+        ({"fields": {"w": {"characters": "ab", "least": 3, "most": 2}}}, "no word has 3 to 2"),
         ({"fields": {"cuda": {}}}, "no kind"),
         ({"fields": {"cuda": {"form": "{n}", "choices": ["a"]}}}, "form and choices"),
         ({"local": "{commit}", "build": "{commit}_{number}"}, "write in another way"),
@@ -74,6 +81,44 @@ def test_a_table_that_loses_something_is_refused(change, words):
     assert caught.value.expected
 
 
+@pytest.mark.parametrize(
+    ("word", "right", "wrong"),
+    [
+        ({}, ["a", "abba" * 5], ["", "c"]),
+        ({"least": 2}, ["ab", "abba" * 5], ["a"]),
+        ({"least": 2, "most": 3}, ["ab", "bab"], ["a", "abba"]),
+        ({"least": 2, "most": 2}, ["ab"], ["a", "bab"]),
+        ({"most": 3}, ["a", "bab"], ["abba"]),
+        ({"none": "plain", "most": 3}, [None, "bab"], ["abba"]),
+    ],
+)
+def test_a_word_is_as_long_as_the_table_says(word, right, wrong):
+    about = {"word": {"characters": "ab", **word}}
+    scheme = Scheme({"build": "{word}_{number}", "local": "x{word}", "fields": about})
+    for value in right:
+        label = scheme.label("1.0", {"word": value})
+        assert scheme.conda_build(label) == f"{value or 'plain'}_0"
+        assert scheme.parse_build(scheme.conda_build(label), "1.0") == label
+    for value in wrong:
+        with pytest.raises(LabelError):
+            scheme.label("1.0", {"word": value})
+        with pytest.raises(LabelError):
+            scheme.parse_build(f"{value}_0", "1.0")
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        ("toy-1.0-0.conda", ("toy-1.0-0", ".conda")),
+        ("toy-1.0-0.tar.bz2", ("toy-1.0-0", ".tar.bz2")),
+        ("toy-1.0-py3-none-any.whl", ("", "")),
+        ("conda", ("", "")),
+    ],
+)
+def test_a_package_file_is_known_by_its_ending(file, parts):
+    assert split_conda_file(file) == parts
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.0+cu128", "1.0+cu128torch2.10cxx11abimaybe.py3.12"])
 def test_other_versions_are_refused(version):
     with pytest.raises(LabelError, match=r"expected: ") as caught:
@@ -84,6 +129,7 @@ def test_other_versions_are_refused(version):
 def test_every_error_of_a_name_says_which_name():
     scheme = Scheme(TABLE)
     fold = scheme.build_template("{cuda}_{number}", "fold")
+    wrong_cuda = Label("1.0", (("cuda", "x"),))
     for wrong in (
         lambda: scheme.parse_build("nothing", "1.0", "a.conda"),
         lambda: scheme.parse_build("py312_cu128_torch28_true_0", "1.0.alpha2", "a.conda"),
@@ -91,7 +137,11 @@ def test_every_error_of_a_name_says_which_name():
         lambda: scheme.parse_fold(fold, "cu128_0", "2024a", "a.conda"),
         lambda: scheme.label("1.0", {"torch": "2"}, 0, "a.conda"),
         lambda: scheme.label("1.0", {"other": "2"}, 0, "a.conda"),
-        lambda: scheme.fold_build(fold, Label("1.0", (("cuda", "x"),)), "a.conda"),
+        lambda: scheme.fold_build(fold, wrong_cuda, "a.conda"),
+        lambda: scheme.conda_build(wrong_cuda, "a.conda"),
+        lambda: scheme.local_version(wrong_cuda, "a.conda"),
+        lambda: scheme.wheel_version(wrong_cuda, "a.conda"),
+        lambda: scheme.parse_build("py312_cu128_torch28_true_0", "1.0+x", "a.conda"),
     ):
         with pytest.raises(LabelError) as caught:
             wrong()

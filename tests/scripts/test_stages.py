@@ -171,6 +171,41 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, run: Callable[..., list[str]]) 
     assert not (tmp_path / "a").exists()
 
 
+def test_outcomes_and_lines_say_what_became_of_each_stage(tmp_path: Path) -> None:
+    """Done, kept or due: under its own name, with its log and what it said of itself."""
+
+    def silent(_log: Log) -> tuple[Sequence[Path], Mapping[str, object]]:
+        return [], {}
+
+    stages = [replace(stage, title=f"to {stage.name}") for stage in _chain(tmp_path, [])]
+    stages.append(Stage("d", "d", "to d", "x", lambda: "k", silent))
+
+    def go(dry_run: bool = False) -> tuple[list[Outcome], list[str]]:
+        progress = Progress(len(stages))
+        progress.console = Console(file=io.StringIO(), width=60)
+        logs = tmp_path / "logs"
+        found = run_stages(stages, Ledger(tmp_path / "ledger"), logs, progress, dry_run=dry_run)
+        assert progress.finished == len(stages)
+        return found, progress.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    for outcome, dry_run in (("due", True), ("done", False), ("kept", False), ("kept", True)):
+        found, lines = go(dry_run)
+        for name, stage, one in zip("abcd", stages, found, strict=True):
+            assert (one.stage, one.title, one.outcome) == (name, stage.title, outcome)
+            assert Path(one.log).resolve() == (tmp_path / "logs" / f"{name}.log").resolve()
+            said = {"summary": name} if name != "d" and outcome != "due" else {}
+            assert one.as_dict()["facts"] == said
+            assert (one.as_dict()["stage"], one.as_dict()["outcome"]) == (name, outcome)
+        if outcome == "due":
+            assert lines == []
+            continue
+        assert [line.split()[1:3] for line in lines] == [["to", name] for name in "abcd"]
+        ending = "unchanged" if outcome == "kept" else " s"
+        for line, name in zip(lines[:3], "abc", strict=True):
+            assert line.endswith(f"{ending}  {name}")
+        assert lines[3].rstrip().endswith(ending), "it has nothing to say of itself"
+
+
 def test_a_failure_names_stage_cause_and_log_and_keeps_what_was_done(
     tmp_path: Path, run: Callable[..., list[str]]
 ) -> None:

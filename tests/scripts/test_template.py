@@ -54,6 +54,14 @@ def test_values_are_written_and_read(text, values, written):
     assert template.parse(written) == given
 
 
+def test_flat_leaves_out_dots_and_dashes_of_the_form_too():
+    fields = {"sm": Form("sm", form="sm-{major:1}.{minor}_x")}
+    for text, written in (("{sm}", "sm-9.0_x"), ("{sm:flat}", "sm90x")):
+        template = Template(text, fields, "label")
+        assert template.format({"sm": "9.0"}) == written
+        assert template.parse(written) == {"sm": "9.0"}
+
+
 @settings(deadline=None)
 @given(pieces=st.lists(PIECES, min_size=1, max_size=5), values=VALUES)
 def test_every_template_that_is_accepted_reads_what_it_writes(pieces, values):

@@ -26,8 +26,7 @@ Made = tuple[Sequence[Path], Mapping[str, object]]
 class Log:
     """The log of one stage; its newest line is also the one on the display."""
 
-    def __init__(self, path: Path, stream: TextIO, progress: Progress) -> None:
-        self.path = path
+    def __init__(self, stream: TextIO, progress: Progress) -> None:
         self._stream = stream
         self._progress = progress
 
@@ -125,7 +124,7 @@ class StageFailed(BridgeError):
 def _open_log(path: Path, progress: Progress) -> Iterator[Log]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", errors="replace") as stream:
-        yield Log(path, stream, progress)
+        yield Log(stream, progress)
 
 
 def _facts(entry: Entry) -> str:
