@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
 import venv
@@ -64,7 +63,9 @@ def environment(made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index"]
     subprocess.run([*pip, "--no-deps", str(made["wheel"])], check=True, capture_output=True)
     site = next((folder / "lib").glob("*/site-packages"))
-    (site / "of_the_tests.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    # Not sysconfig's alone: the tests' own environment may be made of two.
+    theirs = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "of_the_tests.pth").write_text("\n".join(theirs) + "\n")
     return folder
 
 

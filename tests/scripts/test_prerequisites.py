@@ -22,7 +22,7 @@ def test_they_are_those_of_the_build_system() -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = {}
     for line in document["build-system"]["requires"]:
-        name, _, floor = line.partition(">=")
+        name, _, floor = line.partition(";")[0].partition(">=")
         asked[name] = tuple(map(int, floor.split("."))) if floor else ()
     assert asked == prerequisites.REQUIREMENTS
 

@@ -6,6 +6,7 @@ Imports the standard library alone: it runs where the rest is missing, and says 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import platform
 import re
@@ -26,6 +27,7 @@ REQUIREMENTS: Mapping[str, tuple[int, ...]] = {
     "setuptools": (70, 1),
     "packaging": (22,),
     "ninja": (),
+    "tomli": (2, 0),
 }
 _MINIMUM = (3, 8)
 
@@ -93,6 +95,11 @@ def _is_noexec(folder: str) -> bool:
     return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)
 
 
+def _reads_toml() -> bool:
+    """Whether there is another reader of TOML: Python has one since 3.11, and pip a copy."""
+    return sys.version_info >= (3, 11) or importlib.util.find_spec("pip") is not None
+
+
 def check(
     environ: Mapping[str, str] = os.environ,
     installed: Callable[[str], str] = metadata.version,
@@ -116,7 +123,7 @@ def check(
     wanted, found = [], []
     for name in names:
         minimum = REQUIREMENTS[name]
-        if name == "ninja" and not compiles:
+        if (name == "ninja" and not compiles) or (name == "tomli" and _reads_toml()):
             continue
         if name == "ninja":
             version = "" if find_ninja(environ) else "none"
