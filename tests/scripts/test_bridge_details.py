@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from foreign import project
+from foreign_wheels import wheel
 from packaging.specifiers import SpecifierSet
 from rattler import Version, VersionSpec
 
-from conda_bridge.bridge import agreement, conda_binaries, names, tags
+from conda_bridge.bridge import (
+    agreement,
+    conda_binaries,
+    conda_layout,
+    layout,
+    names,
+    tags,
+    to_conda,
+)
 from conda_bridge.bridge.conda_binaries import Object, measure
 from conda_bridge.bridge.conda_constraint import constraint
 from conda_bridge.bridge.conda_layout import record
 from conda_bridge.bridge.conda_target import target
-from conda_bridge.bridge.dependencies import MatchSpec, pip_specifier
-from conda_bridge.errors import ArtifactError, ConflictError, LabelMismatch
+from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier, translate
+from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, LabelError, LabelMismatch
+from conda_bridge.formats import wheel_reader
+from conda_bridge.formats.abi3 import Audit
+from conda_bridge.project import Project
 
 
 def thing(path: str = "toy/_core.so", **changes: Any) -> Object:
@@ -278,3 +292,366 @@ def test_both_forms_of_a_package_hold_the_same_files() -> None:
         assert caught.value.where == "a.tar.bz2"
         assert caught.value.expected == "the same files in both forms of a package"
         assert caught.value.fix == "remove the one that is not meant"
+
+
+# ---------------------------------------------------------------- what is said, and where
+
+
+LONG = "X" * 100
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what", "where", "expected"),
+    [
+        ("a.json", f'{{"{LONG}": "x"}}', f"'{LONG[:80]}' is no name of a conda package", "",
+         "lower-case letters, digits, and - _ ."),
+        ("a.json", f'{{"x": "{LONG} {LONG}"}}', f"is '{LONG[:80]}'", ": x",
+         "the name of a project on PyPI, or false where it is none"),
+        ("a.json", f'[{{"conda_name": "x", "pypi_name": "x"}}, "{LONG}"]', f"is {LONG[:80]}",
+         ": entry 1", "an object with conda_name and pypi_name"),
+        ("a.json", "\"x\"", "has a str at its top", "", "conda name -> PyPI name, or conda-forge's"),
+        ("a.toml", "x" * 1001, "is larger than 1000 bytes", "", ""),
+        ("a.toml", "x", "is not TOML", "", ""),
+    ],
+)  # fmt: skip
+def test_a_mapping_that_is_none_says_where_and_what_would_be_one(
+    file: str,
+    content: str,
+    what: str,
+    where: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(names, "_MAX_MAPPING", 1000)
+    path = tmp_path / file
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        names.read_mapping(path)
+    assert caught.value.what == what or (what == "is not TOML" and what in caught.value.what)
+    assert caught.value.where == f"{path}{where}"
+    assert caught.value.expected.startswith(expected)
+
+
+def test_a_name_that_conda_uses_for_something_else() -> None:
+    for asked, mapping, why in (
+        ("Toy", {"toy": None}, "the mapping file says that it is no Python project"),
+        ("zlib", {}, ""),
+    ):
+        with pytest.raises(ArtifactError) as caught:
+            names.find_conda(asked, mapping=mapping, where="a.whl: Requires-Dist")
+        said = f"requires {asked!r}, and conda has something else under that name ({why}"
+        assert caught.value.what.startswith(said)
+        assert caught.value.where == "a.whl: Requires-Dist"
+        assert caught.value.expected == "the name of the conda package in a table"
+        assert f'"<name in conda>" = "{asked.lower()}"' in caught.value.fix
+    assert names.find_conda("toy", mapping={"toy": "toy"}).why == "the mapping file says so"
+    assert names.find_conda("toy").assumed
+
+
+def test_who_says_a_name() -> None:
+    own = project(dependencies={"fish": "pyfish", "squid": {"drop": "is linked in"}})
+    assert names.find_pip("fish", own).why == "the configuration says so"
+    assert names.find_conda("PyFish", own).why == "the configuration says so"
+    assert names.find_pip("squid", own).why == "is linked in"
+    assert names.find_pip("cod", required=["Cod"]).why.endswith("METADATA requires it")
+    assert names.find_pip("numpy").why == names.find_pip("pytorch").why == "known to conda-bridge"
+
+
+@pytest.mark.parametrize(
+    ("built_as", "python", "tag"),
+    [
+        (["cp312-none-any"], "3.12", "cp312"),
+        (["cp312-none-any", "py2-none-any"], "3.12", "cp312"),
+        (["cp312-none-any", "cp312-cp312-linux_x86_64"], "3.12", "cp312"),
+        (["cp312-none-any", "py3-none-any"], "3.12", "py3"),
+        (["cp311-none-any"], "3.12", "py3"),
+        (["cp312-cp312-linux_x86_64"], "3.12", "py3"),
+        (["cp312-none-any"], "", "py3"),
+        (["cp312"], "3.12", "py3"),
+    ],
+)
+def test_the_tag_of_a_package_without_modules(built_as: list[str], python: str, tag: str) -> None:
+    asked: Any = {"requires_python": ">=3.9", "built_as": built_as, "objects": {}, "where": "x"}
+    found = tags.tag_of([], platform="any", python=python, **asked)
+    assert (found.python, found.abi, found.platform) == (tag, "none", "any")
+
+
+def test_a_module_of_one_python_in_a_package_for_all_is_named() -> None:
+    modules = [tags.Module("x/a.abi3.so", "abi3"), tags.Module("x/b.cpython-312.so", "cp312")]
+    asked: Any = {"requires_python": ">=3.9", "built_as": [], "objects": {}, "where": "x.conda"}
+    for found in (modules, [*modules, tags.Module("x/c.so", "")][::2]):
+        with pytest.raises(ArtifactError, match="not for the stable ABI") as caught:
+            tags.tag_of(found, platform="linux_x86_64", python="", **asked)
+        assert caught.value.where == f"x.conda: {found[1].path}"
+        assert ".abi3.so" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("found", "what"),
+    [
+        (Audit((3, 8), ("_a", "_b", "_c", "_d"), (), ()), "uses _a, _b, _c, not in the stable ABI"),
+        (Audit((3, 8), (), (), ("libpython3.12.so",)), "needs libpython3.12.so, the library of"),
+        (
+            Audit((3, 13), (), (("P", (3, 11)), *((n, (3, 13)) for n in "QRST")), ()),
+            "needs Python 3.13 (Q, R, S)",
+        ),
+        (Audit((3, 12), (), (("P", (3, 12)),), ()), ""),
+    ],
+)
+def test_what_breaks_the_stable_abi_is_said(
+    found: Audit, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tags.abi3, "audit", lambda shared: found)
+    module = tags.Module("x/a.abi3.so", "abi3")
+    asked: Any = {"requires_python": "", "built_as": ["cp312-abi3-x"], "where": "x.conda"}
+    asked |= {"platform": "linux_x86_64", "python": "3.13", "objects": {module.path: object()}}
+    if not what:
+        assert tags.tag_of([module], **asked).python == "cp312"
+        return
+    with pytest.raises(LabelMismatch) as caught:
+        tags.tag_of([module], **asked)
+    assert caught.value.what.startswith(what)
+    assert caught.value.where == "x.conda: x/a.abi3.so"
+    assert caught.value.expected == "the stable ABI of Python 3.12, as cp312-abi3 promises"
+    assert "Py_LIMITED_API" in caught.value.fix
+
+
+def test_a_library_that_nobody_brings_says_whose_it_may_be() -> None:
+    shared: Any = SimpleNamespace(machine="EM_X86_64", needed=("libc.so.6", "libzz.so.1"))
+
+    def check(platform: str, left_out: list[str], *provided: str) -> None:
+        arch = "x86_64"
+        tags.check_needed(platform, {"lib/a.so": shared}, provided, left_out, arch, "x.conda")
+
+    check("linux_x86_64", [])  # it is the system's then
+    check("auto", ["zz"], "libzz.so.*")
+    for left_out, perhaps in ((["zz", "aa"], " (perhaps one of aa, zz)"), ([], "")):
+        with pytest.raises(ArtifactError, match=r"needs libzz\.so\.1, which is not") as caught:
+            check("auto", left_out)
+        assert caught.value.where == "x.conda: lib/a.so"
+        assert caught.value.expected.startswith(
+            f"a conda package that has it, to be folded in{perhaps}, or a requirement"
+        )
+        assert '<name on PyPI> = ["libzz.so.1"]' in caught.value.fix
+        assert "the platform tag linux_x86_64" in caught.value.fix
+    tags.check_needed("any", {}, (), (), "", "x.conda")
+
+
+# ---------------------------------------------------------------- places
+
+
+def test_where_the_files_of_a_conda_package_go() -> None:
+    rules = layout.Layout("x.conda", False, "toy-1.0", {"lib/own/": "toy/", "share/no/": "drop"})
+    for path, kind, wanted in (
+        ("etc/conda/test-files/toy/a.py", layout.DROP, ""),
+        ("lib/python3.12/site-packages/toy/__pycache__/a.pyc", layout.DROP, ""),
+        ("lib/python3.12/site-packages/__pycache__", "site", "__pycache__"),
+        ("share/no/x", layout.DROP, ""),
+        ("lib/own/a.py", "site", "toy/a.py"),
+        ("lib/own/liba.so.1", "library", "toy/liba.so.1"),
+        ("lib/a/liba.so.1", "library", "toy.libs/liba.so.1"),
+        ("lib/a.so.d/x", "data", "toy-1.0.data/data/lib/a.so.d/x"),
+        ("bin/toy", "script", "toy-1.0.data/scripts/toy"),
+        ("include/python3.12/toy/a.h", "headers", "toy-1.0.data/headers/a.h"),
+        ("include/a.h", "data", "toy-1.0.data/data/include/a.h"),
+        ("lib/python3.12/site-packages/toy-1.0.dist-info/WHEEL", "info", "toy-1.0.dist-info/WHEEL"),
+    ):
+        found = rules.place(path)
+        assert (found.kind, found.path) == (kind, wanted), path
+    kept = layout.Layout("x.conda", False, "toy-1.0", {}, keeps_lib=True)
+    assert kept.place("lib/a/liba.so.1").path == "toy-1.0.data/data/lib/liba.so.1"
+
+
+def test_a_file_without_a_place_says_which_and_what_has_one() -> None:
+    rules = {"lib/b/": "toy/", "lib/a/": "toy/a/", "lib/c/": "drop"}
+    closed = layout.Layout("x.conda", False, "toy-1.0", rules, closed=True)
+    plain = layout.Layout("x.conda", False, "toy-1.0", {})
+    for found, path, expected in (
+        (closed, "lib/d.so", "files below lib/a/ and lib/b/"),
+        (plain, "var/x", "site-packages, bin, share/, etc/"),
+        (plain, "bin/a/x", "programs directly below bin/"),
+    ):
+        with pytest.raises(ArtifactError, match="cannot go into a wheel") as caught:
+            found.place(path)
+        assert caught.value.where == f"x.conda: {path}"
+        assert caught.value.expected.startswith(expected)
+        assert path.rpartition("/")[0] in caught.value.fix
+
+
+def test_a_package_with_the_files_of_two_pythons_is_for_none() -> None:
+    sites = ("lib/python3.12/site-packages/a.py", "lib/python3.11/site-packages/a.py")
+    package: Any = SimpleNamespace(path=Path("x.conda"), paths=dict.fromkeys(sites), index={})
+    with pytest.raises(ArtifactError, match=r"files for Python 3\.11 and 3\.12") as caught:
+        layout.python_of(package)
+    assert (caught.value.where, caught.value.expected) == ("x.conda", "one site-packages")
+
+
+def test_where_the_files_of_a_wheel_go() -> None:
+    one = target(("cp312", "cp312", "linux_x86_64"), "", "x.whl")
+    every = target(("py3", "none", "any"), "", "x.whl")
+    for wanted, site, scripts, headers in (
+        (one, "lib/python3.12/site-packages/", "bin/", "include/python3.12/toy/"),
+        (every, "site-packages/", "python-scripts/", "include/toy/"),
+    ):
+        rules = conda_layout.Layout("toy", "toy-1.0.dist-info", wanted, "x.whl")
+        for path, place in (
+            ("toy/a.py", f"{site}toy/a.py"),
+            ("toy/__pycache__/a.pyc", None),
+            ("toy-1.0.dist-info/RECORD.jws", None),
+            ("toy-1.0.data/purelib/a.py", f"{site}a.py"),
+            ("toy-1.0.data/platlib/a/b.py", f"{site}a/b.py"),
+            ("toy-1.0.data/scripts/toy", f"{scripts}toy"),
+            ("toy-1.0.data/headers/a/b.h", f"{headers}a/b.h"),
+            ("toy-1.0.data/data/share/x", "share/x"),
+        ):
+            found = rules.place(path)
+            assert found.path == place
+            assert found.script is ("/scripts/" in path)
+        for path, what, expected in (
+            ("toy-1.0.data/other/x", "is of no kind", "purelib, platlib, scripts, headers or data"),
+            ("toy-1.0.data/data/conda-meta/x", "where conda keeps its own files", ""),
+        ):
+            with pytest.raises(ArtifactError, match=what) as caught:
+                rules.place(path)
+            assert caught.value.where == f"x.whl: {path}"
+            assert caught.value.expected.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("script", "first"),
+    [
+        (b"#!python\nx\n", b"/bin/python\nx\n"),
+        (b"#!pythonw\r\nx", b"/bin/python\nx"),
+        (b"#!python -I", b"/bin/python -I"),
+        (b"#!python3\n", None),
+        (b"#!PYTHON\n", None),
+        (b"x = 1\n", None),
+    ],
+)
+def test_the_first_line_of_a_script(script: bytes, first: bytes | None) -> None:
+    made, placeholder = conda_layout.with_placeholder(script)
+    if first is None:
+        assert (made, placeholder) == (script, "")
+        return
+    assert made == b"#!" + placeholder.encode() + first
+    assert placeholder == conda_layout.PLACEHOLDER
+
+
+# ---------------------------------------------------------------- Pythons and constraints
+
+
+def test_pythons_that_a_wheel_cannot_have_say_where() -> None:
+    with pytest.raises(ArtifactError, match="is for the ABI foo") as caught:
+        target(("cp312", "foo", "linux_x86_64"), "", "x.whl")
+    assert caught.value.where == "x.whl" and "abi3 or none" in caught.value.expected
+    assert target(("cp312", "none", "linux_x86_64"), "", "x.whl").minors == (12,)
+    with pytest.raises(ArtifactError) as caught:
+        target(("cp312", "cp312", "linux_x86_64"), "===3.12.1", "x.whl")
+    assert caught.value.where == "x.whl"
+
+
+@pytest.mark.parametrize(
+    ("asked", "depends"),
+    [
+        (">=3.9,!=3.8.*", "python >=3.9"),
+        (">=3.9,!=3.11.*", "python >=3.9,!=3.11.*"),
+        (">=3.8,!=3.9.*", "python >=3.10"),
+        ("!=3.9.*", "python >=3.10"),
+        ("<3.13", "python >=3.10,<3.13dev0"),
+    ],
+)
+def test_what_a_tag_says_is_not_said_again(asked: str, depends: str) -> None:
+    found = target(("cp310" if "3.9," not in asked else "cp39", "abi3", "linux_x86_64"), asked, "x")
+    assert found.depends[0].split(".0a0")[0] == depends
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted"),
+    [
+        ("1.0,*,<2", "==1.0,<2"),
+        ("*,<2", "<2"),
+        (">=1,<2|>=2,<3", ">=1,<3"),
+        (">=1,<2|>=3,<4", ">=1,<4,!=2.*"),
+        ("<2|>=2,<3", "<3"),
+        (">=1.5,<3,<2|>=2,<2.5", ">=1.5,<2.5"),
+        (">=2,<2|>=3", None),
+        ("1.*|3.*|4.*", ">=1,<5,!=2.*"),
+        ("1.0|2.0", None),
+    ],
+)
+def test_conda_alternatives_that_pip_has_a_word_for(version: str, wanted: str | None) -> None:
+    if wanted is not None:
+        assert pip_specifier(version, "x.conda") == wanted
+        return
+    with pytest.raises(ArtifactError, match="pip has no form"):
+        pip_specifier(version, "x.conda")
+
+
+def test_a_requirement_of_the_configuration_that_is_none_says_where() -> None:
+    own = project(dependencies={"fish": "pyfish >=>1"})
+    with pytest.raises(ArtifactError, match="is no requirement") as caught:
+        translate(MatchSpec.parse("fish", "x"), "x.conda: depends", project=own)
+    assert caught.value.where == "x.conda: depends"
+    own = project(dependencies={"fish": "pyfish"})
+    assert pip_requirement(MatchSpec.parse("fish >=1", "x"), "x", project=own) == "pyfish>=1"
+
+
+# ---------------------------------------------------------------- one wheel's packages
+
+
+@pytest.mark.parametrize(
+    ("lines", "licence"),
+    [
+        (["License-Expression: MIT", "License: free"], "MIT"),
+        (["License: free"], "free"),
+        ([f"License: {LONG}X", "Classifier: License :: OSI Approved :: MIT License"],
+         "MIT License"),
+        (["Classifier: License :: OSI Approved :: A", "Classifier: License :: B"], "A AND B"),
+        (["Classifier: Topic :: X"], None),
+    ],
+)  # fmt: skip
+def test_what_a_wheel_says_of_itself(lines: list[str], licence: str | None, tmp_path: Path) -> None:
+    path = wheel(tmp_path, {"toy.py": ""}, metadata=["Summary: A toy", *lines])
+    plan = to_conda._Plan(wheel_reader.read(path), Project(), None)
+    plan.take(None, None)
+    [part] = plan.parts()
+    assert part.about["summary"] == "A toy"
+    assert part.about.get("license") == part.index.get("license") == licence
+
+
+def test_builds_are_told_apart_by_the_local_version(tmp_path: Path) -> None:
+    named = [
+        ("1.0+cu12_x_y", "py_cu12.x.y_0"),
+        ("1.0+Ab.1", "py_Ab.1_0"),
+    ]
+    for version, build in named:
+        path = wheel(tmp_path, {"toy.py": ""}, file_version=version)
+        done = to_conda.to_conda(path, tmp_path, dry_run=True)
+        assert done.path.name == f"toy-1.0-{build}.conda"
+        assert done.as_dict()["remarks"] == list(done.remarks)
+        assert done.remarks[0].startswith("the local version ")
+    path = wheel(tmp_path, {"toy.py": ""}, file_version="1.0+" + "a" * 60)
+    with pytest.raises(LabelError, match="is longer than 64 characters") as caught:
+        to_conda.to_conda(path, tmp_path, dry_run=True)
+    assert caught.value.where == path.name
+    assert "[tool.conda-bridge.label]" in caught.value.fix
+
+
+def test_a_wheel_that_is_refused_says_which_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = wheel(tmp_path, {"{info}/licenses/LICENSE": "x" * 101})
+    monkeypatch.setattr(to_conda, "_SMALL", 100)
+    with pytest.raises(ArtifactError, match="is larger than 100 bytes") as caught:
+        to_conda.to_conda(path, tmp_path, dry_run=True)
+    assert caught.value.where == f"{path.name}: toy-1.0.dist-info/licenses/LICENSE"
+    member: Any = SimpleNamespace(size=3)
+    content = to_conda._Content(member, io.BytesIO(b"four"), "x.whl: a")  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="unpacks to more than 3 bytes") as caught:
+        content.whole(10)
+    assert caught.value.where == "x.whl: a"
+    path = wheel(tmp_path, {"toy.py": ""}, version="1.x")
+    with pytest.raises(ArtifactError, match=r"1\.x") as caught:
+        to_conda.to_conda(path, tmp_path, dry_run=True)
+    assert (caught.value.where, caught.value.expected) == (path.name, "a version as in PEP 440")

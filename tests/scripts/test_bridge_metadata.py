@@ -240,7 +240,7 @@ def test_requirements_of_different_pythons_have_to_agree(texts: list[str], agree
 
 
 def test_a_requirement_by_address_says_what_to_do() -> None:
-    with pytest.raises(ArtifactError, match="by its address, https://x/y.whl") as caught:
+    with pytest.raises(ArtifactError, match="requires toy by its address") as caught:
         read("toy @ https://x/y.whl")
     assert caught.value.where == "toy.whl: Requires-Dist"
     assert caught.value.expected.startswith("a name and a version")
