@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import foreign
 import pytest
-from foreign import project
+from foreign import PREFIX, SITE, library, package, project
 from foreign_wheels import wheel
 from packaging.specifiers import SpecifierSet
 from rattler import Version, VersionSpec
@@ -17,8 +19,12 @@ from conda_bridge.bridge import (
     agreement,
     conda_binaries,
     conda_layout,
+    convert,
     layout,
+    manylinux,
     names,
+    plan,
+    survey,
     tags,
     to_conda,
 )
@@ -27,9 +33,12 @@ from conda_bridge.bridge.conda_constraint import constraint
 from conda_bridge.bridge.conda_layout import record
 from conda_bridge.bridge.conda_target import target
 from conda_bridge.bridge.dependencies import MatchSpec, pip_requirement, pip_specifier, translate
+from conda_bridge.bridge.survey import Survey
 from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, LabelError, LabelMismatch
-from conda_bridge.formats import wheel_reader
+from conda_bridge.formats import conda_package, elf, wheel_reader
 from conda_bridge.formats.abi3 import Audit
+from conda_bridge.formats.conda_package import PathEntry
+from conda_bridge.label import Label
 from conda_bridge.project import Project
 
 
@@ -309,7 +318,7 @@ LONG = "X" * 100
          "the name of a project on PyPI, or false where it is none"),
         ("a.json", f'[{{"conda_name": "x", "pypi_name": "x"}}, "{LONG}"]', f"is {LONG[:80]}",
          ": entry 1", "an object with conda_name and pypi_name"),
-        ("a.json", "\"x\"", "has a str at its top", "", "conda name -> PyPI name, or conda-forge's"),
+        ("a.json", "\"x\"", "has a str at its top", "", "conda name -> PyPI name, or"),
         ("a.toml", "x" * 1001, "is larger than 1000 bytes", "", ""),
         ("a.toml", "x", "is not TOML", "", ""),
     ],
@@ -347,6 +356,9 @@ def test_a_name_that_conda_uses_for_something_else() -> None:
         assert f'"<name in conda>" = "{asked.lower()}"' in caught.value.fix
     assert names.find_conda("toy", mapping={"toy": "toy"}).why == "the mapping file says so"
     assert names.find_conda("toy").assumed
+    with pytest.raises(ArtifactError) as caught:
+        names.find_conda("zlib")
+    assert caught.value.where == ""  # no wheel was named
 
 
 def test_who_says_a_name() -> None:
@@ -546,9 +558,6 @@ def test_pythons_that_a_wheel_cannot_have_say_where() -> None:
         target(("cp312", "foo", "linux_x86_64"), "", "x.whl")
     assert caught.value.where == "x.whl" and "abi3 or none" in caught.value.expected
     assert target(("cp312", "none", "linux_x86_64"), "", "x.whl").minors == (12,)
-    with pytest.raises(ArtifactError) as caught:
-        target(("cp312", "cp312", "linux_x86_64"), "===3.12.1", "x.whl")
-    assert caught.value.where == "x.whl"
 
 
 @pytest.mark.parametrize(
@@ -655,3 +664,240 @@ def test_a_wheel_that_is_refused_says_which_file(
     with pytest.raises(ArtifactError, match=r"1\.x") as caught:
         to_conda.to_conda(path, tmp_path, dry_run=True)
     assert (caught.value.where, caught.value.expected) == (path.name, "a version as in PEP 440")
+
+
+def test_what_a_package_depends_on_is_a_list() -> None:
+    for depends in (3, "numpy", [3]):
+        package: Any = SimpleNamespace(path=Path("x.conda"), index={"depends": depends})
+        with pytest.raises(ArtifactError, match="is not a list of dependencies") as caught:
+            agreement.depends_of(package)
+        assert caught.value.where.startswith("x.conda: info/index.json")
+
+
+def test_a_dependency_of_the_label_is_shown_by_its_name_for_pip() -> None:
+    fields = {"torch": {"form": "{major:1}.{minor}", "depends": "pytorch"}}
+    label = {"build": "{torch:flat}_{number}", "local": "{torch}", "rank": "torch"}
+    own = project(
+        package="toy",
+        dependencies={"pytorch": "mytorch"},
+        label={**label, "fields": {"torch": fields["torch"]}},
+    )
+    told: Any = Label("1.0", (("torch", "2.8"),), 0)
+    package: Any = SimpleNamespace(path=Path("x.conda"))
+    right = [MatchSpec.parse("pytorch 2.8.*", "x")]
+    agreement.check_label_dependencies(package, right, told, own)
+    for wrong in (
+        [],
+        [MatchSpec.parse("pytorch 2.9.*", "x")],
+        [*right, MatchSpec("pytorch", "", "")],
+    ):
+        with pytest.raises(ArtifactError, match="requires") as caught:
+            agreement.check_label_dependencies(package, wrong, told, own)
+        assert caught.value.where == "x.conda: info/index.json: depends"
+        assert caught.value.expected == "mytorch==2.8.*, as the file name has it"
+
+
+def test_old_strings_of_libstdcxx_itself_are_there() -> None:
+    asked = [
+        *(elf.Symbol("_Z1aSs", "GLIBCXX_3.4"), elf.Symbol("_Z1bSs", "CXXABI_1.3")),
+        *(elf.Symbol("_Z1cSs", weak=True), elf.Symbol("_Z1dSs"), elf.Symbol("_Z1eSs", "TOY_1")),
+        elf.Symbol("strlen"),
+    ]
+    shared: Any = SimpleNamespace(undefined=asked)
+    assert conda_binaries._old_strings(shared) == ("_Z1dSs", "_Z1eSs")
+
+
+def test_a_policy_knows_its_own_families_of_versions() -> None:
+    policy = manylinux.policy_of("manylinux_2_28_x86_64")
+    assert policy.newest("GLIBC") == "2.28"
+    assert policy.newest("OPENSSL") == ""
+    wanted = {"libc.so.6": ("GLIBC_2.17", "OPENSSL_3.0", "GLIBC_2.34")}
+    facts = {"needed": ("libc.so.6",), "undefined": (), "required_versions": wanted}
+    shared: Any = SimpleNamespace(name="x.conda: a.so", **facts)
+    [found] = manylinux.obstacles(policy, [shared])
+    assert found.expected == "GLIBC_2.28 at most" and "GLIBC_2.34" in found.what
+
+
+# ---------------------------------------------------------------- what is seen, what becomes of it
+
+
+def test_what_was_seen_of_a_file() -> None:
+    heads = {"a": b"\x7fELF\x02", "b": b"#!/bin/sh", "c": b"import x", "d": b""}
+    seen = Survey(heads=heads)
+    assert [path for path in (*heads, "e") if seen.is_program(path)] == ["a", "b"]
+    assert [path for path in (*heads, "e") if seen.is_binary(path)] == ["a"]
+
+
+def test_a_package_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"lib/liba.so.1": library("liba.so.1"), "a.txt": "x" * 10, "share/x": b"\x7fELF?"}
+    path = package(tmp_path, files=files, links={"lib/liba.so": "liba.so.1"})
+    read = conda_package.read(path)
+    monkeypatch.setattr(survey, "SMALL", 10)
+
+    def look(text: str = "a.txt", binary: str = "lib/liba.so.1") -> Survey:
+        return survey.survey(read, text.__eq__, binary.__eq__, whole=True)
+
+    found = look()
+    assert found.texts == {"a.txt": b"x" * 10} and found.links == {"lib/liba.so": "lib/liba.so.1"}
+    assert found.objects["lib/liba.so.1"].soname == "liba.so.1" and set(found.heads) == set(files)
+    assert found.objects["lib/liba.so.1"].data == b""
+    with pytest.raises(ArtifactError, match="and is no ELF file") as caught:
+        look(binary="a.txt")
+    assert caught.value.where == f"{path.name}: a.txt"
+    assert caught.value.expected == "a library for Linux" and '"a.txt" = "drop"' in caught.value.fix
+    monkeypatch.setattr(survey, "SMALL", 9)
+    with pytest.raises(ArtifactError, match="is larger than 9 bytes") as caught:
+        look()
+    assert caught.value.where == f"{path.name}: a.txt"
+    [member] = [one for one in read.payload() if one.path == "a.txt"]
+    with pytest.raises(ArtifactError, match="is larger than 9 bytes"):
+        survey.read_small(member, "x", 9)
+
+
+def test_a_small_file_may_have_all_the_bytes_that_are_allowed() -> None:
+    member: Any = SimpleNamespace(size=9, read=lambda: b"x" * 9)
+    assert survey.read_small(member, "x", 9) == b"x" * 9
+
+
+def placed(files: dict[str, Any], scripts: Mapping[str, str] | None = None, **rules: str) -> Any:
+    """The part that these files make, placed, and the notes: text, or facts of a binary."""
+    texts = {path: value for path, value in files.items() if isinstance(value, bytes)}
+    objects = {path: value for path, value in files.items() if not isinstance(value, bytes)}
+    heads = {**texts, **dict.fromkeys(objects, b"\x7fELF")}
+    prefixed = {path for path in files if PREFIX.encode() in texts.get(path, b"")}
+    prefixed |= {path for path, value in objects.items() if value.rpath}
+    entries = {
+        path: PathEntry(path, "", 0, False, PREFIX if path in prefixed else "", path in objects)
+        for path in files
+    }
+    one: Any = SimpleNamespace(path=Path("x.conda"), paths=entries)
+    places = layout.Layout("x.conda", False, "toy-1.0", rules)
+    part = plan.Part(one, places, Survey(texts=texts, heads=heads, objects=objects))
+    notes: list[str] = []
+    plan.place_files([part], scripts or {}, notes)
+    return part, notes
+
+
+def facts(*needed: str, soname: str = "", rpath: tuple[str, ...] = ()) -> Any:
+    return SimpleNamespace(needed=needed, soname=soname, rpath=rpath, runpath=())
+
+
+def test_a_binary_behind_one_that_is_left_out_finds_its_library() -> None:
+    files = {"lib/a.so": facts("libb.so"), "lib/libb.so": facts(), f"{SITE}c.so": facts("libb.so")}
+    part, notes = placed(files, **{"lib/a.so": "drop"})
+    assert "lib/a.so" not in part.targets
+    assert part.targets[f"{SITE}c.so"].runpath == "$ORIGIN/toy.libs"
+    assert part.targets["lib/libb.so"].runpath is None
+    assert notes == ["c.so: RUNPATH is $ORIGIN/toy.libs now"]
+    assert plan.libraries_of([part]) == {"libb.so": "toy.libs/libb.so", "c.so": "c.so"}
+
+
+def test_a_library_that_nothing_asks_for_is_noted() -> None:
+    _, notes = placed({"lib/liba.so": facts(), "lib/libb.so": facts("liba.so")})
+    [note] = [one for one in notes if "RUNPATH" not in one]
+    assert note.startswith("toy.libs/libb.so: nothing in the wheel is linked with it")
+    assert "opens lib/libb.so in the prefix" in note
+
+
+def test_what_becomes_of_programs() -> None:
+    files = {
+        "bin/a": f"#!{PREFIX}/bin/python\nx\n".encode(),
+        "bin/b": facts(),
+        "bin/c": b"#!/bin/sh\n",
+        "bin/d": b"#!/usr/bin/python3.12\n",
+        "share/e": f"#!{PREFIX}/bin/python3\n".encode(),
+    }
+    part, notes = placed(files, {"d": "m:d"})
+    scripts = "toy-1.0.data/scripts/"
+    assert part.targets == {
+        "bin/a": plan.Target(f"{scripts}a", True, b"#!python\nx\n"),
+        "bin/b": plan.Target(f"{scripts}b", True),
+        "bin/c": plan.Target(f"{scripts}c", True),
+        "share/e": plan.Target("toy-1.0.data/data/share/e", False, b"#!/usr/bin/env python3\n"),
+    }
+    assert notes == [
+        f"{scripts}a: its first line names the environment's Python",
+        "toy-1.0.data/data/share/e: its first line names the environment's Python",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "expected"),
+    [
+        ("bin/a", facts(rpath=("/x",)), "paths that start at the file itself, or none"),
+        ("bin/b", f"#!/bin/sh\n{PREFIX}".encode(), "the prefix in the first line of a Python"),
+        ("share/c", PREFIX.encode(), "the prefix in the first line of a Python"),
+    ],
+)
+def test_the_build_prefix_in_a_file_says_what_to_do(path: str, content: Any, expected: str) -> None:
+    with pytest.raises(ArtifactError, match="holds the build prefix") as caught:
+        placed({path: content})
+    assert caught.value.where == f"x.conda: {path}"
+    assert caught.value.expected.startswith(expected)
+    assert f'[tool.conda-bridge.files]: "{path}" = "drop"' in caught.value.fix
+
+
+# ---------------------------------------------------------------- one package's wheel
+
+
+PURE = {f"{SITE}demo.py": "x = 1\n"}
+
+
+def test_a_wheel_that_is_there_is_named(tmp_path: Path) -> None:
+    there = tmp_path / "x.whl"
+    there.write_bytes(b"x")
+    with pytest.raises(ConflictError, match="is there with other bytes") as caught:
+        convert._compare_existing(there, "0" * 64, False)
+    assert caught.value.where == str(there)
+    convert._compare_existing(there, "0" * 64, True)
+
+
+def test_what_is_done_is_counted(tmp_path: Path) -> None:
+    path = package(tmp_path, files={**PURE, "share/x": "y" * 100})
+    seen: list[tuple[int, int]] = []
+    done = convert.bridge(path, tmp_path, report=lambda *counts: seen.append(counts))
+    assert done.payload_size == 106 == sum(map(len, ["x = 1\n", "y" * 100]))
+    assert seen[-1] == (106, 106) and seen == sorted(seen)
+
+
+def test_what_is_no_package_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a-1-0.conda").mkdir()
+    for name, what in (("a-1-0.conda", "is a folder"), ("b-1-0.conda", "there is no such file")):
+        with pytest.raises(ArtifactError, match=what) as caught:
+            convert.bridge(tmp_path / name, tmp_path)
+        assert caught.value.where == str(tmp_path / name)
+        assert caught.value.expected == "a conda package (.conda, .tar.bz2)"
+
+
+def test_a_library_that_was_left_out_is_proposed(tmp_path: Path) -> None:
+    needs = (("libzz.so.1", library("libzz.so.1")),)
+    made = {**PURE, f"{SITE}demo.abi3.so": foreign.module("demo", calls="answer", needs=needs)}
+    path = package(tmp_path, files=made, depends=("python >=3.8", "libzz"))
+    own = project(dependencies={})
+    with pytest.raises(ArtifactError, match=r"needs libzz\.so\.1") as caught:
+        convert.bridge(path, tmp_path, project=own)
+    assert "(perhaps one of libzz)" in caught.value.expected
+
+
+def test_a_package_that_is_folded_in_is_the_one_beside_it(tmp_path: Path) -> None:
+    own = project(fold=[{"package": "part"}])
+    main = {"files": PURE, "depends": ("python >=3.8", "part 1.*")}
+    path = package(tmp_path, **main)  # type: ignore[arg-type]
+    other = {"files": {f"{SITE}part.py": "y = 1\n"}}
+    with pytest.raises(ArtifactError, match="its part is not there") as caught:
+        convert.bridge(path, tmp_path, project=own)
+    assert caught.value.where == path.name
+    package(tmp_path, "part", "1.0", **other)  # type: ignore[arg-type]
+    package(tmp_path, "part", "1.0", ending=".tar.bz2", **other)  # type: ignore[arg-type]
+    package(tmp_path, "part", "2.0", **other)  # type: ignore[arg-type]
+    done = convert.bridge(path, tmp_path, project=own)
+    assert [item.name for item in done.folded] == ["part-1.0-h_0.conda"]
+    changed = {"files": {f"{SITE}part.py": "y = 2\n"}}
+    package(tmp_path, "part", "1.0", ending=".tar.bz2", **changed)  # type: ignore[arg-type]
+    with pytest.raises(ConflictError, match=r"files of part-1\.0-h_0\.conda beside it"):
+        convert.bridge(path, tmp_path, project=own)
+    path = package(tmp_path, files=PURE)
+    with pytest.raises(ArtifactError, match="depends on no part") as caught:
+        convert.bridge(path, tmp_path, project=own)
+    assert caught.value.expected.startswith("part, which [[tool.conda-bridge.fold]] folds in")
+    assert caught.value.fix.startswith("leave the entry out")
