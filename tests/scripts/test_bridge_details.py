@@ -185,6 +185,7 @@ def test_the_record_of_an_installed_package() -> None:
         (("py3", "none", "any"), "", ["python >=3"]),
         (("py2.py3", "none", "any"), "", ["python"]),
         (("py3", "none", "any"), ">=3.9", ["python >=3.9"]),
+        (("cp312", "none", "any"), "", ["python >=3.12,<3.13dev0"]),
         (("cp312", "cp312", "linux_x86_64"), ">=3.8",
          ["python >=3.12,<3.13.0a0", "python_abi 3.12.* *_cp312"]),
     ],
@@ -355,6 +356,11 @@ def test_who_says_a_name() -> None:
     assert names.find_pip("squid", own).why == "is linked in"
     assert names.find_pip("cod", required=["Cod"]).why.endswith("METADATA requires it")
     assert names.find_pip("numpy").why == names.find_pip("pytorch").why == "known to conda-bridge"
+    with pytest.raises(ArtifactError, match="nobody has said what that is on PyPI") as caught:
+        names.find_pip("cod.x", where="x.conda: depends")
+    assert caught.value.where == "x.conda: depends"
+    assert caught.value.expected.startswith("a name in a table, or in the package's own METADATA")
+    assert '"cod.x" = "<name on PyPI>"' in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -374,6 +380,17 @@ def test_the_tag_of_a_package_without_modules(built_as: list[str], python: str, 
     asked: Any = {"requires_python": ">=3.9", "built_as": built_as, "objects": {}, "where": "x"}
     found = tags.tag_of([], platform="any", python=python, **asked)
     assert (found.python, found.abi, found.platform) == (tag, "none", "any")
+
+
+def test_modules_of_a_python_without_its_lock_have_its_abi() -> None:
+    asked: Any = {"requires_python": "", "built_as": [], "objects": {}, "where": "x.conda"}
+    for abi, python in (("cp313t", "3.13"), ("cp312", "3.12")):
+        found = tags.tag_of([tags.Module("a.so", abi)], platform="x", python=python, **asked)
+        assert (found.python, found.abi) == (abi.rstrip("t"), abi)
+    with pytest.raises(ArtifactError, match="has extension modules for cp313t") as caught:
+        tags.tag_of([tags.Module("a.so", "cp313t")], platform="x", python="3.12", **asked)
+    assert caught.value.where == "x.conda"
+    assert caught.value.expected == "cp312, as its folder lib/python3.12 says"
 
 
 def test_a_module_of_one_python_in_a_package_for_all_is_named() -> None:
@@ -435,6 +452,11 @@ def test_a_library_that_nobody_brings_says_whose_it_may_be() -> None:
         assert '<name on PyPI> = ["libzz.so.1"]' in caught.value.fix
         assert "the platform tag linux_x86_64" in caught.value.fix
     tags.check_needed("any", {}, (), (), "", "x.conda")
+    plain: Any = SimpleNamespace(machine="EM_X86_64", needed=("libc.so.6",))
+    both = {"lib/0.so": plain, "lib/a.so": shared}
+    with pytest.raises(ArtifactError, match=r"needs libzz\.so\.1") as caught:
+        tags.check_needed("auto", both, (), (), "x86_64", "x.conda")
+    assert caught.value.where == "x.conda: lib/a.so"
 
 
 # ---------------------------------------------------------------- Pythons and constraints
@@ -444,6 +466,9 @@ def test_pythons_that_a_wheel_cannot_have_say_where() -> None:
     with pytest.raises(ArtifactError, match="is for the ABI foo") as caught:
         target(("cp312", "foo", "linux_x86_64"), "", "x.whl")
     assert caught.value.where == "x.whl" and "abi3 or none" in caught.value.expected
+    with pytest.raises(ArtifactError, match=r"is for the ABIs abi3\.cp312") as caught:
+        target(("cp312", "abi3.cp312", "linux_x86_64"), "", "x.whl")
+    assert (caught.value.where, caught.value.expected) == ("x.whl", "one ABI in a wheel")
     assert target(("cp312", "none", "linux_x86_64"), "", "x.whl").minors == (12,)
 
 
@@ -499,6 +524,8 @@ def test_what_a_package_depends_on_is_a_list() -> None:
         with pytest.raises(ArtifactError, match="is not a list of dependencies") as caught:
             agreement.depends_of(package)
         assert caught.value.where.startswith("x.conda: info/index.json")
+    bare: Any = SimpleNamespace(path=Path("x.conda"), index={})
+    assert agreement.depends_of(bare) == []
 
 
 def test_a_dependency_of_the_label_is_shown_by_its_name_for_pip() -> None:
@@ -513,13 +540,15 @@ def test_a_dependency_of_the_label_is_shown_by_its_name_for_pip() -> None:
     package: Any = SimpleNamespace(path=Path("x.conda"))
     right = [MatchSpec.parse("pytorch 2.8.*", "x")]
     agreement.check_label_dependencies(package, right, told, own)
-    for wrong in (
-        [],
-        [MatchSpec.parse("pytorch 2.9.*", "x")],
-        [*right, MatchSpec("pytorch", "", "")],
+    other = MatchSpec.parse("pytorch 2.9.*", "x")
+    for wrong, said in (
+        ([], "no pytorch"),
+        ([other], "pytorch 2.9.*"),
+        ([*right, MatchSpec("pytorch", "", "")], "pytorch 2.8.*, pytorch"),
     ):
-        with pytest.raises(ArtifactError, match="requires") as caught:
+        with pytest.raises(ArtifactError) as caught:
             agreement.check_label_dependencies(package, wrong, told, own)
+        assert caught.value.what == f"requires {said}"
         assert caught.value.where == "x.conda: info/index.json: depends"
         assert caught.value.expected == "mytorch==2.8.*, as the file name has it"
 

@@ -113,6 +113,18 @@ def test_requirements_have_what_metadata_says_of_them(
     assert needs_of([package(depends)], own, None, stated(*requires)).dist == wanted
 
 
+def test_a_requirement_that_the_package_has_not_stays_and_is_noted() -> None:
+    found = needs_of([package("numpy")], project(), None, stated("numpy", "scipy>=1"))
+    assert found.dist == ["numpy", "scipy>=1"]
+    assert found.notes == ["METADATA requires scipy>=1, and the conda package does not"]
+
+
+def test_a_requirement_that_is_none_says_where() -> None:
+    with pytest.raises(ArtifactError, match="'numpy >=>1': ") as caught:
+        needs_of([package("numpy")], project(), None, stated("numpy >=>1"))
+    assert caught.value.where == "METADATA: Requires-Dist"
+
+
 def test_pythons_that_pip_has_no_word_for_are_those_of_metadata() -> None:
     demo = package("python 2.7.*|>=3.6")
     assert needs_of([demo], project(), None, stated(python=">=3.6")).python == ">=3.6"

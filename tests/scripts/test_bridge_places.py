@@ -21,6 +21,7 @@ from conda_bridge.bridge import (
     survey,
     to_conda,
 )
+from conda_bridge.bridge.conda_binaries import read_object
 from conda_bridge.bridge.conda_target import target
 from conda_bridge.bridge.survey import Survey
 from conda_bridge.errors import ArtifactError, ConflictError, LabelError
@@ -154,6 +155,8 @@ def test_a_package_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found.texts == {"a.txt": b"x" * 10} and found.links == {"lib/liba.so": "lib/liba.so.1"}
     assert found.objects["lib/liba.so.1"].soname == "liba.so.1" and set(found.heads) == set(files)
     assert found.objects["lib/liba.so.1"].data == b""
+    for_conda = read_object(library("liba.so.1"), "lib/liba.so.1", "x.whl")
+    assert for_conda is not None and for_conda.soname == "liba.so.1"
     with pytest.raises(ArtifactError, match="and is no ELF file") as caught:
         look(binary="a.txt")
     assert caught.value.where == f"{path.name}: a.txt"
@@ -409,3 +412,23 @@ def test_packages_that_come_out_of_a_wheel_have_its_label(tmp_path: Path) -> Non
     ]
     assert "libtoy 1.0 cu124_2" in done.packages[0].depends
     assert done.packages[1].payload == ("lib/a.txt",)
+
+
+def test_a_part_of_another_build_is_refused(tmp_path: Path) -> None:
+    own = project(
+        package="toy",
+        fold=[{"package": "libtoy", "build": "{cuda}_{number}"}],
+        label={
+            **{"build": "{cuda}_py_{number}", "local": "{cuda}", "rank": "cuda"},
+            "fields": {"cuda": {"form": "cu{major:2}{minor}", "none": "cpu"}},
+        },
+        rebuild="make it again",
+    )
+    for depends, said in (((), "no libtoy"), (("libtoy ==1.0 cu126_2",), "libtoy ==1.0 cu126_2")):
+        files = {f"{SITE}toy.py": ""}
+        path = package(tmp_path, "toy", "1.0", "cu124_py_2", files=files, depends=depends)
+        with pytest.raises(ArtifactError) as caught:
+            convert.bridge(path, tmp_path, project=own)
+        assert caught.value.what == f"depends on {said}"
+        assert caught.value.where == f"{path.name}: info/index.json: depends"
+        assert (caught.value.expected, caught.value.fix) == ("libtoy 1.0 cu124_2", "make it again")

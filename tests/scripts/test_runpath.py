@@ -42,6 +42,7 @@ def binary(*needed: str, rpath: tuple[str, ...] = (), runpath: tuple[str, ...] =
             ("$ORIGIN/../lib",),
             "$ORIGIN/../lib/python/site-packages/t",
         ),
+        ("t-1.data/scripts/t", "t-1.data/data/bin/liba.so", ("$ORIGIN",), None),
         ("t-1.data/purelib/t/_c.so", "t-1.data/platlib/t/liba.so", ("$ORIGIN",), None),
         ("t/_c.so", "t-1.data/data/lib/liba.so", ("$ORIGIN/../../..",), None),
         ("t/_c.so", "t/x.data/data/liba.so", ("$ORIGIN/x.data/data",), None),
