@@ -153,6 +153,15 @@ def test_a_dependency_is_shown_as_it_is_written(text: str) -> None:
     assert str(MatchSpec.parse(text, "x")) == text
 
 
+@pytest.mark.parametrize(
+    ("build", "matches"),
+    [("", True), ("h_0", True), ("h_*", True), ("*_0", True), ("h_1", False), ("H_0", False)],
+)
+def test_a_build_may_be_a_pattern(build: str, matches: bool) -> None:
+    assert MatchSpec("numpy", "1.*", build).matches("1.2", "h_0") is matches
+    assert not MatchSpec("numpy", "2.*", build).matches("1.2", "h_0")
+
+
 # ---------------------------------------------------------------- files and tags
 
 
@@ -309,6 +318,7 @@ LONG = "X" * 100
         ("a.json", "\"x\"", "has a str at its top", "", "conda name -> PyPI name, or"),
         ("a.toml", "x" * 1001, "is larger than 1000 bytes", "", ""),
         ("a.toml", "x", "is not TOML", "", ""),
+        ("a.toml", "\udcff", "is not UTF-8", "", ""),
     ],
 )  # fmt: skip
 def test_a_mapping_that_is_none_says_where_and_what_would_be_one(
@@ -322,10 +332,11 @@ def test_a_mapping_that_is_none_says_where_and_what_would_be_one(
 ) -> None:
     monkeypatch.setattr(names, "_MAX_MAPPING", 1000)
     path = tmp_path / file
-    path.write_text(content)
+    path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError) as caught:
         names.read_mapping(path)
-    assert caught.value.what == what or (what == "is not TOML" and what in caught.value.what)
+    said = caught.value.what.partition(":")[0] if what.startswith("is not") else caught.value.what
+    assert said == what
     assert caught.value.where == f"{path}{where}"
     assert caught.value.expected.startswith(expected)
 

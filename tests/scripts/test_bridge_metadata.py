@@ -119,6 +119,13 @@ def test_a_requirement_that_the_package_has_not_stays_and_is_noted() -> None:
     assert found.notes == ["METADATA requires scipy>=1, and the conda package does not"]
 
 
+def test_a_part_of_the_wheel_is_no_requirement() -> None:
+    """What stands behind it in the list is one all the same, under the user's own name for it."""
+    demo = package("demo", "numpy", "toyd >=1.4.2,<1.5dev0")
+    found = needs_of([demo], project(), {"toyd": "toy"}, stated("toy~=1.4.2"))
+    assert found.dist == ["numpy", "toy~=1.4.2"]
+
+
 def test_a_requirement_that_is_none_says_where() -> None:
     with pytest.raises(ArtifactError, match="'numpy >=>1': ") as caught:
         needs_of([package("numpy")], project(), None, stated("numpy >=>1"))
@@ -234,6 +241,7 @@ def test_what_is_decided_of_a_requirement_is_said() -> None:
         (["numpy==1.0rc1"], True),
         (["numpy>1.0", "numpy<1.0.0.0.5"], True),
         (["numpy>=2", "numpy<3"], True),
+        (["numpy>=1!2", "numpy<1!3"], True),
         (["numpy>=2", "numpy<2"], False),
         (["numpy==1.*", "numpy==2.*"], False),
     ],

@@ -383,14 +383,14 @@ def test_libraries_that_a_program_needs_stay_where_it_looks() -> None:
     """Beside the program of the environment, unless the configuration has another place."""
     files = {"bin/demo": facts("liba.so.1"), "lib/liba.so.1": facts(soname="liba.so.1")}
     for rules, wanted in (
-        ({}, "demo-1.0.data/data/lib/liba.so.1"),
+        ({}, "own-1.1.data/data/lib/liba.so.1"),
         ({"lib/liba.so.1": "demo/liba.so.1"}, "demo/liba.so.1"),
-        ({"bin/demo": "drop"}, "demo.libs/liba.so.1"),
+        ({"bin/demo": "drop"}, "own.libs/liba.so.1"),
     ):
         part, notes = placed(files, **rules)
         part.package.name, part.package.version, part.package.index = "demo", "1.0", {}
         part.targets.clear()
-        convert._place([part], project(files=rules), "demo-1.0", {}, notes)
+        convert._place([part], project(files=rules), "own-1.1", {}, notes)
         assert part.targets["lib/liba.so.1"].path == wanted
 
 
@@ -432,3 +432,16 @@ def test_a_part_of_another_build_is_refused(tmp_path: Path) -> None:
         assert caught.value.what == f"depends on {said}"
         assert caught.value.where == f"{path.name}: info/index.json: depends"
         assert (caught.value.expected, caught.value.fix) == ("libtoy 1.0 cu124_2", "make it again")
+
+
+def test_the_longest_prefix_has_the_place() -> None:
+    rules = {"lib/": "a/", "lib/x/": "b/", "m/": "drop"}
+    found = layout.Layout("x.conda", False, "toy-1.0", rules)
+    assert [found.place(path).path for path in ("lib/c", "lib/x/c", "m/c")] == ["a/c", "b/c", ""]
+
+
+def test_a_binary_under_the_name_of_an_entry_point_says_where() -> None:
+    with pytest.raises(ArtifactError, match="has the name of an entry point") as caught:
+        placed({"bin/demo": facts()}, {"demo": "m:demo"})
+    assert caught.value.where == "x.conda: bin/demo"
+    assert caught.value.expected.startswith("a script that starts it")
