@@ -133,7 +133,7 @@ def test_a_function_that_is_withheld() -> None:
     made = library(needed=("libz.so.1",), required_versions={}, undefined=(Symbol(blocked),))
     assert reached(made) == ""
     (first, *_) = manylinux.obstacles(manylinux.policy_of("manylinux_2_28_x86_64"), [made])
-    assert first.what == f"{blocked} of libz.so.1"
+    assert (first.what, first.expected) == (f"{blocked} of libz.so.1", "another function")
 
 
 def test_what_is_in_the_way_is_named() -> None:

@@ -49,7 +49,8 @@ class DistInfo:
         metadata: of METADATA or PKG-INFO.
         built_as: the tags in WHEEL.
         entry_points: the text of entry_points.txt.
-        licenses, sboms: by path below ``licenses`` and ``sboms``.
+        licenses: by path below ``licenses``, or as ``License-File`` names them.
+        sboms: by path in the folder, ``sboms/...``.
     """
 
     folder: str = ""
