@@ -529,7 +529,7 @@ CASES: dict[str, Case] = {
         "not a part|nothing wrote|out-of-bounds",
     ),
     "kpe with the strides of ckv": (
-        f"{MLA}/load.cuh", "slot * p_.v.row_stride", 1, "slot * p_.k.row_stride", latent,
+        f"{MLA}/load.cuh", "slot * p_.kpe.row_stride", 1, "slot * p_.ckv.row_stride", latent,
         "out-of-bounds|not a part",
     ),
     "pairs that turn the other way": (
