@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from conda_bridge.system import machine
-from flashinfer_build.compile import compiler_cache, native, prerequisites
+from flashinfer_build.compile import compiler_cache, prerequisites
 from flashinfer_build.compile.project import Project
 
 LIMITS_S = {"attention": 600.0, "kernels": 360.0, "binding": 15.0}
