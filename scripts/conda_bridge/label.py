@@ -28,6 +28,7 @@ __all__ = [
     "Scheme",
     "conda_spelling",
     "public_version",
+    "same_version",
     "split_conda_file",
 ]
 
@@ -335,3 +336,15 @@ def public_version(conda_version: str, where: str = "") -> str:
             expected="numbers with dots between them, and a, b, rc, post or dev, as in 1.2.0.rc1",
         )
     return spelled
+
+
+def same_version(one: str, other: str) -> bool:
+    """Whether two spellings are one version to PEP 440; of what is no version, the same text.
+
+    >>> same_version("1.0", "1.0.0"), same_version("x", "x"), same_version("x", "1.0")
+    (True, True, False)
+    """
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return one == other

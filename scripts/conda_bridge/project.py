@@ -12,7 +12,7 @@ from .config import Config
 from .errors import LabelError
 from .hooks import Hooks
 from .hooks import load as load_hooks
-from .label import Scheme
+from .label import Label, Scheme
 from .template import Template
 
 __all__ = ["Project"]
@@ -84,6 +84,19 @@ class Project:
             folder = Path(source).parent / config.hooks_path if source else None
             own = load_hooks(config.hooks, f"{where}.hooks", folder)
         return cls(config, scheme, folds, layout, own, source)
+
+    def label_of(self, name: str, version: str, build: str, where: str = "") -> Label | None:
+        """What the version and build string of a package say; None where they have no template.
+
+        Raises:
+            LabelError: its template spells no such build string.
+        """
+        template = self.folds.get(name)
+        if template is not None:
+            return self.scheme.parse_fold(template, build, version, where)
+        if self.scheme.build is not None and name not in self.folds:
+            return self.scheme.parse_build(build, version, where)
+        return None
 
     def check_name(self, name: str, where: str) -> None:
         """Refuses a package that the configuration is not about.

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import hashlib
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from ..errors import ArtifactError, ConflictError, LabelError
+from ..errors import ArtifactError, LabelError
 from ..formats import conda_package, limits
 from ..formats.conda_package import CondaPackage
 from ..formats.conda_writer import default_timestamp
@@ -32,11 +31,13 @@ from ..formats.in_order import in_order
 from ..formats.member_names import Names, check_path
 from ..formats.tar_stream import TarMember
 from ..formats.wheel import Metadata, Tag, WheelWriter
+from ..formats.wheel_reader import stream_sha256
 from ..label import Label, public_version
 from ..project import Project
 from ..system import atomic
 from . import agreement, folding, layout, manylinux, runpath, tags
 from .dependencies import PROVIDED_BY, may_be_library
+from .existing import is_unchanged
 from .layout import Place, is_library, wheel_layout
 from .metadata import DistInfo, Needs, compose, entry_points, needs_of, version_of
 from .plan import Part, Target, libraries_of, place_files
@@ -187,13 +188,6 @@ def bridge(
     )
 
 
-def _sha256(stream: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while data := stream.read(PIECE):
-        digest.update(data)
-    return digest.hexdigest()
-
-
 class _Unchanged(Exception):
     """The wheel is there already, byte for byte."""
 
@@ -211,25 +205,12 @@ def _write(
             stream.flush()
             size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
-            digest = _sha256(stream)
-            if target.exists():
-                _compare_existing(target, digest, overwrite)
+            digest = stream_sha256(stream)
+            if target.exists() and is_unchanged(target, digest, overwrite=overwrite):
+                raise _Unchanged
     except _Unchanged:
         return "unchanged", digest, size
     return "written", digest, size
-
-
-def _compare_existing(target: Path, digest: str, overwrite: bool) -> None:
-    with target.open("rb") as stream:
-        existing = _sha256(stream)
-    if existing == digest:
-        raise _Unchanged
-    if not overwrite:
-        raise ConflictError(
-            f"is there with other bytes (sha256 {existing[:12]}..., now {digest[:12]}...)",
-            where=str(target),
-            fix="raise the build number, or pass --overwrite if the old one was never published",
-        )
 
 
 class _Progress:
@@ -462,8 +443,8 @@ def _read(path: Path, project: Project) -> tuple[Label, CondaPackage]:
             fix=f"give {main}; its {name} is found beside it",
         )
     project.check_name(name, path.name)
-    if project.scheme.build is not None:
-        label = project.scheme.parse_build(build, version, path.name)
+    label = project.label_of(name, version, build, path.name)
+    if label is not None:
         return label, conda_package.read(path)
     package = conda_package.read(path)
     number = package.index.get("build_number", 0)

@@ -29,7 +29,7 @@ from typing import IO
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import ArtifactError, ConfigError, ConflictError, LabelError
+from ..errors import ArtifactError, ConfigError, LabelError
 from ..formats import conda_writer, wheel_reader
 from ..formats.conda_writer import PackageFile
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
@@ -41,6 +41,7 @@ from .conda_layout import PLACEHOLDER, Layout, entry_points, record, with_placeh
 from .conda_requirements import Requirements, read_requirements
 from .conda_target import MACHINES, target
 from .dependencies import PROVIDED_BY
+from .existing import is_unchanged
 from .layout import DROP
 from .names import conda_name
 
@@ -224,17 +225,8 @@ def _write(
         )
         digest, size = file_sha256(fresh), fresh.stat().st_size
         final = output / part.file_name
-        outcome = "written"
-        if final.is_file():
-            existing = file_sha256(final)
-            outcome = "unchanged" if existing == digest else outcome
-            if existing != digest and not overwrite:
-                raise ConflictError(
-                    f"is there with other bytes (sha256 {existing[:12]}..., now {digest[:12]}...)",
-                    where=str(final),
-                    fix="raise the build number, or pass --overwrite if the old one was never "
-                    "published",
-                )
+        same = final.is_file() and is_unchanged(final, digest, overwrite=overwrite)
+        outcome = "unchanged" if same else "written"
         written.append(Written(final, outcome, digest, size, part.depends, part.payload))
     # The packages folded in first: the other one requires them.
     for item in reversed(written):

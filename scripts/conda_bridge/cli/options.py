@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..project import Project
 
-__all__ = ["add_json", "add_mapping", "add_project", "add_threads", "mapping_of", "project_of"]
+__all__ = [
+    "add_conversion",
+    "add_json",
+    "add_mapping",
+    "add_project",
+    "add_threads",
+    "mapping_of",
+    "project_of",
+]
 
 
 def add_project(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +50,26 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def add_conversion(parser: argparse.ArgumentParser, made: str, output: Path, shown: str) -> None:
+    """What both directions take, but for the files and the tables of names.
+
+    Args:
+        parser: takes the options.
+        made: what is written, ``wheel`` or ``package``.
+        output: where to, if nothing is said.
+        shown: the same, for ``--help``.
+    """
+    parser.add_argument(
+        "-o", "--output", type=Path, default=output, metavar="FOLDER", help=f"default: {shown}"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help=f"replace a {made} that has other bytes"
+    )
+    add_threads(parser)
+    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+    add_json(parser)
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -27,15 +27,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("wheels", nargs="+", type=Path, metavar="WHEEL", help="a .whl")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a package that has other bytes"
-    )
-    options.add_threads(parser)
-    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
-    options.add_json(parser)
+    options.add_conversion(parser, "package", Path(), "here")
     options.add_mapping(parser)
     options.add_project(parser)
 

@@ -13,7 +13,7 @@ Exit status: 0 done, 1 a finding, 2 unusable input; of several packages, the wor
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,9 @@ from .conversion import convert_all, written_line
 
 if TYPE_CHECKING:
     from ..bridge.convert import Bridged
+    from ..project import Project
 
-__all__ = ["add_arguments", "lines", "run"]
+__all__ = ["add_arguments", "lines", "run", "run_for"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,29 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "packages", nargs="+", type=Path, metavar="PACKAGE", help="a .conda, or a .tar.bz2"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here"
-    )
-    parser.add_argument(
         "--platform-tag",
         metavar="TAG",
         help="auto for the lowest manylinux policy that is true, or one such as"
         " manylinux_2_28_x86_64, which then has to be; default: the configuration's, else auto",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a wheel that has other bytes"
-    )
-    options.add_threads(parser)
-    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
-    options.add_json(parser)
+    options.add_conversion(parser, "wheel", Path(), "here")
     options.add_mapping(parser)
     options.add_project(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Does it; returns the exit status."""
+    return run_for(options.project_of(args), args, _lines, options.mapping_of(args))
+
+
+def run_for(
+    project: Project,
+    args: argparse.Namespace,
+    lines: Callable[[Bridged], Iterable[str]],
+    mapping: Mapping[str, str | None] | None = None,
+) -> int:
+    """Does it for a project that was chosen already; returns the exit status."""
     from ..bridge.convert import bridge
 
-    project, mapping = options.project_of(args), options.mapping_of(args)
     return convert_all(
         args.packages,
         lambda package, report: bridge(
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             report=report,
         ),
-        _lines,
+        lines,
         args.output,
         key="wheels",
         as_json=args.json,

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
+from typing import IO
 
 from ..errors import ArtifactError
 from . import limits
@@ -22,7 +23,16 @@ from .headers import read_headers
 from .member_names import check_path
 from .zip_directory import ZipArchive, ZipStream
 
-__all__ = ["MemberStream", "Record", "Wheel", "WheelMember", "bytes_sha256", "file_sha256", "read"]
+__all__ = [
+    "MemberStream",
+    "Record",
+    "Wheel",
+    "WheelMember",
+    "bytes_sha256",
+    "file_sha256",
+    "read",
+    "stream_sha256",
+]
 
 # What Wheel.stream gives.
 MemberStream = ZipStream
@@ -100,10 +110,15 @@ class Wheel:
 
 def file_sha256(path: Path) -> str:
     """The digest of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while data := stream.read(_CHUNK):
-            digest.update(data)
+        return stream_sha256(stream)
+
+
+def stream_sha256(stream: IO[bytes]) -> str:
+    """The digest of what is left to read, in hexadecimal."""
+    digest = hashlib.sha256()
+    while data := stream.read(_CHUNK):
+        digest.update(data)
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel
-from ..label import CONDA_ENDINGS, Label, public_version, split_conda_file
+from ..label import CONDA_ENDINGS, Label, public_version, same_version, split_conda_file
 from ..project import Project
 from ..template import Template
 
@@ -196,11 +196,9 @@ def package_label(file: str, project: Project) -> tuple[str, Label]:
             "not a conda package's name", where=file, expected="<name>-<version>-<build>.conda"
         )
     project.check_name(name, file)
-    scheme, template = project.scheme, project.folds.get(name)
-    if template is not None:
-        return name, scheme.parse_fold(template, build, version, file)
-    if scheme.build is not None and name not in project.folds:
-        return name, scheme.parse_build(build, version, file)
+    label = project.label_of(name, version, build, file)
+    if label is not None:
+        return name, label
     number = build.rpartition("_")[2]
     return name, Label(
         public_version(version, file), (), int(number) if _NUMBER.fullmatch(number) else 0
@@ -306,7 +304,7 @@ def read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
     own = project.config.wheel_name
     for field, expected, same in (
         ("Name", own or wheel.name, _same_exactly if own else _same_name),
-        ("Version", named.version, _same_version),
+        ("Version", named.version, same_version),
     ):
         every = [str(value) for value in wheel.metadata.get_all(field, [])]
         found = ", ".join(every)
@@ -326,13 +324,6 @@ def _same_exactly(one: str, other: str) -> bool:
 
 def _same_name(one: str, other: str) -> bool:
     return bool(canonicalize_name(one) == canonicalize_name(other))
-
-
-def _same_version(one: str, other: str) -> bool:
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return False
 
 
 def check_wheel(wheel: Wheel) -> None:

@@ -27,7 +27,7 @@ from .binary import (
 from .findings import ArtifactReport
 from .modules import module_abi
 from .names import conda_label, describe
-from .places import Place, places_of
+from .places import ARCH_SITE, Place, places_of
 from .requirements import Spec, accepts, before, holds_only, is_exact, pythons, shown, specs
 
 __all__ = ["check_conda"]
@@ -37,7 +37,6 @@ _LEFTOVERS = re.compile(
     r"(^|/)(\.git|\.hg|\.svn|\.DS_Store|conda_build\.sh)(/|$)|\.(o|orig|rej|swp)$"
 )
 _BYTE_CODE = re.compile(r"(^|/)__pycache__/|\.py[co]$")
-_ARCH_SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
 _PLACEHOLDER = "_placehold"
 # platform and arch, as index.json has them beside subdir.
 _SUBDIRS: dict[str, tuple[str | None, str | None]] = {
@@ -157,7 +156,7 @@ def _check_index(
         differs("noarch", None, f"none, as the subdir is {subdir}")
     if noarch == "python":
         for path in package.paths:
-            if _ARCH_SITE.match(path):
+            if ARCH_SITE.match(path):
                 report.add(
                     "index",
                     "lies in the site-packages of one Python, and the package is noarch: python",
@@ -280,7 +279,7 @@ def _check_pythons(
         )
     abis = depends.get("python_abi", [])
     for path in package.paths:
-        site, abi = _ARCH_SITE.match(path), module_abi(path)
+        site, abi = ARCH_SITE.match(path), module_abi(path)
         one = re.fullmatch(r"cp(\d)(\d+)[a-z]*", abi, re.ASCII)
         only = (int(one[1]), int(one[2])) if one else None
         if site:

@@ -23,7 +23,7 @@ from .artifact import Artifact, Payload
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
 from .names import describe
-from .places import places_of
+from .places import ARCH_SITE, places_of
 from .requirements import accepts
 from .wheel import check_wheel
 
@@ -31,7 +31,6 @@ __all__ = ["ArtifactReport", "Finding", "Report", "as_lines", "collect", "verify
 
 _ENDINGS = (*CONDA_ENDINGS, ".whl")
 _EXPECTED = f"{', '.join(CONDA_ENDINGS)} or .whl"
-_SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
 # Programs with a first line of their own, and libraries of the prefix under their SONAMEs.
 _MADE_BY_THE_BRIDGE = re.compile(r"[^/]+\.libs/|\.data/(scripts/|data/lib/[^/]+\.so)", re.ASCII)
 _STRANGER = Project()
@@ -180,7 +179,7 @@ def _is_same_project(conda: str, pip: str, project: Project) -> bool:
 def _python_of(package: Artifact) -> str:
     """The digits of the Python whose site-packages it has, ``311``; empty for any."""
     for path in package_of(package).paths:
-        found = _SITE.match(path)
+        found = ARCH_SITE.match(path)
         if found:
             return found[1] + found[2]
     return ""

@@ -35,11 +35,9 @@ def conda_label(file: str, project: Project) -> tuple[str, Label]:
             f"{' or '.join(CONDA_ENDINGS)}",
         )
     name, version, build = parts
-    scheme, template = project.scheme, project.folds.get(name)
-    if template is not None:
-        return name, _spelled(scheme.parse_fold(template, build, version, file), version, file)
-    if scheme.build is not None and name not in project.folds:
-        return name, _spelled(scheme.parse_build(build, version, file), version, file)
+    label = project.label_of(name, version, build, file)
+    if label is not None:
+        return name, _spelled(label, version, file)
     number = _NUMBER.search(build)
     with contextlib.suppress(LabelError):  # no fault of a conda package, if pip has no form for it
         version = public_version(version)

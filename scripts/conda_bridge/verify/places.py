@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +12,10 @@ from ..errors import ArtifactError
 from ..formats.conda_package import CondaPackage
 from ..project import Project
 
-__all__ = ["Place", "places_of"]
+__all__ = ["ARCH_SITE", "Place", "places_of"]
+
+# Where a package for one Python has its modules.
+ARCH_SITE = re.compile(r"lib/python(\d+)\.(\d+)t?/site-packages/", re.ASCII)
 
 
 @dataclass(frozen=True)

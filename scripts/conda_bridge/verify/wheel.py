@@ -13,14 +13,13 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from ..bridge import manylinux, names
 from ..errors import ArtifactError, ConfigError
 from ..formats import wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
-from ..label import Label
+from ..label import Label, same_version
 from ..project import Project
 from .artifact import Artifact, Payload
 from .binary import (
@@ -116,13 +115,6 @@ def check_wheel(
     )
 
 
-def _same_version(one: str, other: str) -> bool:
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return one == other
-
-
 def _check_name(report: ArtifactReport, wheel: Wheel, project: Project) -> None:
     """METADATA, WHEEL and the folder agree with the file name.
 
@@ -133,7 +125,7 @@ def _check_name(report: ArtifactReport, wheel: Wheel, project: Project) -> None:
     where = wheel.dist_info
     own = project.config.wheel_name
     stem, _, version = where.removesuffix(".dist-info").rpartition("-")
-    same = canonicalize_name(stem) == canonicalize_name(wheel.name) and _same_version(
+    same = canonicalize_name(stem) == canonicalize_name(wheel.name) and same_version(
         version, wheel.version
     )
     expected = f"{wheel.name}-{wheel.version}.dist-info"
@@ -148,7 +140,7 @@ def _check_name(report: ArtifactReport, wheel: Wheel, project: Project) -> None:
         normal = canonicalize_name(wanted) if field == "Name" else wanted
         exact = values == [wanted]
         loose = agrees == [normal] or (
-            field == "Version" and len(values) == 1 and _same_version(values[0], wanted)
+            field == "Version" and len(values) == 1 and same_version(values[0], wanted)
         )
         if not (exact or (loose and not own)):
             report.add(
