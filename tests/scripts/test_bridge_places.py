@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from foreign_wheels import wheel
 from conda_bridge.bridge import (
     conda_layout,
     convert,
+    existing,
     layout,
     plan,
     survey,
@@ -263,9 +265,10 @@ def test_a_wheel_that_is_there_is_named(tmp_path: Path) -> None:
     there = tmp_path / "x.whl"
     there.write_bytes(b"x")
     with pytest.raises(ConflictError, match="is there with other bytes") as caught:
-        convert._compare_existing(there, "0" * 64, False)
+        existing.is_unchanged(there, "0" * 64, overwrite=False)
     assert caught.value.where == str(there)
-    convert._compare_existing(there, "0" * 64, True)
+    assert not existing.is_unchanged(there, "0" * 64, overwrite=True)
+    assert existing.is_unchanged(there, hashlib.sha256(b"x").hexdigest(), overwrite=False)
 
 
 def test_what_is_done_is_counted(tmp_path: Path) -> None:
