@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import mmap
 import os
 import re
 import tempfile
@@ -30,8 +29,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..errors import ArtifactError, ConfigError, LabelError
-from ..formats import conda_writer, wheel_reader
+from ..formats import conda_writer, limits, wheel_reader
 from ..formats.conda_writer import PackageFile
+from ..formats.content import Allowance, Stored
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
 from ..label import Label, conda_spelling
 from ..project import Project
@@ -269,6 +269,8 @@ class _Plan:
             if any(fnmatchcase(member.path, pattern) for pattern in wanted)
         }
         self._contents: dict[str, bytes] = {}
+        self._texts = Allowance(limits.TEXTS, "licences and what else is looked into")
+        self._facts = Allowance(limits.LIBRARY_FACTS, "the facts of all libraries")
         self._main = _Part({})
         self._places = self._folded_places()
         self._folded: dict[str, _Part] = {fold.package: _Part({}) for fold in project.config.fold}
@@ -393,9 +395,12 @@ class _Plan:
         )
         small = special or (content.starts_as(b"#!python") and place.script)
         data = content.whole(_SMALL) if small else None
+        if special:
+            self._texts.spend(member.size, where)
         if data is None and content.starts_as(b"\x7fELF"):
             found = self._object(content, member.path, blob)
             if found:
+                self._facts.spend(found.weight, where)
                 self._part_of(member.path)[0].objects.append(found)
         elif data is None:
             content.copy(blob)
@@ -411,8 +416,8 @@ class _Plan:
         with blob.open("w+b") if blob else tempfile.TemporaryFile() as room:
             content.write_to(room)
             room.flush()
-            mapped = mmap.mmap(room.fileno(), 0, access=mmap.ACCESS_READ)
-            return read_object(mapped, path, f"{self.where}: {path}")
+            stored = Stored(room, 0, content.size)
+            return read_object(stored, path, f"{self.where}: {path}")
 
     def _add(
         self,

@@ -10,7 +10,20 @@ __all__ = [
     "ABOUT_SIZE",
     "CONTAINER_METADATA",
     "CORE_METADATA",
+    "ELF_DYNAMIC",
+    "ELF_INFO",
+    "ELF_NAME",
+    "ELF_OVERLAP",
+    "ELF_SECTIONS",
+    "ELF_SEGMENTS",
+    "ELF_STRINGS",
+    "ELF_SYMBOLS",
+    "ELF_TEXT",
+    "ELF_VERSIONS",
+    "ELF_VERSION_TABLE",
     "FILE_NAME",
+    "FINDINGS",
+    "GPU_IMAGES",
     "HEADER_LINES",
     "HEADER_SIZE",
     "INFO_SIZE",
@@ -18,6 +31,7 @@ __all__ = [
     "JSON_DIGITS",
     "JSON_SIZE",
     "JSON_VALUES",
+    "LIBRARY_FACTS",
     "MEMBERS",
     "NAMES",
     "NAME_DEPTH",
@@ -28,6 +42,8 @@ __all__ = [
     "REPODATA_SIZE",
     "TAR_HEADER",
     "TAR_PADDING",
+    "TEXTS",
+    "TEXT_SIZE",
     "UNPACKED",
     "ZIP_DIRECTORY",
     "ZSTD_WINDOW_LOG",
@@ -62,3 +78,21 @@ JSON_SIZE = 32 << 20  # any other JSON document
 JSON_VALUES = 1_200_000  # commas and opening brackets
 JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number
+TEXT_SIZE = 4 << 20  # a script or another small file that is looked into
+TEXTS = 64 << 20  # all of them of an artifact together
+
+# ---------------------------------------------------------------- shared objects, GPU code
+ELF_SEGMENTS = 256  # program headers
+ELF_SECTIONS = 4096
+ELF_DYNAMIC = 4096  # entries of a dynamic section; libraries that are needed among them
+ELF_VERSIONS = 1 << 15  # symbol versions; the index of one has 15 bits
+ELF_VERSION_TABLE = 4 << 20  # bytes of .gnu.version_r, and of .gnu.version_d
+ELF_TEXT = 1 << 20  # characters of the names of sections, and of those of libraries and versions
+ELF_SYMBOLS = 2_000_000  # dynamic symbols of one library
+ELF_STRINGS = 128 << 20  # bytes of .dynstr
+ELF_NAME = 1 << 20  # bytes of a symbol's name
+ELF_OVERLAP = 8  # times .dynstr: the names of all symbols, which may overlap
+ELF_INFO = 64 << 10  # bytes of a section of build information, and of a note
+GPU_IMAGES = 1 << 17  # fat binaries and the images in them, of a section
+FINDINGS = 10_000  # that `verify` lists of one artifact
+LIBRARY_FACTS = 64 << 20  # bytes of what is kept of all libraries of an artifact

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import BridgeError
+from ..formats import limits
 
 __all__ = ["SCHEMA_VERSION", "ArtifactReport", "Finding", "Report"]
 
@@ -72,6 +73,9 @@ class ArtifactReport:
     facts: dict[str, Any] = field(default_factory=dict)
     error: BridgeError | None = None
 
+    def __post_init__(self) -> None:
+        self._seen = set(self.findings)
+
     def ran(self, name: str) -> None:
         """Notes that a check ran."""
         if name not in self.checks:
@@ -83,8 +87,17 @@ class ArtifactReport:
         """Notes what a check found, once: a project's own check may see what everybody's saw."""
         self.ran(check)
         finding = Finding(check, self.artifact, what, member, expected, warning)
-        if finding not in self.findings:
+        if finding in self._seen:
+            return
+        if len(self.findings) < limits.FINDINGS:
+            self._seen.add(finding)
             self.findings.append(finding)
+            return
+        # A file can be made to have millions. Each check that has one more still fails.
+        more = Finding(check, self.artifact, "more findings, which are not listed", warning=warning)
+        if more not in self._seen:
+            self._seen.add(more)
+            self.findings.append(more)
 
     @property
     def failed(self) -> frozenset[str]:
