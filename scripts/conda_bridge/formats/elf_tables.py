@@ -448,7 +448,8 @@ class _Walk:
         self._offset = section.offset if section else 0
         self.count = section.info if section else 0
         self._data = tables.read(name, limits.ELF_VERSION_TABLE)
-        self._left = limits.ELF_VERSIONS
+        # No two items of what a linker writes are in one place.
+        self._room = self._left = min(limits.ELF_VERSIONS, len(self._data) // _DEFINED_NAME.size)
 
     def items(
         self, at: int, item: struct.Struct, count: int
@@ -457,7 +458,7 @@ class _Walk:
         for number in range(count):
             self._left -= 1
             if self._left < 0:
-                raise self._fault(at, f"more than {limits.ELF_VERSIONS} versions in", "fewer")
+                raise self._fault(at, f"more than {self._room} versions in", "fewer")
             if at + item.size > len(self._data):
                 raise self._fault(
                     at, "an item that lies outside", f"within its {len(self._data)} bytes"
