@@ -147,7 +147,8 @@ def to_conda(
         mapping: names that the user gives, conda name -> PyPI name.
         overwrite: replace a package that has the name and other bytes.
         dry_run: check everything and write nothing.
-        threads: that compress; 0 for one a core. Not seen in the bytes.
+        threads: that compress; 0 for one a core, of as many as take 350 MB together. Not seen in
+            the bytes.
         level: of zstd, 1 to 22.
         report: called with the payload bytes that are done and their total.
 
