@@ -315,7 +315,7 @@ def _write_tar(
             with _open(file) as stream:
                 hashing = _Hashing(stream)
                 tar.addfile(header, hashing)
-            tar.members.clear()  # headers that are not needed again: 1 KB each
+            tar.members.clear()  # type: ignore[attr-defined]  # not needed again: 1 KB each
             digest = hashing.digest.hexdigest()
             entries.append(_Entry(file.path, digest, hashing.size, None, file.prefix_placeholder))
     return entries

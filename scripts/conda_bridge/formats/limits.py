@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "ABOUT_SIZE",
+    "CHANNEL_MEMORY",
     "CONTAINER_METADATA",
     "CORE_METADATA",
     "ELF_DYNAMIC",
@@ -26,6 +27,7 @@ __all__ = [
     "GPU_IMAGES",
     "HEADER_LINES",
     "HEADER_SIZE",
+    "INDEX_SIZE",
     "INFO_SIZE",
     "JSON_DEPTH",
     "JSON_DIGITS",
@@ -40,6 +42,7 @@ __all__ = [
     "RECORD_LINES",
     "RECORD_SIZE",
     "REPODATA_SIZE",
+    "TAGS",
     "TAR_HEADER",
     "TAR_PADDING",
     "TEXTS",
@@ -68,6 +71,7 @@ ZSTD_WINDOW_LOG = 27  # that of level 22; the memory that unpacking takes
 # ---------------------------------------------------------------- what is read into memory whole
 CONTAINER_METADATA = 64 << 10  # metadata.json of a .conda
 ABOUT_SIZE = 4 << 20
+INDEX_SIZE = 4 << 20  # index.json of a package
 CORE_METADATA = 16 << 20  # METADATA, with its description
 HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
 HEADER_LINES = 20_000
@@ -78,8 +82,11 @@ JSON_SIZE = 32 << 20  # any other JSON document
 JSON_VALUES = 1_200_000  # commas and opening brackets
 JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number
+TAGS = 1024  # that a wheel's file name stands for: the product of its three sets
 TEXT_SIZE = 4 << 20  # a script or another small file that is looked into
 TEXTS = 64 << 20  # all of them of an artifact together
+
+CHANNEL_MEMORY = 4 << 30  # bytes that the program takes which reads channels with rattler
 
 # ---------------------------------------------------------------- shared objects, GPU code
 ELF_SEGMENTS = 256  # program headers

@@ -15,6 +15,7 @@ The lock (``toolchain.lock.json``) has these tables:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from urllib.parse import unquote
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
+from conda_bridge.formats import limits
 from conda_bridge.formats.json_reader import read_object
 
 __all__ = [
@@ -237,12 +239,21 @@ class Lock:
             ".." in path
             or not re.fullmatch(r"pool/[\w.+~/-]+", path)
             or Path(path).name != filename
+            or len(filename) > limits.FILE_NAME
+            or type(size) is not int
+            or size < 0
         ):
             raise ValueError(f"{filename}: {path!r} is not its path")
-        return LockedDeb(filename, cls._digest(filename, sha256), path, int(size))
+        return LockedDeb(filename, cls._digest(filename, sha256), path, size)
 
     @classmethod
     def _checked(cls, filename: str, digest: str) -> str:
+        tags = math.prod(part.count(".") + 1 for part in filename.rsplit("-", 3)[1:])
+        if len(filename) > limits.FILE_NAME or tags > limits.TAGS:
+            raise ValueError(
+                f"{filename[:80]!r}... has {len(filename)} characters and stands for {tags} tags,"
+                f" at most {limits.FILE_NAME} and {limits.TAGS} are expected"
+            )
         parse_wheel_filename(filename)
         return cls._digest(filename, digest)
 
