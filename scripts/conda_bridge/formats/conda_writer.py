@@ -43,6 +43,7 @@ _ZIP64_FROM = 3 << 30  # below 4 GiB, with room for what does not compress
 _MAX_MEMBERS = 1_000_000
 # Up to a level of zstd, the threads that take at most 350 MB together (measured; level 19 takes 208
 # MB for one, and 113 more for each further one).
+_MANY = 20_000  # files, of which what is known takes the memory of a thread
 _MOST_THREADS = {5: 8, 12: 4, 15: 3, 19: 2}
 # What builders record of the machine and the moment: prefixes, kernel, environment, time.
 _OF_THE_BUILD = re.compile(
@@ -53,7 +54,7 @@ _EXACT_PIN = re.compile(r"^(\S+) ==([^\s*,|<>=!~]+) ([^\s*]+)$")
 _ABOUT_THE_BUILD = frozenset({"channels", "conda_private", "env_vars", "root_pkgs"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PackageFile:
     """One file or symbolic link of a package.
 
@@ -142,7 +143,7 @@ def write(
         elif file.source is None:
             raise ArtifactError("neither content nor link", where=f"{dst.name}: {file.path}")
     info = dict(info_files or {})
-    workers = threads or _default_threads(level)
+    workers = threads or _default_threads(level, len(ordered))
     with atomic.writing(dst) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as outer:
         with _member(outer, "metadata.json", 0) as member:
             member.write(json_bytes({"conda_pkg_format_version": 2}))
@@ -237,9 +238,9 @@ def _size(file: PackageFile) -> int:
     return len(file.source or b"")
 
 
-def _default_threads(level: int) -> int:
+def _default_threads(level: int, files: int) -> int:
     most = next((count for highest, count in _MOST_THREADS.items() if level <= highest), 1)
-    return max(1, min(os.cpu_count() or 1, most))
+    return max(1, min(os.cpu_count() or 1, most if files < _MANY else 1))
 
 
 def _member(outer: zipfile.ZipFile, name: str, size: int) -> IO[bytes]:
@@ -260,7 +261,7 @@ def _compressed(raw: IO[bytes], level: int, workers: int) -> zstd.ZstdFile:
     return zstd.ZstdFile(raw, "w", options=options)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """What paths.json says of one file."""
 

@@ -57,10 +57,10 @@ FILE_NAME = 255  # bytes of an artifact's own name; no file system takes more
 NAME_LENGTH = 4096  # bytes of a member's path
 NAME_PART = 255  # bytes of one part of it
 NAME_DEPTH = 128  # parts of it
-NAMES = 48 << 20  # characters of all names of an archive together, folders counted once each
+NAMES = 16 << 20  # characters of all names of an archive together, folders counted once each
 
 # ---------------------------------------------------------------- archives
-MEMBERS = 150_000
+MEMBERS = 100_000
 UNPACKED = 16 << 30  # bytes of all files together
 INFO_SIZE = 64 << 20  # bytes of everything below info/ of a conda package
 ZIP_DIRECTORY = 32 << 20  # bytes of a central directory
@@ -75,7 +75,7 @@ INDEX_SIZE = 4 << 20  # index.json of a package
 CORE_METADATA = 16 << 20  # METADATA, with its description
 HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
 HEADER_LINES = 20_000
-RECORD_SIZE = 32 << 20
+RECORD_SIZE = 24 << 20
 RECORD_LINES = 2 * MEMBERS
 REPODATA_SIZE = 32 << 20  # repodata.json, and what repodata.json.zst unpacks to
 JSON_SIZE = 32 << 20  # any other JSON document

@@ -15,7 +15,7 @@ __all__ = ["SCHEMA_VERSION", "ArtifactReport", "Finding", "Report"]
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong.
 

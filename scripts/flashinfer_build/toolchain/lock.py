@@ -248,7 +248,8 @@ class Lock:
 
     @classmethod
     def _checked(cls, filename: str, digest: str) -> str:
-        tags = math.prod(part.count(".") + 1 for part in filename.rsplit("-", 3)[1:])
+        stem = filename.removesuffix(".whl")
+        tags = math.prod(part.count(".") + 1 for part in stem.split("-")[-3:])
         if len(filename) > limits.FILE_NAME or tags > limits.TAGS:
             raise ValueError(
                 f"{filename[:80]!r}... has {len(filename)} characters and stands for {tags} tags,"

@@ -46,7 +46,7 @@ class _Xz(io.RawIOBase):
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
-        self._stream = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
     def readable(self) -> bool:
         return True
