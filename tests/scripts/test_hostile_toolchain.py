@@ -193,5 +193,8 @@ def test_a_source_archive_that_says_gigabytes(tmp_path: Path) -> None:
 def test_the_bounds_of_headers_hold_for_any_tar_file(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(header(b"x", 1 << 30) + bytes(1024))
-    with pytest.raises(ArtifactError, match="a tar header of kind"):
-        tarfile.open(path, tarinfo=TarHeader).getnames()
+    with (
+        pytest.raises(ArtifactError, match="a tar header of kind"),
+        tarfile.open(path, tarinfo=TarHeader) as opened,
+    ):
+        opened.getnames()
