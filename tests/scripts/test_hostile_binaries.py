@@ -8,7 +8,6 @@ import re._parser
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import elf_factory as made
@@ -437,10 +436,3 @@ def test_millions_of_findings_are_listed_up_to_a_number() -> None:
         ("floor", "more findings, which are not listed"),
     ]
     assert report.failed == {"abi3"}
-
-
-def test_the_table_of_limits_is_true() -> None:
-    text = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
-    table = {name: int(value) for name, value in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.M)}
-    assert table == {name: getattr(limits, name) for name in limits.__all__}
-    assert set(limits.__all__) == {name for name in vars(limits) if name.isupper()}

@@ -41,7 +41,7 @@ class Object:
         floors: the newest version that it asks of each runtime.
         gpu: whether it has GPU code.
         old_strings: symbols that it wants of other libraries with the C++ strings of before 2015.
-        provided: names that it provides, of those with such strings.
+        exported: names that it provides, of those with such strings.
         weight: bytes of memory that all of this takes, about.
     """
 
@@ -52,7 +52,7 @@ class Object:
     floors: Mapping[str, str]
     gpu: bool
     old_strings: tuple[str, ...]
-    provided: frozenset[str]
+    exported: frozenset[str]
     weight: int = 0
 
 
@@ -102,7 +102,7 @@ def read_object(data: bytes | Content, path: str, where: str) -> Object | None:
         floors=dict(found.floors),
         gpu=bool(found.gpu_codes),
         old_strings=old,
-        provided=provided,
+        exported=provided,
         weight=found.weight + sum(len(name) + _NAME for name in (*old, *provided)),
     )
 
@@ -197,7 +197,7 @@ def _compiler(library: str, floors: Mapping[str, str]) -> str:
 
 
 def _check_strings(objects: Sequence[Object], where: str) -> None:
-    provided = frozenset().union(*(item.provided for item in objects))
+    provided = frozenset().union(*(item.exported for item in objects))
     for item in objects:
         missing = sorted(set(item.old_strings) - provided)
         if missing:
