@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import urllib.parse
@@ -35,7 +36,10 @@ class Typed:
 
 
 # Those that take the next word.
-_WITH_VALUE = ("-c", "-t", "--target", "--extra-index-url", "--index-url", "--find-links")
+_WITH_VALUE = (
+    *("-c", "-n", "-p", "-i", "-t", "-f", "-r", "--channel", "--name", "--prefix", "--target"),
+    *("--index-url", "--extra-index-url", "--find-links", "--requirement"),
+)
 
 
 def words(line: str, folder: Path) -> list[str]:
@@ -51,10 +55,10 @@ def words(line: str, folder: Path) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-def read(line: str, folder: Path) -> Typed:
-    """A command, typed in `folder`."""
-    program, verb, *rest = words(line, folder)
-    assert verb == "install", line
+def read(line: str, folder: Path | None = None) -> Typed:
+    """A command, typed in `folder`; without one nothing is put in for ``$PWD``."""
+    program, verb, *rest = words(line, folder) if folder else shlex.split(line, comments=True)
+    assert verb in ("install", "create", "download", "update", "upgrade"), line
     options: dict[str, list[str]] = {}
     names = []
     while rest:
@@ -65,34 +69,42 @@ def read(line: str, folder: Path) -> Typed:
             options.setdefault(word, []).append("")
         else:
             names.append(word)
-    return Typed(program, options, names)
+    return Typed({"pip3": "pip"}.get(program, program), options, names)
 
 
 @dataclass
 class Elsewhere:
-    """What stands for PyPI and conda-forge: hostile packages beside those that are wanted."""
+    """What stands for PyPI and conda-forge: hostile packages beside those that are wanted.
+
+    Attributes:
+        folder: an empty one.
+        names: what both have besides.
+    """
 
     folder: Path
+    names: Sequence[str] = ()
     index: str = field(init=False)
     channel: str = field(init=False)
 
     def __post_init__(self) -> None:
         for torch in ("2.4.1", "2.9.1", "2.11.0", "2.13.0", "2.14.0"):
-            self.add("torch", torch)
+            self._add("torch", torch)
         for version in (HOSTILE, "0.1.6", "0.1.6.post9"):
-            self.add("flashinfer", version)
+            self._add("flashinfer", version)
+        for name in self.names:
+            self._add(name, "1.0")
         self.index = (self.folder / "simple").as_uri() + "/"
         records = [
             stand_in.record(name, version, build, 9_999_999)
             for name in ("flashinfer", "libflashinfer")
-            for version, build in ((HOSTILE, "h_0"), ("0.1.6", "h_0"), ("0.1.6.1", "cpu_0"))
+            for version, build in ((HOSTILE, "h_0"), ("0.1.6.1", "cu130_torch213_0"))
         ]
+        records += [stand_in.record(name, "1.0", "h_0") for name in self.names]
         self.channel = stand_in.write_channel(
             self.folder / "conda-forge", [*stand_in.conda_forge(), *records]
         )
 
-    def add(self, name: str, version: str = "1.0") -> None:
-        """Puts a wheel into the index."""
+    def _add(self, name: str, version: str) -> None:
         page = self.folder / "simple" / name.lower().replace("_", "-")
         path, _ = make_wheel(page, name, version)
         with (page / "index.html").open("a") as file:
@@ -124,9 +136,8 @@ class Elsewhere:
         """
         command = read(line, folder)
         assert command.program == "conda", line
-        channels = [
-            self.channel if name == "conda-forge" else name for name in command.options["-c"]
-        ]
+        named = command.options.get("-c", ["conda-forge"])
+        channels = [self.channel if name == "conda-forge" else name for name in named]
         machine = {"__glibc": "2.36", **({"__cuda": cuda} if cuda else {})}
         return Case(channels, command.names, machine, priority=False)
 
