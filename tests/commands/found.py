@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +51,13 @@ def in_programs(root: Path) -> Iterator[Command]:
         yield from _commands(text, Path(file), prose=docstring)
 
 
-def texts_of_programs(root: Path) -> Iterator[tuple[str, str, bool]]:
+@functools.cache
+def texts_of_programs(root: Path) -> tuple[tuple[str, str, bool], ...]:
     """The file of each text, the text, and whether it is a docstring."""
+    return tuple(_of_programs(root))
+
+
+def _of_programs(root: Path) -> Iterator[tuple[str, str, bool]]:
     for path in [*root.glob("setup.py"), *_below(root, _PROGRAMS, "*.py")]:
         tree = ast.parse(path.read_text())
         docstrings = {

@@ -88,11 +88,11 @@ class Elsewhere:
 
     def __post_init__(self) -> None:
         for torch in ("2.4.1", "2.9.1", "2.11.0", "2.13.0", "2.14.0"):
-            self._add("torch", torch)
+            self.add("torch", torch)
         for version in (HOSTILE, "0.1.6", "0.1.6.post9"):
-            self._add("flashinfer", version)
+            self.add("flashinfer", version)
         for name in self.names:
-            self._add(name, "1.0")
+            self.add(name, "1.0")
         self.index = (self.folder / "simple").as_uri() + "/"
         records = [
             stand_in.record(name, version, build, 9_999_999)
@@ -104,7 +104,8 @@ class Elsewhere:
             self.folder / "conda-forge", [*stand_in.conda_forge(), *records]
         )
 
-    def _add(self, name: str, version: str) -> None:
+    def add(self, name: str, version: str) -> None:
+        """Puts a wheel into the index."""
         page = self.folder / "simple" / name.lower().replace("_", "-")
         path, _ = make_wheel(page, name, version)
         with (page / "index.html").open("a") as file:

@@ -134,6 +134,13 @@ def test_the_overview_of_the_index() -> None:
     assert lines.index(rows[-1]) < lines.index("</table>")
 
 
+def test_a_version_that_no_build_has_is_named_with_its_folder() -> None:
+    read = OURS.scheme.parse_wheel_version("0.1+cu130torch2.13", 0, "x")
+    with pytest.raises(LabelError, match="is not of the form") as caught:
+        index_page.index_page({"cu130/torch2.13": [read]})
+    assert caught.value.where == "index/cu130/torch2.13/flashinfer"
+
+
 @pytest.mark.parametrize(
     ("variant", "spec"),
     [("cu130_torch213", "pytorch 2.13.* *cuda*"), ("cpu_torch29", "pytorch 2.9.* *cpu*")],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from packaging.version import Version
 
+from conda_bridge.errors import LabelError
 from conda_bridge.label import Label
 from conda_bridge.publish.html_page import page
 
@@ -24,6 +25,9 @@ def index_page(folders: Mapping[str, Sequence[Label]]) -> str:
 
     Args:
         folders: of the index, each with the labels of its wheels, the newest last.
+
+    Raises:
+        LabelError: a version that this project does not give.
     """
     lines = [
         "<p>One index for every pair of CUDA and torch. Take the line of the torch you have:</p>",
@@ -33,10 +37,11 @@ def index_page(folders: Mapping[str, Sequence[Label]]) -> str:
     ]
     for folder, labels in sorted(folders.items(), key=lambda item: _order(item[1][0])):
         cuda, torch = labels[0].get("cuda") or "none (CPU)", labels[0].get("torch")
-        commands = "".join(
-            f"<pre>{html.escape(label_of(label).pip_install(_ADDRESS))}</pre>"
-            for label in _offered(labels)
-        )
+        try:
+            lines_of = [label_of(label).pip_install(_ADDRESS) for label in _offered(labels)]
+        except LabelError as error:  # a version that the index's own reading has nothing against
+            raise error.within(f"index/{folder}/{NAME}") from None
+        commands = "".join(f"<pre>{html.escape(line)}</pre>" for line in lines_of)
         lines.append(
             f"<tr><td>{cuda}</td><td>{torch}</td>"
             f'<td><a href="{folder}/{NAME}/">{folder}</a></td><td>{commands}</td></tr>'
