@@ -27,10 +27,25 @@ def cuda_devices() -> int:
     return int(torch.cuda.device_count())
 
 
+# What takes longest begins first, so that no core waits for it at the end; and what shares
+# something that takes minutes to make stays in one process. Every other file is on its own.
+_TOGETHER = ("faults", "emulator/test_emulated_mutations.py", "emulator", "cpu_kernels", "artifacts")
+
+
+def _group(item: pytest.Item) -> tuple[int, str]:
+    name = item.path.relative_to(ROOT / "tests").as_posix()
+    for place, start in enumerate(_TOGETHER):
+        if name == start or name.startswith(f"{start}/"):
+            return place, start
+    return len(_TOGETHER), name
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)[1]))
         if item.get_closest_marker("gpu") and not cuda_devices():
             item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device here"))
+    items.sort(key=lambda item: _group(item)[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
