@@ -40,6 +40,7 @@ def _group(item: pytest.Item) -> tuple[int, str]:
     return len(_TOGETHER), name
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)[1]))
