@@ -22,7 +22,7 @@ __all__ = ["matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
-_WIDE = 160  # a table that goes to a file or a pipe is not cut to a terminal's width
+_WIDE = 1000  # in a file or a pipe no path is folded at a terminal's width
 
 
 def _console() -> Console:
