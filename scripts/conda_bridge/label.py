@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from .errors import ConfigError, LabelError
 from .template import Choices, Field, Form, Template, Word
@@ -326,7 +326,7 @@ def public_version(conda_version: str, where: str = "") -> str:
     plain = _CONDA_PRE_RELEASE.sub(r"\1", conda_version)
     try:
         spelled = str(Version(plain))
-    except InvalidVersion:
+    except ValueError:  # it is none, or has more digits than Python makes a number of
         spelled = ""
     # Both sides read 2024.08.01 as 2024.8.1.
     if not spelled or spelled != re.sub(r"(?<!\d)0+(?=\d)", "", plain):
@@ -346,5 +346,5 @@ def same_version(one: str, other: str) -> bool:
     """
     try:
         return Version(one) == Version(other)
-    except InvalidVersion:
+    except ValueError:  # as above
         return one == other

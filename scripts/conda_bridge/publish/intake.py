@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
-from ..formats import conda_package, wheel_reader
+from ..formats import conda_package, foreign, wheel_reader
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
 from ..formats.member_names import check_path
@@ -248,8 +248,8 @@ class WheelName:
         if own and canonicalize_name(parts[0]) != canonicalize_name(own):
             raise LabelError(f"not a {own} wheel's name", where=file, expected=f"{own}-...")
         try:
-            name, version, build, _tags = parse_wheel_filename(file)
-        except (InvalidWheelFilename, InvalidVersion) as error:
+            name, version, build, _tags = foreign.wheel_name(file)
+        except foreign.Unreadable as error:
             raise LabelError(
                 f"not a wheel's name: {error}", where=file, expected=expected
             ) from None

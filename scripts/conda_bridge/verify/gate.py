@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel, file_sha256
@@ -207,14 +208,12 @@ def _folds_of(
 
 def _pins(main: CondaPackage, other: CondaPackage) -> bool:
     """Whether a package's dependencies accept this build of another."""
-    import rattler
-
     for text in main.index.get("depends", []):
         try:
-            spec = rattler.MatchSpec(text)
+            spec = foreign.match_spec(text)
             if spec.name.normalized == other.name:
                 return accepts([spec], other.version)
-        except Exception:  # reported by the package's own checks
+        except foreign.Unreadable:  # reported by the package's own checks
             continue
     return False
 
