@@ -13,7 +13,8 @@ import os
 import re
 import select
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import Requirement
@@ -42,6 +43,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 _LONG_NUMBER = re.compile(rf"\d{{{limits.DIGITS + 1},}}")
 # Without groups, brackets, patterns and addresses: nothing in it can lie in another.
 _PLAIN = re.compile(r"[\w .,<>=!~|*+-]*", re.ASCII)
+_Made = TypeVar("_Made")
 _PATIENCE = 20.0  # seconds, for a text of some thousand characters
 
 
@@ -151,7 +153,7 @@ def _check_tags(text: str) -> None:
         raise Unreadable(f"sets of {count} tags, and at most {limits.TAGS} are read")
 
 
-def _packaging(parse: Any, text: str) -> Any:
+def _packaging(parse: Callable[[str], _Made], text: str) -> _Made:
     try:
         return parse(text)
     except ValueError as error:

@@ -20,6 +20,7 @@ from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
+from ..system.failure import stage
 from .artifact import Artifact, Payload
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
@@ -109,8 +110,9 @@ def verify(
         reports.append(report)
         try:
             check = check_wheel if path.suffix == ".whl" else check_conda
-            artifact = check(path, report, project, arch_list=arch_list)
-            project.hooks.verify(artifact, report)
+            with stage("checking", path):
+                artifact = check(path, report, project, arch_list=arch_list)
+                project.hooks.verify(artifact, report)
             if artifact.kind == "wheel":
                 wheels.append(artifact)
                 continue
@@ -127,11 +129,13 @@ def verify(
         folds = _folds_of(wheel.label, main, packages.values(), project)
         given = [*([main] if main else []), *(item.artifact for item in folds)]
         if given:
-            reports.append(_check_pair(wheel, given, project))
+            with stage("comparing with its conda packages", wheel.path):
+                reports.append(_check_pair(wheel, given, project))
     for item in mains:
         folds = _folds_of(item.artifact.label, item.artifact, packages.values(), project)
         if folds:
-            project.hooks.verify_together(item.report, [fold.report for fold in folds])
+            with stage("comparing with what is folded in", item.artifact.path):
+                project.hooks.verify_together(item.report, [fold.report for fold in folds])
     return Report(tuple(reports))
 
 
