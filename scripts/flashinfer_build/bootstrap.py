@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from conda_bridge.errors import BridgeError, ConfigError, StorageError, ToolchainError
+from conda_bridge.printable import printable_lines
 from conda_bridge.system import atomic, process
 from conda_bridge.system.failure import without_tracebacks
 
@@ -195,7 +196,7 @@ def environment(name: str) -> Path:
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
     def write(line: str) -> None:
-        stream.write(line + "\n")
+        stream.write(printable_lines(line) + "\n")
 
     return write
 
