@@ -185,7 +185,8 @@ def environment(name: str) -> Path:
                     stream.flush()
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                     raise ToolchainError(
-                        f"`{' '.join(command[1:4])}` failed:\n{tail}",
+                        f"`{' '.join(command[1:4])}` failed:",
+                        log=tail,
                         where=str(log),
                         fix="on Debian install python3-venv; check that pip reaches its index",
                     )

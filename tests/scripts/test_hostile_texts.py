@@ -207,8 +207,8 @@ def test_an_argument_of_any_text(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for what, text in (*TEXTS.items(), ("half a byte", "a\udcffb"), ("high", "\ud800")):
-        if what == "blank" or (not text and call.startswith("index")):
-            continue
+        if what == "zero" or (what in ("blank", "empty") and "index" in call):
+            continue  # no shell can give the one; the others are this folder
         ended = ended_well(
             call.split(maxsplit=1)[0], *(word.replace("{}", text) for word in _PATHS[call])
         )
@@ -304,14 +304,12 @@ def test_a_recipe_of_any_text(what: str, tmp_path: Path) -> None:
     for read in (
         lambda: variants.load(path),
         lambda: commented_yaml.load(text, "recipe.yaml"),
+        lambda: _condarc({"CONDARC": str(path)}),
     ):
-        with pytest.raises(BridgeError) as caught:
+        try:
             read()
-        assert str(caught.value).replace("\n", "").isprintable()
-    try:
-        _condarc({"CONDARC": str(path)})
-    except BridgeError as error:
-        assert str(error).replace("\n", "").isprintable()
+        except BridgeError as error:
+            assert str(error).replace("\n", "").isprintable()
 
 
 # ------------------------------------------------------------ what the build wrote

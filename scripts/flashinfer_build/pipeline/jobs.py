@@ -268,8 +268,8 @@ class Job:
             log.line(line)
         wrong = [*report.errors, *report.findings]
         if wrong:
-            shown = "\n".join(f"  {item}" for item in wrong[:8])
-            raise TestsFailed(f"{len(wrong)} findings:\n{shown}")
+            shown = "\n".join(str(item) for item in wrong[:8])
+            raise TestsFailed(f"{len(wrong)} findings:", log=shown)
         return [], {"summary": f"{report.passed} checks", "archs": report.archs}
 
     @property

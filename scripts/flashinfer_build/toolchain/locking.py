@@ -79,7 +79,8 @@ def _pip_report(python: str, requirements: Iterable[str], *, dependencies: bool 
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
         if done.returncode != 0:
             raise ToolchainError(
-                "pip cannot resolve " + ", ".join(requirements) + ":\n" + done.stderr[-1500:],
+                "pip cannot resolve " + ", ".join(requirements) + ":",
+                log=done.stderr[-1500:],
                 where=python,
             )
         data: Report = json.loads(report.read_text())["install"]
@@ -126,7 +127,7 @@ def _offered(python: str) -> set[str]:
     )
     if done.returncode != 0:
         raise ToolchainError(
-            "pip cannot list the wheels of torch:\n" + done.stderr[-1500:], where=python
+            "pip cannot list the wheels of torch:", where=python, log=done.stderr[-1500:]
         )
     return {
         str(parse_wheel_filename(filename)[1])

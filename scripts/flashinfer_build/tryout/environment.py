@@ -58,7 +58,8 @@ def make(variant: Variant, dist: Path, work: Path, *, torch_of: Variant | None =
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise TestsFailed(
-            f"pip did not install the wheel:\n{(done.stdout + done.stderr)[-2000:]}",
+            "pip did not install the wheel:",
+            log=(done.stdout + done.stderr)[-2000:],
             where=index,
         )
     return python

@@ -171,7 +171,7 @@ class Suite:
         done = self._apt("apt-get", "update", "--error-on=any")
         if done.returncode != 0:
             raise ToolchainError(
-                f"apt cannot read the suite {name}:\n{done.stderr[-1500:]}", where=mirror
+                f"apt cannot read the suite {name}:", where=mirror, log=done.stderr[-1500:]
             )
 
     def _apt(self, *command: str) -> subprocess.CompletedProcess[str]:
