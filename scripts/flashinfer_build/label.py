@@ -470,7 +470,7 @@ class Label:
         if given:
             check_public_version(given, "FLASHINFER_BUILD_VERSION")
             return given
-        text = version_file.read_text().strip()
+        text = version_file.read_text(encoding="utf-8", errors="backslashreplace").strip()
         check_public_version(text, str(version_file))
         return text
 

@@ -196,7 +196,7 @@ def record(
         "cuda": build.facts["CUDA"],
     }
     earlier: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         earlier = json.loads(path.read_text())
     if not isinstance(earlier, dict) or earlier.get("wheel") != wheel:
         earlier = {}

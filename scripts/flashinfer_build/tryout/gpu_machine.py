@@ -113,7 +113,9 @@ def find_machine() -> Machine:
         ToolchainError: no torch, no GPU that it sees, or one that is too old.
     """
     program = _ROOT / "benchmarks" / "gpu" / "device.py"
-    done = subprocess.run([sys.executable, "-P", str(program)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", str(program)], capture_output=True, text=True, errors="replace"
+    )
     if done.returncode != 0:
         raise ToolchainError(
             f"importing torch crashed (exit status {done.returncode}):",

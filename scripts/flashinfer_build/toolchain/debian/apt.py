@@ -47,6 +47,7 @@ def _run(command: Sequence[str], **environ: str) -> subprocess.CompletedProcess[
             check=False,
             capture_output=True,
             text=True,
+            errors="replace",
             env={**os.environ, "LC_ALL": "C", **environ},
         )
     except OSError as error:  # no apt on this machine
