@@ -56,6 +56,107 @@ def ended_well(
 
 def shown(artifact: str, folder: Path, *, conda: bool) -> Iterable[tuple[str, ...]]:
     """Every program that reads an artifact, with its arguments."""
+    out = str(folder / "out")
+    plain = ("conda-bridge", "show", "--no-config", "--files", artifact)
+    yield plain
+    yield (*plain, "--json")
+    yield ("conda-bridge", "verify", "--no-config", artifact)
+    yield ("conda-bridge", "verify", "--no-config", artifact, "--json")
+    yield ("conda-bridge", "to-wheel" if conda else "to-conda", "--no-config", artifact, "-o", out)
+    yield ("conda-bridge", "index", "--no-config", f"{out}/dist", "--add", artifact, "--replace")
+    yield ("conda-bridge", "label", "--no-config", "--parse", artifact)
+    yield ("conda-bridge", "compare", artifact, str(folder / "toy-1.0-py_1.conda"), "--builders")
+    yield ("verify", artifact)
+    yield ("label", "--parse", artifact)
+    yield ("bridge", artifact, "-o", out)
+    yield ("index", out, "--add", artifact)
+    yield ("compare", artifact, artifact)
+
+
+def chosen(made: Iterable[Hostile], *, every: int) -> list[Hostile]:
+    """Every so many of them, and not always the same value of a place."""
+    return [item for number, item in enumerate(made) if number % every == every // 2]
+
+
+ARTIFACTS = {
+    item.what: (item, conda)
+    for made, conda in ((hostile.conda_packages(), True), (hostile.wheels(), False))
+    for item in chosen(made, every=EVERY)
+}
+# Of what a terminal obeys every place is tried, by the programs that show most.
+OBEYED = {
+    item.what: (item, conda)
+    for made, conda in ((hostile.conda_packages(), True), (hostile.wheels(), False))
+    for item in made
+    if item.what.endswith((": controls", ": lines")) and "form" not in item.what
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[Hostile], Path | None]:
+    """Writes an artifact; None where no file system takes its name."""
+
+    def write(item: Hostile) -> Path | None:
+        _, other = hostile.conda(build="py_1")
+        (tmp_path / "toy-1.0-py_1.conda").write_bytes(other)
+        path = tmp_path / "given" / item.file
+        path.parent.mkdir(exist_ok=True)
+        try:
+            path.write_bytes(item.data)
+        except OSError:
+            return None
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("what", ARTIFACTS)
+def test_every_program_says_what_is_wrong(
+    what: str, written: Callable[[Hostile], Path | None], tmp_path: Path
+) -> None:
+    item, conda = ARTIFACTS[what]
+    path = written(item)
+    assert path is not None, what
+    for number, (program, *arguments) in enumerate(shown(str(path), tmp_path, conda=conda)):
+        ended = ended_well(program, *arguments, terminal=bool(number % 2))
+        if "--json" in arguments:
+            json.loads(ended.out)
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("what", OBEYED)
+def test_no_field_commands_the_terminal(
+    what: str, written: Callable[[Hostile], Path | None], tmp_path: Path
+) -> None:
+    item, _conda = OBEYED[what]
+    path = written(item)
+    assert path is not None, what
+    ended_well("conda-bridge", "show", "--no-config", "--files", str(path))
+    ended_well("conda-bridge", "verify", "--no-config", str(path), terminal=True)
+    other = str(tmp_path / "toy-1.0-py_1.conda")
+    ended_well("conda-bridge", "compare", "--builders", other, str(path))
+
+
+def test_a_whole_artifact_passes(tmp_path: Path, written: Callable[[Hostile], Path | None]) -> None:
+    """Without this every refusal above would prove nothing."""
+    for item in (Hostile("", *hostile.conda()), Hostile("", *hostile.wheel())):
+        path = written(item)
+        ended = ended_well("conda-bridge", "verify", "--no-config", str(path))
+        assert ended.code == 0, ended
+    ended = ended_well("conda-bridge", "compare", str(tmp_path / "given/toy-1.0-py_0.conda"),
+                       str(tmp_path / "toy-1.0-py_1.conda"))  # fmt: skip
+    assert ended.code == 1, ended
+
+
+def test_a_folder_is_named_as_its_owner_likes(tmp_path: Path) -> None:
+    """What no builder gives an artifact, a person may give a folder: it is shown, not refused."""
+    folder = tmp_path / f"a\u3000b\x1b[31m\n{FAKED}"
+    folder.mkdir()
+    for file, data in (hostile.conda(), hostile.wheel()):
+        (folder / file).write_bytes(data)
+    for words in ([], ["--json"]):
+        ended = ended_well("conda-bridge", "verify", "--no-config", str(folder), *words)
+        assert ended.code == 0, ended
     package, out = str(folder / "toy-1.0-py_0.conda"), str(folder / "out")
     ended = ended_well("conda-bridge", "to-wheel", "--no-config", package, "-o", out)
     assert ended.code == 0, ended
