@@ -61,6 +61,8 @@ TEXTS: Mapping[str, str] = {
     "long": "a" * 100_000,
     "alternatives": "|".join([">1"] * 20_000),
     "commas": "1,>" * 20_000,
+    "series": "=1|" * 1300 + "=1",
+    "exclusions": ",".join(f"!=1.{n}rc1" for n in range(400)),
     "controls": f"x{CONTROLS}\x1b[31my",
     "lines": f"x\n{FAKED}\ny",
     "zero": "a\0b",

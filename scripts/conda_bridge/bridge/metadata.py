@@ -304,9 +304,10 @@ def _as_stated(
             if find_conda(item.name, project, mapping).name != spec.name:
                 continue
             asked = constraint(item.specifier)
-        except ArtifactError:  # conda has no such name or version
+            stated = str(foreign.version_spec(asked)) if asked else ""
+        except (ArtifactError, foreign.Unreadable):  # conda has no such name or version
             continue
-        if (str(foreign.version_spec(asked)) if asked else "") == spec.version:
+        if stated == spec.version:
             return Requirement(f"{item.name}{item.specifier}")
     return None
 
