@@ -11,6 +11,8 @@ __all__ = [
     "CHANNEL_MEMORY",
     "CONTAINER_METADATA",
     "CORE_METADATA",
+    "DEPENDENCY_LENGTH",
+    "DIGITS",
     "ELF_DYNAMIC",
     "ELF_INFO",
     "ELF_NAME",
@@ -22,6 +24,7 @@ __all__ = [
     "ELF_TEXT",
     "ELF_VERSIONS",
     "ELF_VERSION_TABLE",
+    "ENTRY_POINTS",
     "FILE_NAME",
     "FINDINGS",
     "GPU_IMAGES",
@@ -46,8 +49,10 @@ __all__ = [
     "TAR_HEADER",
     "TAR_PADDING",
     "TEXTS",
+    "TEXT_DEPTH",
     "TEXT_SIZE",
     "UNPACKED",
+    "VERSION_LENGTH",
     "ZIP_DIRECTORY",
     "ZSTD_WINDOW_LOG",
 ]
@@ -75,6 +80,7 @@ INDEX_SIZE = 4 << 20  # index.json of a package
 CORE_METADATA = 16 << 20  # METADATA, with its description
 HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
 HEADER_LINES = 20_000
+ENTRY_POINTS = 1 << 20  # entry_points.txt
 RECORD_SIZE = 24 << 20
 RECORD_LINES = 2 * MEMBERS
 REPODATA_SIZE = 32 << 20  # repodata.json, and what repodata.json.zst unpacks to
@@ -82,7 +88,6 @@ JSON_SIZE = 32 << 20  # any other JSON document
 JSON_VALUES = 1_200_000  # commas and opening brackets
 JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number
-TAGS = 1024  # that a wheel's file name stands for: the product of its three sets
 TEXT_SIZE = 4 << 20  # a script or another small file that is looked into
 TEXTS = 64 << 20  # all of them of an artifact together
 
@@ -103,3 +108,10 @@ ELF_INFO = 64 << 10  # bytes of a section of build information, and of a note
 GPU_IMAGES = 1 << 17  # fat binaries and the images in them, of a section
 FINDINGS = 10_000  # that `verify` lists of one artifact
 LIBRARY_FACTS = 64 << 20  # bytes of what is kept of all libraries of an artifact
+
+# ---------------------------------------------------------------- texts that others parse
+VERSION_LENGTH = 255  # characters of a version
+DEPENDENCY_LENGTH = 4096  # characters of a dependency, a requirement, a licence, a tag
+TEXT_DEPTH = 32  # brackets in one another in one of them
+DIGITS = 64  # of a number in one of them
+TAGS = 1024  # that a wheel's compressed sets stand for

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ..bridge import manylinux, names
 from ..errors import ArtifactError, ConfigError
-from ..formats import wheel_reader
+from ..formats import foreign, wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
 from ..label import Label, same_version
@@ -227,17 +224,17 @@ def _check_dependencies(report: ArtifactReport, wheel: Wheel) -> list[Requiremen
     requirements = []
     for text in wheel.metadata.get_all("Requires-Dist", []):
         try:
-            requirements.append(Requirement(text))
-        except InvalidRequirement:
-            report.add("dependencies", f"Requires-Dist: {text!r}", member=member)
+            requirements.append(foreign.requirement(text))
+        except foreign.Unreadable as error:
+            report.add("dependencies", f"Requires-Dist: {text!r:.200}: {error}", member=member)
     for item in requirements:
         if item.url:
             report.add("dependencies", f"{item} names a URL", member=member)
     text = wheel.metadata.get("Requires-Python", "")
     try:
-        accepted = pythons(SpecifierSet(text).__contains__)
-    except InvalidSpecifier:
-        report.add("dependencies", f"Requires-Python: {text!r}", member=member)
+        accepted = pythons(foreign.specifiers(text).__contains__)
+    except foreign.Unreadable as error:
+        report.add("dependencies", f"Requires-Python: {text!r:.200}: {error}", member=member)
         return requirements
     tagged = [(found, tag) for tag in wheel.tags[0].split(".") if (found := oldest_python(tag))]
     stable = "abi3" in wheel.tags[1].split(".")
@@ -394,8 +391,8 @@ def _check_licences(report: ArtifactReport, wheel: Wheel, project: Project) -> N
             report.add("licences", "is not in the wheel", member=f"{folders[0]}/{name}")
     if expression:
         try:
-            canonicalize_license_expression(expression)
-        except InvalidLicenseExpression as error:
+            foreign.license_expression(expression)
+        except foreign.Unreadable as error:
             report.add("licences", f"License-Expression: {error}", member=wheel.dist_info)
     stated = expression or wheel.metadata.get("License", "")
     if wanted and stated != wanted:
@@ -412,17 +409,14 @@ def _check_entry_points(
     if member not in contents:
         return
     report.ran("entry-points")
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment]  # names keep their case
     try:
-        parser.read_string(contents[member].decode())
-    except (UnicodeDecodeError, configparser.Error) as error:
-        what = str(error).partition("\n")[0]
-        report.add("entry-points", f"cannot be read: {what}", member=member)
+        groups = foreign.entry_points(contents[member], strict=True)
+    except foreign.Unreadable as error:
+        report.add("entry-points", f"cannot be read: {error}", member=member)
         return
     modules = _modules(item.path for item in wheel.members)
-    for group in parser.sections():
-        for name, text in parser.items(group):
+    for group, items in groups.items():
+        for name, text in items.items():
             found = _REFERENCE.fullmatch(text.strip())
             if not found or (group in ("console_scripts", "gui_scripts") and not found["object"]):
                 report.add(
