@@ -8,7 +8,6 @@ resident is compared as well.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -37,6 +36,16 @@ DIST_INFO = {f"{SITE}toy-1.0.dist-info/METADATA": large.METADATA}
 BINDING = f"{SITE}toy/_c.cpython-311-x86_64-linux-gnu.so"
 
 
+# In between, since a new process counts what the one had resident that started it: all of pytest.
+STARTER = """
+import os, resource, subprocess, sys
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2)
+_, status, usage = os.wait4(subprocess.Popen(sys.argv[3:]).pid, 0)
+with open(sys.argv[2], "w") as told:
+    told.write(f"{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}")
+"""
+
+
 class Done(NamedTuple):
     """A program that has ended."""
 
@@ -47,20 +56,18 @@ class Done(NamedTuple):
 
 def run(*command: str | Path, memory: int = MEMORY, cwd: Path) -> Done:
     """Runs a program of this project with so much memory."""
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)],
+    told = cwd / "told"
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, str(memory), str(told), sys.executable, *map(str, command)],
         cwd=cwd,
         env={"PYTHONPATH": str(SCRIPTS), "PATH": os.environ["PATH"], "TMPDIR": str(cwd)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    ) as process:
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return Done(process.returncode, usage.ru_maxrss * 1024, output)
+        check=True,
+    )
+    code, resident = map(int, told.read_text().split())
+    return Done(code, resident * 1024, done.stdout)
 
 
 def bridge(*arguments: str | Path, memory: int = MEMORY, cwd: Path) -> Done:
