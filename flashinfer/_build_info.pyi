@@ -9,3 +9,8 @@ CXX11_ABI: bool
 ARCH_LIST: str
 COMMIT: str
 BUILD_NUMBER: int
+WHEEL: (
+    str  # how pip is asked for this build of another variant: {cuda} and {torch} are the variant's
+)
+CONDA: str  # how conda is; {torch:flat} is the torch without its dot
+INDEX: str  # the folder of the wheel index

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import packages
 import pytest
@@ -14,6 +14,7 @@ from solver import Answer, Case, solve
 
 from flashinfer import _compat
 from flashinfer_build import variants
+from flashinfer_build.checks import build_info
 from flashinfer_build.label import Label
 
 SPECS = variants.select(
@@ -36,18 +37,12 @@ def _label(spec: variants.VariantSpec, version: str) -> Label:
 def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
     """What follows the channels of the command that an installed package of torch 2.4 prints."""
     label = Label(variants.Variant.parse("cu124_torch24"), version, 0, VERSIONS[version] or None)
-    build = _compat.Build(
-        variant=label.variant.id,
-        version=label.wheel_version,
-        public_version=label.public_version,
-        conda_version=label.conda_version,
-        torch="2.4",
-        cuda="12.4.131",
-        cxx11_abi=True,
-    )
+    facts = {"CUDA": "12.4.131", "CXX11_ABI": True, "ARCH_LIST": "9.0a"}
+    build = _compat.read_build(SimpleNamespace(**build_info.expected(label), **facts))
     torch = "{}.{}".format(*spec.variant.torch)
-    [line] = re.findall("conda install .*", _compat._commands(build, spec.variant.cuda_tag, torch))
-    return shlex.split(line)[4:]
+    words = shlex.split(_compat.commands(build, spec.variant.cuda_tag, torch).conda)
+    assert words[:6] == ["conda", "install", "-c", "<channel>", "-c", "conda-forge"]
+    return words[6:]
 
 
 @pytest.fixture(scope="module")
