@@ -13,4 +13,4 @@ WHEEL: (
     str  # how pip is asked for this build of another variant: {cuda} and {torch} are the variant's
 )
 CONDA: str  # how conda is; {torch:flat} is the torch without its dot
-INDEX: str  # the folder of the wheel index
+INDEX_DIR: str  # the folder of the wheel index

@@ -54,7 +54,7 @@ class Build(NamedTuple):
         wheel: how pip is asked for this build of any variant: ``{cuda}`` and ``{torch}`` stand for
             its CUDA and its torch. The version and a nightly's commit are this build's own.
         conda: how conda is asked; ``{torch:flat}`` stands for the torch without its dot.
-        index: the folder of the wheel index.
+        index_dir: the folder of the wheel index.
     """
 
     variant: str
@@ -65,7 +65,7 @@ class Build(NamedTuple):
     archs: str
     wheel: str
     conda: str
-    index: str
+    index_dir: str
 
 
 class Found(NamedTuple):
@@ -162,7 +162,7 @@ def read_build(info: Any) -> Build:
         archs=info.ARCH_LIST,
         wheel=info.WHEEL,
         conda=info.CONDA,
-        index=info.INDEX,
+        index_dir=info.INDEX_DIR,
     )
 
 
@@ -233,7 +233,7 @@ def commands(build: Build, cuda: str, torch: str, *, again: str = "") -> Command
     else:
         pip.append(f'"torch=={torch}.*"')
         conda.append(f'"pytorch={torch}"')
-    pip.append(f"--extra-index-url {index.rstrip('/')}/{spelled(build.index)}/")
+    pip.append(f"--extra-index-url {index.rstrip('/')}/{spelled(build.index_dir)}/")
     return Commands(" ".join(pip), " ".join(conda))
 
 

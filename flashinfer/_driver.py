@@ -38,17 +38,17 @@ def _call(driver: Any, name: str, *arguments: Any) -> None:
     raise _Refused(code, f"{name} failed with {code}" + (f" ({': '.join(words)})" if words else ""))
 
 
-def _gpu(driver: Any, index: int) -> dict[str, Any]:
+def _gpu(driver: Any, ordinal: int) -> dict[str, Any]:
     device, memory = ctypes.c_int(), ctypes.c_size_t()
     numbers = [ctypes.c_int(), ctypes.c_int()]
     name = ctypes.create_string_buffer(256)
-    _call(driver, "cuDeviceGet", ctypes.byref(device), index)
+    _call(driver, "cuDeviceGet", ctypes.byref(device), ordinal)
     _call(driver, "cuDeviceGetName", name, len(name), device)
     for number, attribute in zip(numbers, (_MAJOR, _MINOR)):
         _call(driver, "cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
     _call(driver, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     return {
-        "index": index,
+        "ordinal": ordinal,
         "name": name.value.decode(errors="replace"),
         "capability": [number.value for number in numbers],
         "memory": memory.value,
@@ -107,8 +107,8 @@ def ask() -> dict[str, Any]:
         _call(driver, "cuInit", 0)
         count = ctypes.c_int()
         _call(driver, "cuDeviceGetCount", ctypes.byref(count))
-        for index in range(count.value):
-            answer["gpus"].append(_gpu(driver, index))
+        for ordinal in range(count.value):
+            answer["gpus"].append(_gpu(driver, ordinal))
     except _Refused as error:
         if error.code != _NO_DEVICE:
             answer["error"] = str(error)

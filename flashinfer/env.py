@@ -43,7 +43,7 @@ class Gpu(NamedTuple):
     """A GPU, and the code that the library has for it.
 
     Attributes:
-        index: the driver's.
+        ordinal: the driver's number of it.
         name: the driver's.
         capability: its compute capability, such as ``9.0``.
         memory: bytes.
@@ -51,7 +51,7 @@ class Gpu(NamedTuple):
         arch: the architecture of the build that it runs, such as ``9.0a``; may be empty.
     """
 
-    index: int
+    ordinal: int
     name: str
     capability: str
     memory: int
@@ -211,7 +211,7 @@ def _ask_driver(archs: str) -> tuple[Driver, list[Gpu]]:
         code, arch = _gpu_code.code_for(archs, *gpu["capability"])
         gpus.append(
             Gpu(
-                index=gpu["index"],
+                ordinal=gpu["ordinal"],
                 name=gpu["name"],
                 capability="{}.{}".format(*gpu["capability"]),
                 memory=gpu["memory"],
@@ -339,7 +339,7 @@ def _of_gpus(
         )
     for gpu in gpus:
         numbers = _numbers(gpu.capability)
-        name = f"GPU {gpu.index}, {shown(gpu.name)} of compute capability {gpu.capability}"
+        name = f"GPU {gpu.ordinal}, {shown(gpu.name)} of compute capability {gpu.capability}"
         if gpu.code == _gpu_code.NONE and numbers < _gpu_code.OLDEST:
             yield Finding(
                 "gpu-too-old",
@@ -384,7 +384,7 @@ def _notes(build: Build | None, driver: Driver, gpus: Sequence[Gpu]) -> Iterator
     for gpu in gpus:
         if gpu.code == _gpu_code.PTX:
             yield (
-                f"The driver compiles the PTX for GPU {gpu.index} when it is first used; that"
+                f"The driver compiles the PTX for GPU {gpu.ordinal} when it is first used; that"
                 " takes a while, once."
             )
 
@@ -497,7 +497,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     for gpu in report.gpus:
         runs = code[gpu.code].format(gpu.arch) if build is not None and build.cuda else ""
         yield (
-            f"GPU {gpu.index}",
+            f"GPU {gpu.ordinal}",
             f"{gpu.name}, {gpu.capability}, {gpu.memory / 2**30:.1f} GiB"
             + (f": {runs}" if runs else ""),
         )

@@ -394,7 +394,7 @@ class Label:
         return {
             "WHEEL": f"{NAME}=={self.public_version}+{local.format(values, left)}",
             "CONDA": f"{NAME}={self.conda_version}={rebuild}",
-            "INDEX": grammar.layout.format(values, left),
+            "INDEX_DIR": grammar.layout.format(values, left),
         }
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ def test_all_fits(site: Site) -> None:
     assert (report["torch"]["cuda"], report["torch"]["cxx11_abi"]) == ("13.0", True)
     assert report["driver"]["cuda"] == "13.0"
     assert report["gpus"] == [
-        {"index": 0, "name": "NVIDIA H200", "capability": "9.0", "memory": 140 << 30,
+        {"ordinal": 0, "name": "NVIDIA H200", "capability": "9.0", "memory": 140 << 30,
          "code": "native", "arch": "9.0a"}
     ]  # fmt: skip
     assert report["python"]["executable"] == str(site.python)
@@ -404,7 +404,7 @@ def test_the_requests_of_a_build_are_its_siblings_names() -> None:
                 for name, request in label.requests.items()
             }
             assert filled["WHEEL"] == f"flashinfer=={label.wheel_version}"
-            assert filled["INDEX"] == label.index_dir
+            assert filled["INDEX_DIR"] == label.index_dir
             stem = f"flashinfer={label.conda_version}={label.conda_build}"
             assert filled["CONDA"].replace("*", "3") == stem
 
