@@ -19,7 +19,7 @@ if _compat.is_doctor():
 try:
     from flashinfer import _build_info
 except ImportError as error:
-    raise _compat.unfit(_compat.NOT_BUILT) from error
+    raise _compat.unfit(_compat.not_built()) from error
 
 _build = _compat.read_build(_build_info)
 _compat.check(_build)

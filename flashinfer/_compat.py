@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 __all__ = [
-    "NOT_BUILT",
     "Build",
     "Commands",
     "Finding",
@@ -28,6 +27,7 @@ __all__ = [
     "inspect_torch",
     "is_doctor",
     "mixed",
+    "not_built",
     "not_loaded",
     "not_whole",
     "read_build",
@@ -116,13 +116,19 @@ def unfit(finding: Finding) -> ImportError:
     return error
 
 
-NOT_BUILT = Finding(
-    "not-built",
-    "flashinfer is not built here: this is its source tree.",
-    "Build and install it, in an environment that has torch:\n"
-    "  pip install --no-build-isolation .\n"
-    "and start Python in another folder.",
-)
+def not_built() -> Finding:
+    """The package is its source tree; the command is the same from any folder."""
+    import shlex  # only here: an import that succeeds does without
+    from pathlib import Path
+
+    folder = shlex.quote(str(Path(__file__).absolute().parents[1]))
+    return Finding(
+        "not-built",
+        "flashinfer is not built here: this is its source tree.",
+        "Build and install it, in an environment that has torch:\n"
+        f"  pip install {folder}\n"
+        "and start Python in another folder.",
+    )
 
 
 def is_doctor() -> bool:
@@ -227,7 +233,9 @@ def commands(build: Build, cuda: str, torch: str, *, again: str = "") -> Command
         pip.append("--force-reinstall" if again == "all" else "--force-reinstall --no-deps")
         conda.append("--force-reinstall")
     pip.append(f'"{spelled(build.wheel)}"')
-    conda.append(f'-c {channel} -c conda-forge "{spelled(build.conda)}"')
+    # Torch, and all else that the package depends on, is in conda-forge.
+    conda += [f"-c {name}" for name in dict.fromkeys((channel, "conda-forge"))]
+    conda.append(f'"{spelled(build.conda)}"')
     if again == "flashinfer":
         conda.append("libflashinfer")  # which its dependencies pin
     else:

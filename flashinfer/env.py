@@ -400,7 +400,7 @@ def look() -> Report:
     installer, versions = _installed()
     findings: list[Finding] = []
     if build is None:
-        findings.append(_compat.NOT_BUILT)
+        findings.append(_compat.not_built())
     else:
         findings += _of_imports(build, imported)
         for version in sorted(set(versions) - {build.version}):

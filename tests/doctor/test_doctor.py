@@ -192,7 +192,7 @@ def test_a_source_tree(site: Site) -> None:
     assert report["gpus"][0]["code"] == "unknown"
     done = site.run("-m", "flashinfer.env")
     assert done.returncode == 1
-    assert "\n     pip install --no-build-isolation .\n" in done.stdout
+    assert f"\n     pip install {site.folder}\n" in done.stdout
 
 
 # ---------------------------------------------------------------- driver and GPUs

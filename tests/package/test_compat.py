@@ -280,7 +280,7 @@ def test_source_tree_without_a_build(copied: Path) -> None:
     (copied / "_C.abi3.so").unlink()
     error = import_copy(copied)
     assert "flashinfer is not built here: this is its source tree" in error
-    assert "pip install --no-build-isolation ." in error
+    assert f"  pip install {copied.parent}\n" in error  # whatever folder it is read in
 
 
 def test_without_the_library_the_commands_install_it_again(copied: Path) -> None:

@@ -34,13 +34,18 @@ def _label(spec: variants.VariantSpec, version: str) -> Label:
     return Label(spec.variant, version, 0, VERSIONS[version] or None)
 
 
-def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
-    """What follows the channels of the command that an installed package of torch 2.4 prints."""
+def _printed(spec: variants.VariantSpec, version: str) -> list[str]:
+    """The commands that an installed package of torch 2.4 prints, of pip and of conda."""
     label = Label(variants.Variant.parse("cu124_torch24"), version, 0, VERSIONS[version] or None)
     facts = {"CUDA": "12.4.131", "CXX11_ABI": True, "ARCH_LIST": "9.0a"}
     build = _compat.read_build(SimpleNamespace(**build_info.expected(label), **facts))
     torch = "{}.{}".format(*spec.variant.torch)
-    words = shlex.split(_compat.commands(build, spec.variant.cuda_tag, torch).conda)
+    return list(_compat.commands(build, spec.variant.cuda_tag, torch))
+
+
+def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
+    """What follows the channels of the command for conda."""
+    words = shlex.split(_printed(spec, version)[1])
     assert words[:6] == ["conda", "install", "-c", "<channel>", "-c", "conda-forge"]
     return words[6:]
 
@@ -57,9 +62,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
         for output in packages.outputs(spec, environ):
             record = output.record
             records[record["name"], record["version"], record["build"]] = record
+    # Somebody else's, of a higher version; and the next release, with the same build strings.
+    hostile = [stand_in.record("flashinfer", "99", "h_0")]
+    hostile += [{**record, "version": f"{record['version']}.1"} for record in records.values()]
     channels = [
         stand_in.write_channel(folder / "ours", records.values()),
-        stand_in.write_channel(folder / "conda-forge", stand_in.conda_forge()),
+        stand_in.write_channel(folder / "conda-forge", [*stand_in.conda_forge(), *hostile]),
     ]
     return solve(
         {
@@ -70,6 +78,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
                     "__glibc": "2.36",
                     **({"__cuda": spec.cuda_nvcc} if spec.variant.cuda else {}),
                 },
+                priority=False,
             )
             for spec, version in CASES
         }
@@ -86,3 +95,16 @@ def test_the_solver_takes_what_the_command_names(
     assert not answer.refusal
     assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
     assert answer["pytorch"].startswith("{}.{}.".format(*spec.variant.torch))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_the_commands_are_those_of_the_label(spec: variants.VariantSpec, version: str) -> None:
+    """The installed package cannot ask the label module: it has what that composed for it."""
+    label = _label(spec, version)
+    torch = "{}.{}".format(*spec.variant.torch)
+    pip, conda = _printed(spec, version)
+    beside = f' "torch=={torch}.*" --extra-index-url'
+    assert pip == label.pip_install("<index>").replace(" --extra-index-url", beside)
+    # Which rebuild there is of another variant, an installed package does not know.
+    assert conda == f'{label.conda_install("<channel>")[:-2]}*" "pytorch={torch}"'
