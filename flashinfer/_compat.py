@@ -54,6 +54,7 @@ class Build(NamedTuple):
         wheel: how pip is asked for this build of any variant: ``{cuda}`` and ``{torch}`` stand for
             its CUDA and its torch. The version and a nightly's commit are this build's own.
         conda: how conda is asked; ``{torch:flat}`` stands for the torch without its dot.
+        conda_library: the same of the package that libflashinfer.so is in.
         index_dir: the folder of the wheel index.
     """
 
@@ -65,6 +66,7 @@ class Build(NamedTuple):
     archs: str
     wheel: str
     conda: str
+    conda_library: str
     index_dir: str
 
 
@@ -168,6 +170,7 @@ def read_build(info: Any) -> Build:
         archs=info.ARCH_LIST,
         wheel=info.WHEEL,
         conda=info.CONDA,
+        conda_library=info.CONDA_LIBRARY,
         index_dir=info.INDEX_DIR,
     )
 
@@ -237,7 +240,7 @@ def commands(build: Build, cuda: str, torch: str, *, again: str = "") -> Command
     conda += [f"-c {name}" for name in dict.fromkeys((channel, "conda-forge"))]
     conda.append(f'"{spelled(build.conda)}"')
     if again == "flashinfer":
-        conda.append("libflashinfer")  # which its dependencies pin
+        conda.append(f'"{spelled(build.conda_library)}"')
     else:
         pip.append(f'"torch=={torch}.*"')
         conda.append(f'"pytorch={torch}"')

@@ -432,10 +432,14 @@ class Label:
         local, build = grammar.scheme.local, grammar.scheme.build
         assert local is not None and build is not None
         values = dict(self._generic.values)
-        rebuild = build.format(values, left).replace("{number}", "*")
+
+        def any_rebuild(template: Template) -> str:
+            return template.format(values, left).replace("{number}", "*")
+
         return {
             "WHEEL": f"{NAME}=={self.public_version}+{local.format(values, left)}",
-            "CONDA": f"{NAME}={self.conda_version}={rebuild}",
+            "CONDA": f"{NAME}={self.conda_version}={any_rebuild(build)}",
+            "CONDA_LIBRARY": f"{LIBRARY_NAME}={self.conda_version}={any_rebuild(grammar.library)}",
             "INDEX_DIR": grammar.layout.format(values, left),
         }
 

@@ -120,6 +120,7 @@ class Site:
         """Its Python with these arguments."""
         environ = {
             "PATH": os.environ["PATH"],
+            "PYTHONDONTWRITEBYTECODE": "1",  # or a file written twice in a second would be stale
             "FLASHINFER_INDEX_URL": "https://wheels.test",
             "FLASHINFER_CONDA_CHANNEL": "conda.test",
             **self.environ,

@@ -164,6 +164,10 @@ def test_a_library_that_cannot_be_loaded(site: Site) -> None:
         '-m pip install --force-reinstall --no-deps "flashinfer==0.1.6+cu130torch2.13"'
         " --extra-index-url https://wheels.test/cu130/torch2.13/"
     )
+    assert finding["commands"]["conda"] == (
+        "conda install --force-reinstall -c conda.test -c conda-forge"
+        ' "flashinfer=0.1.6=cu130_torch213_*" "libflashinfer=0.1.6=cu130_*"'
+    )
 
 
 def test_a_library_that_ends_python(site: Site) -> None:
@@ -403,10 +407,10 @@ def test_the_requests_of_a_build_are_its_siblings_names() -> None:
                 .replace("{cuda}", spec.variant.cuda_tag)
                 for name, request in label.requests.items()
             }
-            assert filled["WHEEL"] == f"flashinfer=={label.wheel_version}"
+            assert filled["WHEEL"] == label.wheel_requirement
             assert filled["INDEX_DIR"] == label.index_dir
-            stem = f"flashinfer={label.conda_version}={label.conda_build}"
-            assert filled["CONDA"].replace("*", "3") == stem
+            assert filled["CONDA"].replace("*", "3") == label.conda_spec
+            assert filled["CONDA_LIBRARY"].replace("*", "3") == label.library.conda_spec
 
 
 def test_it_runs_where_the_module_is_run_by_name(site: Site) -> None:

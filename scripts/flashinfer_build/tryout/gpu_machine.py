@@ -164,7 +164,8 @@ def read_build(path: Path) -> Build:
     facts = build_info.read(text, where)
     kinds = {
         "VERSION": str, "PUBLIC_VERSION": str, "VARIANT": str, "TORCH": str, "CUDA": str,
-        "CXX11_ABI": bool, "ARCH_LIST": str, "WHEEL": str, "CONDA": str, "INDEX_DIR": str,
+        "CXX11_ABI": bool, "ARCH_LIST": str, "WHEEL": str, "CONDA": str,
+        "CONDA_LIBRARY": str, "INDEX_DIR": str,
     }  # fmt: skip
     for name, kind in kinds.items():
         if not isinstance(facts.get(name), kind):
