@@ -450,6 +450,7 @@ def _here(finding: Finding, installer: str) -> Finding:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Name and value of each line; a line without a name belongs to the one before."""
     build = report.build
     abi = {True: "new C++ ABI", False: "old C++ ABI"}
     if build is not None:
@@ -466,28 +467,28 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         if build.archs:
             yield "GPU code", ", ".join(_gpu_code.entries(build.archs))
     yield "package", report.package
+    if report.library and not report.library.startswith(report.package + os.sep):
+        yield "library", report.library
     if report.installer:
         yield "installed", f"by {report.installer}"
-    if report.library:
-        inside = report.library.startswith(report.package + os.sep)
-        yield "library", report.library[len(report.package) + 1 :] if inside else report.library
-    yield "Python", ", ".join(report.python)
+    version, executable = report.python
+    yield "Python", version
+    yield "", executable
     yield "system", ", ".join(report.system)
     if report.torch is not None:
         cuda = f"CUDA {report.torch.cuda}" if report.torch.cuda else "the CPU"
-        yield (
-            "torch",
-            f"{report.torch.version} for {cuda}, {abi[report.torch.cxx11_abi]},"
-            f" {report.torch_place}",
-        )
+        yield "torch", f"{report.torch.version} for {cuda}, {abi[report.torch.cxx11_abi]}"
+        yield "", report.torch_place
     else:
         yield "torch", "none that can be imported"
     driver = report.driver
-    if not driver.present:
-        yield "driver", "none"
+    if driver.present:
+        cuda = f"for CUDA {driver.cuda}" if driver.cuda else "does not say its CUDA"
+        yield "driver", ", ".join(filter(None, (driver.version, cuda)))
+        if driver.path:
+            yield "", driver.path
     else:
-        said = [driver.version, f"for CUDA {driver.cuda}" if driver.cuda else "", driver.path]
-        yield "driver", ", ".join(part for part in said if part) or "cannot be asked"
+        yield "driver", "none"
     code = {
         _gpu_code.NATIVE: "runs the code for {}",
         _gpu_code.PTX: "runs the PTX of {}",

@@ -14,6 +14,7 @@ from site_of_doctor import Site, compile_driver
 from flashinfer_build import variants
 from flashinfer_build.label import Label
 
+ROOT = Path(__file__).resolve().parents[2]
 H200, L40, T4 = "NVIDIA H200,9,0,140", "NVIDIA L40,8,9,45", "Tesla T4,7,5,15"
 BLACKWELL = "NVIDIA RTX PRO 6000,12,0,96"
 
@@ -334,6 +335,32 @@ def test_80_columns_and_no_control_characters(site: Site, driver: Path) -> None:
     site.environ["PYTHONIOENCODING"] = "ascii"
     done = site.run("-m", "flashinfer.env")
     assert "\\x1b[31mNVIDIA H200 \\xe4\\xf6\\xfc" in done.stdout
+
+
+def test_the_document_shows_what_is_printed(site: Site, driver: Path) -> None:
+    """But for the machine's own: where things lie, and versions of Python and of glibc."""
+    site.installed_by("pip", "0.1.6+cu130torch2.13")
+    pip = site.root / "bin" / "pip"
+    pip.write_text("#!/bin/sh\n")
+    pip.chmod(0o755)
+    site.environ.update(PATH=str(pip.parent), FLASHINFER_INDEX_URL="", FLASHINFER_CONDA_CHANNEL="")
+    shown = [site.run("-m", "flashinfer.env").stdout]
+    site.torch("2.11.0+cu130", "13.0")
+    site.driver(driver, f"13000/0/{H200}/{T4}")
+    shown.append(site.run("-m", "flashinfer.env").stdout)
+    shown.append(site.run("-c", "import flashinfer").stderr.partition("ImportError")[2])
+    document = (ROOT / "docs" / "doctor.md").read_text()
+    for text in shown:
+        printed = text
+        for pattern, put in (
+            (re.escape(str(driver)), "/usr/lib/x86_64-linux-gnu"),
+            (re.escape(str(site.root)), "/home/me/venv"),
+            (r"lib/python3\.\d+", "lib/python3.11"),
+            (r"(?m)^(Python +)3[.\w]+", r"\g<1>3.11.7"),
+            (r"glibc [\d.]+", "glibc 2.36"),
+        ):
+            printed = re.sub(pattern, put, printed)
+        assert printed.strip() in document, printed
 
 
 @pytest.mark.parametrize("client", ["pip", "uv", "conda", "", "another"])

@@ -1,4 +1,4 @@
-"""The doctor in the environment of these tests: a real torch, the real library, and whatever GPU."""
+"""The doctor in the environment of these tests: a real torch, the real library, any GPU."""
 
 from __future__ import annotations
 
