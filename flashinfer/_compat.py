@@ -23,6 +23,7 @@ __all__ = [
     "check_library",
     "commands",
     "cuda_tag",
+    "damaged",
     "explain",
     "inspect_torch",
     "is_doctor",
@@ -135,7 +136,8 @@ def not_built() -> Finding:
 
 def is_doctor() -> bool:
     """Whether this process is ``python -m flashinfer.env``, which is to run whatever is broken."""
-    if sys.argv[:1] != ["-m"]:  # of any `python -m`, until its module is found
+    arguments = getattr(sys, "argv", [])  # which an embedded Python may lack
+    if arguments[:1] != ["-m"]:  # of any `python -m`, until its module is found
         return False
     command = getattr(sys, "orig_argv", None)
     if command is None:  # before Python 3.10
@@ -144,7 +146,7 @@ def is_doctor() -> bool:
                 command = file.read().split("\0")[:-1]
         except OSError:
             return False
-    module = command[-len(sys.argv)] if len(command) > len(sys.argv) else ""
+    module = command[-len(arguments)] if len(command) > len(arguments) else ""
     return re.fullmatch(r"(?:-[A-Za-z]*m)?flashinfer\.env", module) is not None
 
 
@@ -160,18 +162,35 @@ def _doctor_command() -> str:
 
 
 def read_build(info: Any) -> Build:
-    """The facts in the generated module ``flashinfer._build_info``."""
-    return Build(
-        variant=info.VARIANT,
-        version=info.VERSION,
-        torch=info.TORCH,
-        cuda=info.CUDA,
-        cxx11_abi=info.CXX11_ABI,
-        archs=info.ARCH_LIST,
-        wheel=info.WHEEL,
-        conda=info.CONDA,
-        conda_library=info.CONDA_LIBRARY,
-        index_dir=info.INDEX_DIR,
+    """The facts in the generated module ``flashinfer._build_info``.
+
+    Raises:
+        ImportError: it lacks one, so it is of another version than this module.
+    """
+    try:
+        return Build(
+            variant=info.VARIANT,
+            version=info.VERSION,
+            torch=info.TORCH,
+            cuda=info.CUDA,
+            cxx11_abi=info.CXX11_ABI,
+            archs=info.ARCH_LIST,
+            wheel=info.WHEEL,
+            conda=info.CONDA,
+            conda_library=info.CONDA_LIBRARY,
+            index_dir=info.INDEX_DIR,
+        )
+    except AttributeError as error:
+        raise unfit(damaged(error)) from error
+
+
+def damaged(why: object) -> Finding:
+    """``_build_info.py`` cannot be used, so what there is to be installed is not known."""
+    return Finding(
+        "files-mixed",
+        f"The files of flashinfer are not of one version, or damaged: {shown(why)}.",
+        "Remove it (`pip uninstall flashinfer`, or `conda remove flashinfer libflashinfer`), and"
+        " install it again.",
     )
 
 

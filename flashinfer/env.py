@@ -222,11 +222,15 @@ def _ask_driver(archs: str) -> tuple[Driver, list[Gpu]]:
     return driver, gpus
 
 
-def _build_info() -> ModuleType | None:
+def _build_info() -> tuple[ModuleType | None, Build | None, Finding | None]:
+    """What the build wrote down of itself, or why that cannot be read."""
     try:
-        return importlib.import_module("flashinfer._build_info")
-    except ImportError:
-        return None
+        info = importlib.import_module("flashinfer._build_info")
+        return info, _compat.read_build(info), None
+    except ImportError as error:
+        return None, None, vars(error).get("finding") or _compat.not_built()
+    except Exception as error:  # whatever is in the file now
+        return None, None, _compat.damaged(f"_build_info.py: {type(error).__name__}: {error}")
 
 
 def _libc() -> str:
@@ -254,8 +258,8 @@ def _installed() -> tuple[str, list[str]]:
     for distribution in metadata.distributions(name="flashinfer"):
         try:
             here = Path(str(distribution.locate_file("flashinfer"))).resolve() == _PACKAGE
-            if here:
-                versions.append(distribution.version)
+            if here and distribution.read_text("METADATA"):  # and no source tree's .egg-info
+                versions.append(str(distribution.version))
                 installer = (distribution.read_text("INSTALLER") or "").strip() or installer
         except (OSError, ValueError, KeyError):  # damaged, and so of no use
             continue
@@ -391,17 +395,16 @@ def _notes(build: Build | None, driver: Driver, gpus: Sequence[Gpu]) -> Iterator
 
 def look() -> Report:
     """Looks at everything."""
-    info = _build_info()
-    build = _compat.read_build(info) if info is not None else None
+    info, build, unreadable = _build_info()
     imported = _imported()
     found = imported.found.get("torch")
     torch = Found(found["version"], found["cuda"], found["cxx11_abi"]) if found else None
     driver, gpus = _ask_driver(build.archs if build else "")
     installer, versions = _installed()
     findings: list[Finding] = []
-    if build is None:
-        findings.append(_compat.not_built())
-    else:
+    if unreadable is not None:
+        findings.append(unreadable)
+    if build is not None:
         findings += _of_imports(build, imported)
         for version in sorted(set(versions) - {build.version}):
             what = f"the package's metadata is of version {shown(version)}"

@@ -190,6 +190,22 @@ def test_files_of_two_installations(site: Site) -> None:
     assert "metadata is of version 0.1.5+cu130torch2.13" in finding["problem"]
 
 
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ("VERSION = '0.1.5'\n", "module 'flashinfer._build_info' has no attribute 'VARIANT'"),
+        ("VERSION = \n", r"_build_info\.py: SyntaxError: invalid syntax"),
+    ],
+)
+def test_build_information_of_another_version_or_damaged(
+    site: Site, facts: str, words: str
+) -> None:
+    site.write("flashinfer/_build_info.py", facts)
+    report = site.report(1)
+    assert (codes(report), report["build"]) == (["files-mixed"], None)
+    assert re.search(words, report["findings"][0]["problem"])
+
+
 def test_a_source_tree(site: Site) -> None:
     (site.package / "_build_info.py").unlink()
     report = site.report(1)

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import flashinfer
-from flashinfer import _build_info
+from flashinfer import _build_info, env
 
 
 def report(**environ: str) -> dict[str, Any]:
@@ -48,3 +49,12 @@ def test_gpus_are_those_that_torch_sees() -> None:
     if torch.version.cuda and answer["driver"]["present"]:
         assert [gpu["capability"] for gpu in answer["gpus"]] == [f"{a}.{b}" for a, b in seen]
     assert {finding["code"] for finding in answer["findings"]} <= {"torch-cpu"}
+
+
+def test_a_program_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hangs.py").write_text("print('said', flush=True)\nimport time\ntime.sleep(600)\n")
+    monkeypatch.setattr(env, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(env, "_SECONDS", 2)
+    said, end = env._run("hangs.py")
+    assert end == "no answer within 2 seconds"
+    assert said in ("said\n", "")  # a slow machine may not have come so far
