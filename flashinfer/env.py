@@ -291,8 +291,10 @@ def _of_imports(build: Build, imported: _Imported) -> Iterator[Finding]:
     yield _compat.not_loaded(build, imported.failure("flashinfer"))
 
 
-def _of_driver(build: Build, torch: Found | None, driver: Driver) -> Iterator[Finding]:
-    """Findings of the driver alone."""
+def _of_driver(
+    build: Build, torch: Found | None, driver: Driver, by_conda: bool
+) -> Iterator[Finding]:
+    """Findings of the driver alone; conda can be asked for any CUDA of a major, pip cannot."""
     if not build.cuda:
         return
     if driver.error:
@@ -308,14 +310,15 @@ def _of_driver(build: Build, torch: Found | None, driver: Driver) -> Iterator[Fi
     major = _numbers(driver.cuda)[0]
     if torch is not None and torch.cuda and _numbers(torch.cuda)[0] <= major:
         return  # the check of torch has the variant that fits both
+    conda = _compat.commands(build, f"cu{major}*", build.torch).conda
     yield Finding(
         "driver-old",
         f"flashinfer {build.version} was built for CUDA {build.cuda}, and the driver is for CUDA"
         f" {driver.cuda}.",
         f"Update the driver to one for CUDA {_compat.release(build.cuda)} or newer. Or install a"
         f" torch {build.torch} for CUDA {major} and ask again: the flashinfer for it is named then."
-        " conda does both:",
-        Commands("", _compat.commands(build, f"cu{major}*", build.torch).conda),
+        + (" conda does both:" if by_conda else ""),
+        Commands("", conda if by_conda else ""),
     )
 
 
@@ -409,7 +412,7 @@ def look() -> Report:
         for version in sorted(set(versions) - {build.version}):
             what = f"the package's metadata is of version {shown(version)}"
             findings.append(_compat.mixed(build, what))
-        findings += _of_driver(build, torch, driver)
+        findings += _of_driver(build, torch, driver, installer in ("", "conda"))
         findings += _of_gpus(build, torch, driver, gpus)
     return Report(
         package=str(_PACKAGE),
@@ -437,7 +440,7 @@ def _here(finding: Finding, installer: str) -> Finding:
         if os.environ.get("CONDA_PREFIX") != sys.prefix:
             conda = conda.replace("conda install", f"conda install -p {shlex.quote(sys.prefix)}", 1)
     elif installer:
-        conda = conda if not pip else ""
+        conda = ""
     if pip and installer == "uv":
         active = os.environ.get("VIRTUAL_ENV") == sys.prefix
         python = "" if active else f" --python {shlex.quote(sys.executable)}"

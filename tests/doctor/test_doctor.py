@@ -263,6 +263,10 @@ def test_a_driver_for_an_older_cuda(site: Site, driver: Path) -> None:
         "conda": "conda install -c conda.test -c conda-forge"
         ' "flashinfer=0.1.6=cu12*_torch213_*" "pytorch=2.13"',
     }
+    site.installed_by("pip", "0.1.6+cu130torch2.13")
+    [finding] = site.report(1)["findings"]
+    assert finding["advice"].endswith("the flashinfer for it is named then.")
+    assert finding["commands"] == {"pip": "", "conda": ""}
     # With a torch for that driver, there is a flashinfer for both.
     site.torch("2.13.0+cu126", "12.6")
     [finding] = site.report(1)["findings"]

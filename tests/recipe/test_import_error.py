@@ -27,6 +27,7 @@ VERSIONS = {
     "0.1.7.dev20261122": "1a2b3c4",
     "0.1.8rc1.dev20261123": "0123456",
 }
+[CUDA_12] = [spec for spec in SPECS if spec.id == "cu126_torch29"]
 CASES = [(spec, version) for spec in SPECS for version in VERSIONS]
 
 
@@ -34,18 +35,18 @@ def _label(spec: variants.VariantSpec, version: str) -> Label:
     return Label(spec.variant, version, 0, VERSIONS[version] or None)
 
 
-def _printed(spec: variants.VariantSpec, version: str) -> list[str]:
+def _printed(spec: variants.VariantSpec, version: str, cuda: str = "") -> list[str]:
     """The commands that an installed package of torch 2.4 prints, of pip and of conda."""
     label = Label(variants.Variant.parse("cu124_torch24"), version, 0, VERSIONS[version] or None)
     facts = {"CUDA": "12.4.131", "CXX11_ABI": True, "ARCH_LIST": "9.0a"}
     build = _compat.read_build(SimpleNamespace(**build_info.expected(label), **facts))
     torch = "{}.{}".format(*spec.variant.torch)
-    return list(_compat.commands(build, spec.variant.cuda_tag, torch))
+    return list(_compat.commands(build, cuda or spec.variant.cuda_tag, torch))
 
 
-def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
+def _typed(spec: variants.VariantSpec, version: str, cuda: str = "") -> list[str]:
     """What follows the channels of the command for conda."""
-    words = shlex.split(_printed(spec, version)[1])
+    words = shlex.split(_printed(spec, version, cuda)[1])
     assert words[:6] == ["conda", "install", "-c", "<channel>", "-c", "conda-forge"]
     return words[6:]
 
@@ -82,6 +83,16 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
             )
             for spec, version in CASES
         }
+        # Of the doctor, for a driver of CUDA 12: what there is for it.
+        | {
+            f"any CUDA 12 {version}": Case(
+                channels,
+                _typed(CUDA_12, version, "cu12*"),
+                {"__glibc": "2.36", "__cuda": "12.4"},
+                priority=False,
+            )
+            for version in VERSIONS
+        }
     )
 
 
@@ -95,6 +106,17 @@ def test_the_solver_takes_what_the_command_names(
     assert not answer.refusal
     assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
     assert answer["pytorch"].startswith("{}.{}.".format(*spec.variant.torch))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_conda_finds_a_variant_for_the_major_of_a_driver(
+    answers: Mapping[str, Answer], version: str
+) -> None:
+    answer = answers[f"any CUDA 12 {version}"]
+    label = _label(CUDA_12, version)
+    assert not answer.refusal
+    assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
+    assert answer["pytorch"].startswith("2.9.")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
