@@ -27,6 +27,7 @@ fi_status fail(fi_status status, const char* format, ...) __attribute__((format(
   X(sample, fi_sample_args)                       \
   X(renorm_probs, fi_renorm_probs_args)           \
   X(mask_logits, fi_mask_logits_args)             \
+  X(softmax, fi_softmax_args)                     \
   X(chain_speculative, fi_chain_speculative_args) \
   X(segment_gemm, fi_segment_gemm_args)           \
   X(bmm_fp8, fi_bmm_fp8_args)

@@ -48,6 +48,7 @@ bmm_fp8 = _op("bmm_fp8")
 sample = _op("sample")
 renorm_probs = _op("renorm_probs")
 mask_logits = _op("mask_logits")
+softmax = _op("softmax")
 chain_speculative = _op("chain_speculative")
 
 # Implemented in Python: over attention_plan and attention by flashinfer._single, over attention by

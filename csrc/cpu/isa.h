@@ -104,6 +104,7 @@ struct Kernels {
   fi_range_body sample;
   fi_range_body renorm_probs;
   fi_range_body mask_logits;
+  fi_range_body softmax;
   fi_range_body chain_speculative;
 };
 

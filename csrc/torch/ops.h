@@ -90,6 +90,8 @@ void renorm_probs(const fi_exec& exec, const Tensor& out, const Tensor& probs, c
                   int64_t top_k_value, const Tensor* top_p, double top_p_value);
 void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, const Tensor* top_k,
                  int64_t top_k_value);
+void softmax(const fi_exec& exec, const Tensor& out, const Tensor& logits,
+             const Tensor* temperature, double temperature_value);
 void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,
                        const Tensor& output_accepted, const Tensor& output_emitted,
                        const Tensor& draft_probs, const Tensor& draft_token_ids,

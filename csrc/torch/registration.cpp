@@ -218,6 +218,8 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
     "(Tensor(a!) out, Tensor probs, Tensor? top_k, SymInt top_k_value, "                     \
     "Tensor? top_p, float top_p_value) -> ()")                                               \
   X(mask_logits, "(Tensor(a!) out, Tensor logits, Tensor? top_k, SymInt top_k_value) -> ()") \
+  X(softmax,                                                                                 \
+    "(Tensor(a!) out, Tensor logits, Tensor? temperature, float temperature_value) -> ()")   \
   X(chain_speculative,                                                                       \
     "(Tensor(a!) output_token_ids, Tensor(b!) output_accepted, "                             \
     "Tensor(c!) output_emitted, Tensor draft_probs, Tensor draft_token_ids, "                \

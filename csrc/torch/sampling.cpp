@@ -1,3 +1,5 @@
+#include <cfloat>
+
 #include "ops.h"
 
 namespace flashinfer {
@@ -89,6 +91,27 @@ void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, c
   args.top_k_value = top_k_value;
   if (args.rows == 0 || args.vocab == 0) return;
   check_status(fi_mask_logits(&exec, &args));
+}
+
+void softmax(const fi_exec& exec, const Tensor& out, const Tensor& logits,
+             const Tensor* temperature, double temperature_value) {
+  check_rows(logits, -1, -1);
+  fi_softmax_args args{};
+  args.rows = logits.size(0);
+  args.vocab = logits.size(1);
+  check_rows(out, args.rows, args.vocab);
+  args.logits = logits.as<const float>();
+  args.logits_stride = logits.stride(0);
+  args.out = out.as<float>();
+  args.out_stride = out.stride(0);
+  args.temperature = optional_column<float>(temperature, DType::kFloat, args.rows);
+  args.temperature_value = static_cast<float>(temperature_value);
+  // Not 0, which means something else.
+  if (args.temperature_value == 0.0f && temperature_value != 0.0) {
+    args.temperature_value = temperature_value < 0.0 ? -FLT_MIN : FLT_MIN;
+  }
+  if (args.rows == 0 || args.vocab == 0) return;
+  check_status(fi_softmax(&exec, &args));
 }
 
 void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,

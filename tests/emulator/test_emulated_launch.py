@@ -26,6 +26,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"item_capacity": 0, "num_qo_heads": 1, "num_kv_heads": 1, "head_dim": 64}),
     ("attention", {"item_capacity": 4, "head_dim": 64}),
     ("packbits", {"n": 0}),
+    ("softmax", {"rows": 0, "vocab": 8}),
+    ("softmax", {"rows": 8, "vocab": 0}),
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sampling_reference
+import softmax_reference
 import torch
 from emulated import CSRC, HERE, Emulator, Fault, build, kernel_sources
 from emulated_attention import FP8, check
@@ -144,6 +145,18 @@ def masked(gpu: Emulator) -> None:
     gpu("mask_logits", rows=1, vocab=300, logits=gpu.put(x), logits_stride=300, out=out,
         out_stride=300, top_k_value=5)  # fmt: skip
     assert int((out > -torch.inf).sum()) == 5, "wrong: another number of logits is left"
+
+
+def softmax(gpu: Emulator, vocab: int = 1100) -> None:
+    x = torch.linspace(-60, -20, vocab).repeat(2, 1)
+    out = gpu.empty(x.shape, x.dtype)
+    gpu("softmax", rows=2, vocab=vocab, logits=gpu.put(x, "logits"), logits_stride=vocab, out=out,
+        out_stride=vocab, temperature_value=2.0)  # fmt: skip
+    softmax_reference.check(out, x, 2.0)
+
+
+def long_softmax(gpu: Emulator) -> None:
+    softmax(gpu, 9001)
 
 
 # Attention: a bug may also show in a wrong result.
@@ -308,13 +321,35 @@ CASES: dict[str, Case] = {
         draw_of_one,
         "wrong|nothing wrote|out-of-bounds",
     ),
-    "zeros past the end that count as logits": (
+    "keys past the end that count as logits": (
         f"{SAMPLING}/weights.cuh", "!inside ? 0 : kLogits", 1, "!inside && false ? 0 : kLogits",
         masked, "wrong",
     ),
     "row_sum without its barrier": (
-        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n", 1, "", lambda gpu: norm(gpu, 2, 2048),
-        "nothing wrote|race",
+        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n  return warp_sum", 1,
+        "  return warp_sum", lambda gpu: norm(gpu, 2, 2048), "nothing wrote|race",
+    ),
+    "row_max without its barrier": (
+        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n  return warp_max", 1,
+        "  return warp_max", softmax, "nothing wrote|race",
+    ),
+    "the sum where others still read the maximum": (
+        f"{INCLUDE}/softmax.cuh", "partial[1])", 2, "partial[0])", softmax, "race: write",
+    ),
+    "zeros past the end that count as logits": (
+        f"{INCLUDE}/softmax.cuh", ": Exponential::kMinusInfinity;\n  }", 1, ": 0.0f;\n  }", softmax,
+        "wrong",
+    ),
+    "softmax without a bound": (
+        f"{INCLUDE}/softmax.cuh", "if (column >= p.vocab) break;", 2, "", softmax,
+        "out-of-bounds|not a part|race",
+    ),
+    "a running sum against an old maximum": (
+        f"{INCLUDE}/softmax.cuh", "sum *= exponential(most, next);", 1, "", long_softmax, "wrong",
+    ),
+    "a thread's sum against its own maximum": (
+        f"{INCLUDE}/softmax.cuh", "seen.sum * exponential(seen.most, most)", 1, "seen.sum",
+        long_softmax, "wrong",
     ),
     "one partial array for every row": (
         f"{INCLUDE}/norm.cuh", "row_sum(sum, partial[parity])", 4, "row_sum(sum, partial[0])",

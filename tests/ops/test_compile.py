@@ -129,6 +129,7 @@ OPS: dict[str, Callable[[str], tuple[Any, ...]]] = {
         *(torch.empty(2, 9, device=d), probabilities(d, 2, 9), None, 4, uniform(d, 2), 1.0),
     ),
     "mask_logits": lambda d: (torch.empty(2, 9, device=d), probabilities(d, 2, 9), i(d, 3, 4), 0),
+    "softmax": lambda d: (torch.empty(2, 9, device=d), probabilities(d, 2, 9), uniform(d, 2), 1.0),
     "chain_speculative": lambda d: (
         *(i(d, *[0] * 6).view(2, 3), i(d, 0, 0), i(d, 1, 0), probabilities(d, 2, 2, 9)),
         *(i(d, 1, 2, 3, 4).view(2, 2), uniform(d, 2, 3), probabilities(d, 2, 3, 9)),
@@ -515,7 +516,7 @@ DATA_DEPENDENT = (torch._dynamo.exc.TorchDynamoException, GuardOnDataDependentSy
 # What torch's own operations do, and a plan.
 OF_TORCH = {
     *("get_seq_lens", "concat_mla_k", "fused_add_rmsnorm_quant", "layernorm", "rmsnorm_quant"),
-    *("softmax", "top_k", "fast_decode_plan"),
+    *("top_k", "fast_decode_plan"),
 }
 
 # The op that does the work of an export.

@@ -359,6 +359,22 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         "target_probs is missing",
     ),
+    (lambda: flashinfer.softmax(i(1, 2)), ValueError, "logits has shape [2], expected [batch_siz"),
+    (
+        lambda: flashinfer.softmax(i(1, 2).view(1, 2)),
+        TypeError,
+        "logits has dtype torch.int32, expected a floating point one",
+    ),
+    (
+        lambda: flashinfer.softmax(f(3, 8), torch.ones(2)),
+        ValueError,
+        "temperature has shape [2], expected [3]",
+    ),
+    (
+        lambda: flashinfer.softmax(f(3, 8), torch.ones(3, dtype=torch.complex64)),
+        TypeError,
+        "temperature has dtype torch.complex64, expected a real one",
+    ),
     (
         lambda: flashinfer.chain_speculative_sampling(
             f(3, 2, 8), torch.zeros(3, 2, dtype=torch.int32), None, f(3, 3, 8), f(3)
@@ -449,6 +465,11 @@ def test_nothing_is_written_when_a_later_row_is_wrong() -> None:
             ),
             ValueError,
             "out has shape [3, 7], expected [3, 8]",
+        ),
+        (
+            lambda: _ops.softmax(torch.zeros(3, 8), torch.zeros(3, 8), torch.zeros(2), 1.0),
+            ValueError,
+            "temperature has shape [2], expected [3]",
         ),
         (
             lambda: _ops.mask_logits(f(3, 8), f(3, 8), None, 1),

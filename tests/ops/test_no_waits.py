@@ -128,6 +128,7 @@ def sampling(on: Tensors) -> Any:
     return lambda: [
         flashinfer.sampling_from_probs(probs, uniform),
         flashinfer.top_p_renorm_probs(probs, 0.9),
+        flashinfer.softmax(probs, uniform),
     ]
 
 

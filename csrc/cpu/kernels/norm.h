@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "cpu/kernels/vec.h"
+#include "cpu/kernels/sums.h"
 #include "flashinfer/api.h"
 
 namespace flashinfer {
@@ -33,37 +33,20 @@ struct AddedRow {
   }
 };
 
+template <class Row>
+struct Squares {
+  const Row& row;
+  template <class Count>
+  FLASHINFER_INLINE F32 add(F32 sum, int64_t i, Count count) const {
+    const F32 x = row.at(i, count);
+    return fma(x, x, sum);
+  }
+};
+
 // rsqrt(mean(row^2) + eps)
 template <class Row>
 FLASHINFER_INLINE float inverse_rms(const Row& row, int64_t hidden, float eps) {
-  constexpr int kChains = 4;  // independent sums, to hide the latency of an FMA
-  constexpr int64_t kStep = kChains * kLanes;
-  // As many squares have a sum of their own: one for all would be the worse the longer the row.
-  constexpr int64_t kBlock = 32 * kStep;
-  F32 total = F32{};
-  F32 sums[kChains] = {};
-  int64_t i = 0;
-  while (i + kStep <= hidden) {
-    const int64_t end = hidden - i < kBlock ? hidden : i + kBlock;
-    for (F32& sum : sums) sum = F32{};
-    for (; i + kStep <= end; i += kStep) {
-      for (int c = 0; c < kChains; ++c) {
-        const F32 x = row.at(i + c * kLanes, Whole{});
-        sums[c] = fma(x, x, sums[c]);
-      }
-    }
-    total += (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  }
-  sums[0] = sums[1] = F32{};
-  for (; i + kLanes <= hidden; i += kLanes) {
-    const F32 x = row.at(i, Whole{});
-    sums[0] = fma(x, x, sums[0]);
-  }
-  if (i < hidden) {
-    const F32 x = row.at(i, Part{hidden - i});
-    sums[1] = fma(x, x, sums[1]);
-  }
-  const float squares = sum(total + (sums[0] + sums[1]));
+  const float squares = sum_each(hidden, Squares<Row>{row});
   return 1.0f / std::sqrt(squares / static_cast<float>(hidden) + eps);
 }
 

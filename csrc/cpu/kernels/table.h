@@ -13,6 +13,7 @@
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
 #include "cpu/kernels/sampling.h"
+#include "cpu/kernels/softmax.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -44,6 +45,7 @@ constexpr Kernels kTable = {
     sample_rows,
     renorm_probs_rows,
     mask_logits_rows,
+    softmax_rows,
     chain_requests,
 };
 #undef FLASHINFER_ACTIVATIONS

@@ -469,6 +469,21 @@ typedef struct fi_mask_logits_args {
 } fi_mask_logits_args;
 FI_API fi_status fi_mask_logits(const fi_exec* exec, const fi_mask_logits_args* args);
 
+// out[i] = e^(s x[i]) / sum_j e^(s x[j]), x the logits and s = 1 / temperature, or 0 where that is
+// 0, in fp32 and against the largest s x[j], so that nothing overflows. An entry of -inf gives 0,
+// whatever s is, and a row of nothing else zeros; one with NaN, or with s x[i] = inf, is NaN
+// throughout. `out` may be `logits`.
+typedef struct fi_softmax_args {
+  int64_t rows, vocab;
+  const float* logits;
+  int64_t logits_stride;
+  float* out;
+  int64_t out_stride;
+  const float* temperature;  // [rows], or NULL: the value
+  float temperature_value;
+} fi_softmax_args;
+FI_API fi_status fi_softmax(const fi_exec* exec, const fi_softmax_args* args);
+
 // Speculative sampling (Leviathan et al., Chen et al.) over a chain of num_draft tokens. With p the
 // draft's and q the target's probability of draft token i, it is accepted where uniform[i] p < q;
 // an id outside the vocabulary is not. The chain ends at the first token that is not accepted;
