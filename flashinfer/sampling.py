@@ -612,7 +612,7 @@ def top_k_top_p_sampling_from_logits(
     ``probs`` are the logits, ``[batch_size, num_classes]``, and may be called ``logits``. Two that
     give the same float32 probability are equal to the filters.
     """
-    rows = torch.softmax(_rows("probs", probs), dim=-1)
+    rows = _softmax(_rows("probs", probs), None, 1.0)
     pair = _sample_both(
         rows, uniform_samples, generator, check_nan, indices, top_k, top_p, filter_apply_order
     )

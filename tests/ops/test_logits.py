@@ -1,12 +1,14 @@
-"""Softmax of logits against fp64, by the reference that the kernels' own tests have."""
+"""Softmax and the largest entries of logits, by the references that the kernels' own tests have."""
 
 from __future__ import annotations
 
 import pytest
 import softmax_reference as exact
+import top_k_reference
 import torch
 
 import flashinfer
+from flashinfer.topk import TopKTieBreak
 
 
 @pytest.mark.parametrize("kind", exact.KINDS)
@@ -59,7 +61,7 @@ def test_softmax_of_masked_and_bad_rows(device: str) -> None:
     even = flashinfer.softmax(x[kept].to(device), 0).cpu()
     exact.check(even, x[kept], 0.0)
     # A row without a class has no sample.
-    samples, valid = flashinfer.sampling_from_probs(out.to(device), return_valid=True)
+    _, valid = flashinfer.sampling_from_probs(out.to(device), return_valid=True)
     assert valid.tolist() == [True, False, False, False, True]
 
 
@@ -90,3 +92,44 @@ def test_draws_from_logits_are_those_from_their_softmax(vocab: int, device: str)
     assert torch.equal(
         got, flashinfer.sampling_from_probs(probs, generator=generator.manual_seed(5))
     )
+
+
+@pytest.mark.parametrize("kind", top_k_reference.KINDS)
+@pytest.mark.parametrize(("columns", "k"), [(1, 1), (111, 5), (111, 111), (128256, 50)])
+def test_top_k(kind: str, columns: int, k: int, dtype: torch.dtype, device: str) -> None:
+    x = top_k_reference.rows_of(kind, 2, columns, dtype)
+    for sorted in (False, True):
+        for tie_break in TopKTieBreak:
+            values, indices = flashinfer.top_k(x.to(device), k, sorted, tie_break=tie_break)
+            top_k_reference.check(values, indices, x, sorted, tie_break == 2)
+
+
+@pytest.mark.parametrize("columns", [5000, 256000])
+def test_top_k_of_many(columns: int, device: str) -> None:
+    """More than a kernel sorts."""
+    x = top_k_reference.rows_of("whole", 1, columns, torch.bfloat16)
+    for last in (False, True):
+        values, indices = flashinfer.top_k(x.to(device), 4500, True, tie_break=2 * last)
+        top_k_reference.check(values, indices, x, True, last)
+
+
+def test_top_k_of_what_the_kernels_do_not_take(device: str) -> None:
+    x = torch.randn(2, 300, dtype=torch.float64).round()
+    values, indices = flashinfer.top_k(x.to(device), 40, True, tie_break=2)
+    assert torch.equal(indices.cpu(), top_k_reference.top_k(x, 40, True, True))
+    assert torch.equal(values.cpu(), x.gather(1, indices.cpu()))
+    long = torch.zeros(1, (1 << 20) + 1, device=device)
+    long[0, -1] = 1
+    assert flashinfer.top_k(long, 2)[1].tolist() == [[0, 1 << 20]]
+
+
+@pytest.mark.parametrize("strides", ["row gaps", "inner gaps", "transposed"])
+def test_top_k_of_strides(strides: str, device: str) -> None:
+    wide = torch.randn(40, 90, device=device)
+    x = {"row gaps": wide[:, 3:50], "inner gaps": wide[:, ::2], "transposed": wide.T}[strides]
+    top_k_reference.check(*flashinfer.top_k(x, 7, True), x, True, False)
+
+
+def test_top_k_of_no_rows(device: str) -> None:
+    values, indices = flashinfer.top_k(torch.empty(0, 9, device=device), 3)
+    assert (values.shape, indices.shape) == ((0, 3), (0, 3))

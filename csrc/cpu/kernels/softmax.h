@@ -68,15 +68,11 @@ struct Exponentials {
     const F32 y = row.at(i, count);
     return select(y == kMinusInfinity, F32{}, exp2_nonpositive((y - most) * factor));
   }
-  FLASHINFER_INLINE F32 add(F32 sum, int64_t i, Whole count) const {
+  template <class Count>
+  FLASHINFER_INLINE F32 add(F32 sum, int64_t i, Count count) const {
     const F32 power = of(i, count);
     store(out + i, power, count);
-    return sum + power;
-  }
-  FLASHINFER_INLINE F32 add(F32 sum, int64_t i, Part count) const {
-    const F32 power = of(i, count);
-    store(out + i, power, count);
-    return sum + load(out + i, count);  // without the lanes past the end
+    return sum + only(power, count);
   }
 };
 
