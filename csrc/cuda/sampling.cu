@@ -44,9 +44,10 @@ fi_status sample(const fi_exec& exec, const fi_sample_args& args) {
   Device device(exec);
   const auto run = [&](auto size) {
     constexpr int N = decltype(size)::value;
-    return selects ? launch_vocab<N>("sample", device, select_kernel<N>, args.rows, args.vocab,
-                               sizeof(SelectShared), p)
-                   : launch_vocab<N>("sample", device, sample_kernel<N>, args.rows, args.vocab, 0, p);
+    return selects
+               ? launch_vocab<N>("sample", device, select_kernel<N>, args.rows, args.vocab,
+                                 sizeof(SelectShared), p)
+               : launch_vocab<N>("sample", device, sample_kernel<N>, args.rows, args.vocab, 0, p);
   };
   return vectors ? run(std::integral_constant<int, 4>()) : run(std::integral_constant<int, 1>());
 }
@@ -83,7 +84,8 @@ fi_status mask_logits(const fi_exec& exec, const fi_mask_logits_args& args) {
 
 fi_status chain_speculative(const fi_exec& exec, const fi_chain_speculative_args& args) {
   if (args.rows <= 0 || args.vocab <= 0) return FI_OK;
-  if (const fi_status status = check_vocab("chain_speculative", args.rows, args.vocab)) return status;
+  if (const fi_status status = check_vocab("chain_speculative", args.rows, args.vocab))
+    return status;
   if (args.num_draft < 0 || args.num_draft > INT_MAX / 2) {
     return fail(FI_INVALID_ARGUMENT, "chain_speculative: num_draft must be in 0..2^30, got %lld",
                 static_cast<long long>(args.num_draft));
@@ -100,9 +102,10 @@ fi_status chain_speculative(const fi_exec& exec, const fi_chain_speculative_args
   const bool vectors = pointers_aligned(16, {args.draft_probs, args.target_probs}) &&
                        sizes_aligned(16, sizeof(float), {args.vocab});
   Device device(exec);
-  return vectors
-             ? launch_vocab<4>("chain_speculative", device, chain_kernel<4>, args.rows, args.vocab, 0, p)
-             : launch_vocab<1>("chain_speculative", device, chain_kernel<1>, args.rows, args.vocab, 0, p);
+  return vectors ? launch_vocab<4>("chain_speculative", device, chain_kernel<4>, args.rows,
+                                   args.vocab, 0, p)
+                 : launch_vocab<1>("chain_speculative", device, chain_kernel<1>, args.rows,
+                                   args.vocab, 0, p);
 }
 
 }  // namespace cuda

@@ -33,9 +33,10 @@ inline Tiling tiling_for(int64_t vocab, int64_t step) {
 
 template <int N, typename Params>
 fi_status launch_vocab(const char* op, Device& device, void (*kernel)(Params), int64_t rows,
-                 int64_t vocab, size_t shared_bytes, Params p) {
+                       int64_t vocab, size_t shared_bytes, Params p,
+                       int most_threads = kRowThreads) {
   p.tiling = tiling_for(vocab, kStep<N>);
-  const int threads = vocab <= kShortRow ? kFewThreads : kRowThreads;
+  const int threads = vocab <= kShortRow ? kFewThreads : most_threads;
   return device.launch(op, kernel, dim3(static_cast<unsigned>(rows)), dim3(threads), shared_bytes,
                        p);
 }

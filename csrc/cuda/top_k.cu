@@ -1,4 +1,6 @@
 // Launcher of the kernel that finds the largest entries.
+#include <type_traits>
+
 #include "flashinfer/top_k.cuh"
 #include "sampling_launch.h"
 
@@ -31,10 +33,13 @@ fi_status top_k(const fi_exec& exec, const fi_top_k_args& args) {
         sizes_aligned(16, sizeof(T),
                       {args.columns, stride_for_alignment(args.rows, args.input_stride)});
     Device device(exec);
-    return vectors ? launch_vocab<kVecSize<T>>("top_k", device, top_k_kernel<T, kVecSize<T>>, args.rows,
-                                         args.columns, sizeof(SelectShared), p)
-                   : launch_vocab<1>("top_k", device, top_k_kernel<T, 1>, args.rows, args.columns,
-                               sizeof(SelectShared), p);
+    const auto run = [&](auto size) {
+      constexpr int N = decltype(size)::value;
+      return launch_vocab<N>("top_k", device, top_k_kernel<T, N>, args.rows, args.columns,
+                             sizeof(SelectShared), p, kTopKThreads<T>);
+    };
+    return vectors ? run(std::integral_constant<int, kVecSize<T>>())
+                   : run(std::integral_constant<int, 1>());
   });
 }
 

@@ -17,7 +17,8 @@ FLASHINFER_INLINE U32 ordered_keys(F32 x) {
   return select(x == x, key, ~U32{});
 }
 
-// A thread's memory for rows of `columns` entries.
+// A thread's memory for rows of `columns` entries. Whoever made it frees it: a destructor around
+// the call of a function that might throw would need a symbol that the levels share.
 struct TopKScratch {
   uint64_t* chosen;  // [k] keys and indices in one number
   uint32_t* keys;    // [columns], whole vectors
@@ -41,9 +42,6 @@ struct TopKScratch {
     work = places + n;
     counts = work + n;
   }
-  ~TopKScratch() { std::free(memory); }
-  TopKScratch(const TopKScratch&) = delete;
-  TopKScratch& operator=(const TopKScratch&) = delete;
 };
 
 // The keys of a row, and the largest of every piece.
@@ -64,7 +62,7 @@ FLASHINFER_INLINE void make_keys(const T* row, int64_t columns, const TopKScratc
   }
 }
 
-// No more than the k-th largest key.
+// Lists the keys that may be among the k largest, in the order of the row; returns how many.
 int64_t list_candidates(int64_t columns, int64_t k, const TopKScratch& scratch) {
   const int64_t pieces = (columns + kPiece - 1) / kPiece;
   uint32_t bound = 0;
@@ -127,6 +125,7 @@ void top_k_rows(void* arg, int64_t begin, int64_t end) {
       indices[i] = index;
     }
   }
+  std::free(scratch.memory);
 }
 
 }  // namespace

@@ -28,18 +28,6 @@ struct LayernormParams {
 };
 
 template <int N>
-__device__ __forceinline__ void load_weights(const float* from, float (&x)[N]) {
-  constexpr int kPart = N < 4 ? N : 4;
-#pragma unroll
-  for (int i = 0; i < N; i += kPart) {
-    float part[kPart];
-    load_readonly(reinterpret_cast<const Vec<float, kPart>*>(from + i)).widen(part);
-#pragma unroll
-    for (int j = 0; j < kPart; ++j) x[i + j] = part[j];
-  }
-}
-
-template <int N>
 __device__ __forceinline__ float add_up(const float (&x)[N], float sum) {
 #pragma unroll
   for (int i = 0; i < N; ++i) sum += x[i];
@@ -53,20 +41,25 @@ __device__ __forceinline__ float add_squares_about(float mean, const float (&x)[
   return sum;
 }
 
-// Writes a vector of the result.
+// Writes a vector of the result. Its weights come 16 bytes at a time, as there is room for no more.
 template <typename T, int N>
 __device__ __forceinline__ void store_normed(const LayernormParams<T>& p, T* out, int column,
                                              float mean, float scale, float (&x)[N]) {
-  float gamma[N], beta[N];
-  load_weights(p.gamma + column, gamma);
-  load_weights(p.beta + column, beta);
+  constexpr int kPart = N < 4 ? N : 4;
+  typedef Vec<float, kPart> Part;
 #pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = (x[i] - mean) * scale * gamma[i] + beta[i];
+  for (int i = 0; i < N; i += kPart) {
+    float gamma[kPart], beta[kPart];
+    load_readonly(reinterpret_cast<const Part*>(p.gamma + column + i)).widen(gamma);
+    load_readonly(reinterpret_cast<const Part*>(p.beta + column + i)).widen(beta);
+#pragma unroll
+    for (int j = 0; j < kPart; ++j) x[i + j] = (x[i + j] - mean) * scale * gamma[j] + beta[j];
+  }
   store_columns(out, column, Vec<T, N>::narrow(x));
 }
 
 template <typename T, int N, int K>
-__global__ void __launch_bounds__(kMaxThreads<K>) layernorm_kernel(const LayernormParams<T> p) {
+__global__ void __launch_bounds__(kMaxThreads<K>, 1) layernorm_kernel(const LayernormParams<T> p) {
   // Two sums a row, each with an array: a thread that writes one again has passed the barrier of
   // the other, behind which nobody reads it any more.
   __shared__ float partial[2][kMaxWarps];

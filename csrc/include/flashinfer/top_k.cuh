@@ -14,7 +14,9 @@
 
 namespace flashinfer {
 
-constexpr int kTopKThreads = 1024;
+// A step of 16-bit entries has 32 a thread, which 64 registers do not hold.
+template <typename T>
+constexpr int kTopKThreads = sizeof(T) == 2 ? 512 : 1024;
 constexpr int kMaxSorted = 4096;
 
 template <typename T>
@@ -145,7 +147,7 @@ __device__ __forceinline__ void sort_descending(uint64_t* numbers, int size) {
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kTopKThreads, 1) top_k_kernel(const TopKParams<T> p) {
+__global__ void __launch_bounds__(kTopKThreads<T>, 1) top_k_kernel(const TopKParams<T> p) {
   SelectShared* shared = dynamic_shared<SelectShared>();
   const int64_t row = blockIdx.x;
   const OrderedRow<T, N> input{p.input + row * p.input_stride, p.tiling.vocab};
@@ -160,22 +162,23 @@ __global__ void __launch_bounds__(kTopKThreads, 1) top_k_kernel(const TopKParams
   const int needed = p.k - above_of(counts);
   const Ties ties{p.last ? equal_of(counts) - needed : 0, needed};
   __syncthreads();  // the tiles' counts are there
-  if (!p.sorted) {
-    take_chosen(input, p.tiling, least, ties, shared->tiles, [&](int place, int column, uint32_t) {
-      values[place] = input.data[column];
-      indices[place] = column;
-    });
-    return;
-  }
 
-  // Key and index in one number, so that equal keys are in order too. The histogram is done with.
+  // To be sorted, key and index go into one number, so that equal keys are in order too. The
+  // histogram, whose place they take, is done with.
   static_assert(sizeof(shared->coarse) >= kMaxSorted * sizeof(uint64_t), "room for the numbers");
   uint64_t* numbers = reinterpret_cast<uint64_t*>(&shared->coarse);
   const uint32_t flip = p.last ? 0 : 0xffffffffu;
-  take_chosen(
-      input, p.tiling, least, ties, shared->tiles, [&](int place, int column, uint32_t key) {
-        numbers[place] = static_cast<uint64_t>(key) << 32 | (static_cast<uint32_t>(column) ^ flip);
-      });
+  take_chosen(input, p.tiling, least, ties, shared->tiles,
+              [&](int place, int column, uint32_t key) {
+                if (p.sorted) {
+                  numbers[place] =
+                      static_cast<uint64_t>(key) << 32 | (static_cast<uint32_t>(column) ^ flip);
+                } else {
+                  values[place] = input.data[column];
+                  indices[place] = column;
+                }
+              });
+  if (!p.sorted) return;
   int size = 1;
   while (size < p.k) size *= 2;
   for (int i = p.k + static_cast<int>(threadIdx.x); i < size; i += blockDim.x) numbers[i] = 0;
