@@ -32,6 +32,8 @@ ROOT = bootstrap.project_root()
 DIST = ROOT / "build" / "test" / "dist"
 # The default variant and the CPU's: together they take every path of the recipe and the kernels.
 VARIANTS = ("cu130_torch213", "cpu_torch213")
+# A process with torch takes a gigabyte, and there are not many more long groups of tests.
+_MOST_PROCESSES = 8
 _PYTHON = ("scripts", "flashinfer", "recipe", "tests", "benchmarks", "examples", "setup.py")
 _TYPED = ("scripts", "flashinfer", "benchmarks", "examples")
 
@@ -95,8 +97,15 @@ def types() -> None:
 def tests(arguments: Sequence[str]) -> None:
     """The tests, by pytest."""
     # -P: the installed package is what is tested, not the source tree in this folder.
-    command = [str(_environment()), "-P", "-m", "pytest", *arguments]
-    _run(command, FLASHINFER_TEST_DIST=str(DIST))
+    command = [str(_environment()), "-P", "-m", "pytest", *_spread(), *arguments]
+    # Threads that wait must not spin: the other processes want the core.
+    _run(command, FLASHINFER_TEST_DIST=str(DIST), OMP_WAIT_POLICY="PASSIVE")
+
+
+def _spread() -> list[str]:
+    """Options that use every core; tests/conftest.py says which tests stay together."""
+    processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+    return [f"--numprocesses={processes}", "--no-loadscope-reorder"]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from site_of_faults import STAGES, Site
 
-COUNTS: Counter[tuple[str, str]] = Counter()
+# What a test adds to its report, which reaches the summary from whatever process ran the test.
+FAULT, SECONDS = "fault injected", "processor time of builds"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,25 +35,45 @@ def site(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.fixture
-def injected() -> Callable[[str, str], None]:
+def injected(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Counts one fault that did happen, by its name and the stage."""
 
     def add(fault: str, stage: str) -> None:
-        COUNTS[fault, stage] += 1
+        request.node.user_properties.append((FAULT, (fault, stage)))
 
     return add
 
 
+def _children() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+@pytest.fixture(autouse=True)
+def _builds_timed(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = _children()
+    yield
+    request.node.user_properties.append((SECONDS, _children() - before))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not COUNTS:
+    # The report of the teardown has what the others of its test have, and the time.
+    reports = [
+        report
+        for kind in terminalreporter.stats.values()
+        for report in kind
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+    ]
+    properties = [one for report in reports for one in report.user_properties]
+    counts = Counter(tuple(value) for name, value in properties if name == FAULT)
+    if not counts:
         return
-    faults = list(dict.fromkeys(fault for fault, _ in COUNTS))
-    stages = [*STAGES, *sorted({stage for _, stage in COUNTS} - set(STAGES))]
+    faults = list(dict.fromkeys(fault for fault, _ in counts))
+    stages = [*STAGES, *sorted({stage for _, stage in counts} - set(STAGES))]
     terminalreporter.write_line("faults injected, by stage:")
     for fault in faults:
-        found = {stage: COUNTS[fault, stage] for stage in stages if COUNTS[fault, stage]}
+        found = {stage: counts[fault, stage] for stage in stages if counts[fault, stage]}
         shown = ", ".join(f"{stage} {number}" for stage, number in found.items())
         terminalreporter.write_line(f"  {fault}: {sum(found.values())} ({shown})")
-    spent = os.times()
-    seconds = spent.children_user + spent.children_system
+    seconds = sum(value for name, value in properties if name == SECONDS)
     terminalreporter.write_line(f"  processor time of the builds that ended: {seconds:.0f} s")
