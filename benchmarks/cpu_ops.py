@@ -86,6 +86,58 @@ def fused_add_rmsnorm(rows: int, hidden: int, dtype: torch.dtype) -> Case:
     )
 
 
+def layernorm(rows: int, hidden: int, dtype: torch.dtype) -> Case:
+    x = random(rows, hidden, dtype=dtype)
+    gamma, beta = (random(hidden, dtype=torch.float32) for _ in range(2))
+    own, shift = gamma.to(dtype), beta.to(dtype)
+    return Case(
+        "layernorm",
+        dtype,
+        f"{rows} x {hidden}",
+        2 * size(x),
+        lambda: flashinfer.layernorm(x, gamma, beta, EPS),
+        lambda: F.layer_norm(x, (hidden,), own, shift, EPS),
+    )
+
+
+def in_fp8(x: torch.Tensor) -> torch.Tensor:
+    """Saturated, as torch's own conversion is not."""
+    most = torch.finfo(torch.float8_e4m3fn).max
+    return x.clamp(-most, most).to(torch.float8_e4m3fn)
+
+
+def rmsnorm_quant(rows: int, hidden: int, dtype: torch.dtype) -> Case:
+    x, weight = random(rows, hidden, dtype=dtype), random(hidden, dtype=dtype)
+    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn)
+    return Case(
+        "rmsnorm_quant",
+        dtype,
+        f"{rows} x {hidden}",
+        size(x, out),
+        lambda: flashinfer.rmsnorm_quant(out, x, weight, 0.1, EPS),
+        lambda: out.copy_(in_fp8(F.rms_norm(x, (hidden,), weight, EPS).float() / 0.1)),
+    )
+
+
+def fused_add_rmsnorm_quant(rows: int, hidden: int, dtype: torch.dtype) -> Case:
+    x, residual = random(rows, hidden, dtype=dtype), torch.zeros(rows, hidden, dtype=dtype)
+    weight = random(hidden, dtype=dtype)
+    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn)
+
+    def plain() -> None:
+        residual.add_(x)
+        out.copy_(in_fp8(F.rms_norm(residual, (hidden,), weight, EPS).float() / 0.1))
+
+    return Case(
+        "fused_add_rmsnorm_quant",
+        dtype,
+        f"{rows} x {hidden}",
+        3 * size(x) + size(out),
+        lambda: flashinfer.fused_add_rmsnorm_quant(out, x, residual, weight, 0.1, EPS),
+        plain,
+    )
+
+
 def activation(name: str, rows: int, d: int, dtype: torch.dtype) -> Case:
     x = random(rows, 2 * d, dtype=dtype)
     out = torch.empty(rows, d, dtype=dtype)
@@ -182,6 +234,24 @@ def append(nnz: int, heads: int, dim: int, page_size: int, dtype: torch.dtype) -
     )
 
 
+def concat(nnz: int, heads: int, dtype: torch.dtype) -> Case:
+    nope, rope = random(nnz, heads, 128, dtype=dtype), random(nnz, 1, 64, dtype=dtype)
+    k = torch.empty(nnz, heads, 192, dtype=dtype)
+
+    def plain() -> None:
+        k[..., :128] = nope
+        k[..., 128:] = rope
+
+    return Case(
+        "concat_mla_k",
+        dtype,
+        f"{nnz} x {heads} x (128+64)",
+        size(k, nope, rope),
+        lambda: flashinfer.concat_mla_k(k, nope, rope),
+        plain,
+    )
+
+
 def merge_state(rows: int, heads: int, dim: int, dtype: torch.dtype) -> Case:
     v_a, v_b = (random(rows, heads, dim, dtype=dtype) for _ in range(2))
     s_a, s_b = (random(rows, heads, dtype=torch.float32) for _ in range(2))
@@ -245,12 +315,16 @@ def cases() -> list[Case]:
             rows += [
                 rmsnorm(n, 4096, dtype),
                 fused_add_rmsnorm(n, 4096, dtype),
+                layernorm(n, 4096, dtype),
+                rmsnorm_quant(n, 4096, dtype),
+                fused_add_rmsnorm_quant(n, 4096, dtype),
                 activation("silu_and_mul", n, 8192, dtype),
                 activation("gelu_and_mul", n, 8192, dtype),
                 activation("gelu_tanh_and_mul", n, 8192, dtype),
                 rope(n, 32, 8, 128, dtype),
                 rope_cached(n, 32, 8, 128, dtype),
                 append(n, 8, 128, 16, dtype),
+                concat(n, 128, dtype),
                 merge_state(n, 32, 128, dtype),
                 merge_states(n // 8, 8, 32, 128, dtype),
             ]

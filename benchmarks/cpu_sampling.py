@@ -1,4 +1,4 @@
-"""Sampling on the CPU beside the plain torch way of the same, in one process.
+"""Sampling, softmax and top-k on the CPU beside the plain torch way of the same, in one process.
 
 Torch's side sorts for top-p, takes ``torch.topk`` for top-k, and draws with ``torch.multinomial``,
 for top-k from the few that it leaves.
@@ -173,6 +173,16 @@ def forms(batch: int, vocab: int) -> dict[str, tuple[int, Operation, Operation]]
             2,
             lambda: flashinfer.top_k_mask_logits(x, TOP_K),
             lambda: x.masked_fill(top_k_mask(x), -torch.inf),
+        ),
+        "softmax": (
+            2,
+            lambda: flashinfer.softmax(x, 0.7),
+            lambda: torch.softmax(x / 0.7, -1),
+        ),
+        "top_k": (
+            1,
+            lambda: flashinfer.top_k(x, TOP_K, sorted=True),
+            lambda: x.topk(TOP_K, -1),
         ),
     }
 

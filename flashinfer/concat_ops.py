@@ -1,10 +1,10 @@
-"""Keys of multi-head latent attention, put together; by torch's own operations."""
+"""Keys of multi-head latent attention, put together."""
 
 from __future__ import annotations
 
 import torch
 
-from flashinfer import _checks
+from flashinfer import _checks, _ops
 
 __all__ = ["concat_mla_k"]
 
@@ -13,7 +13,7 @@ def concat_mla_k(k: torch.Tensor, k_nope: torch.Tensor, k_rope: torch.Tensor) ->
     """Writes the parts of keys into ``k``: each head's own, and behind it the one of all heads.
 
     Args:
-        k: ``[num_tokens, num_heads, nope_dim + rope_dim]``, written to; any strides.
+        k: ``[num_tokens, num_heads, nope_dim + rope_dim]`` of any dtype, written to; any strides.
         k_nope: ``[num_tokens, num_heads, nope_dim]``, dtype and device of ``k``.
         k_rope: ``[num_tokens, 1, rope_dim]``, likewise.
 
@@ -30,5 +30,8 @@ def concat_mla_k(k: torch.Tensor, k_nope: torch.Tensor, k_rope: torch.Tensor) ->
     _checks.shape("k", k, (tokens, heads, nope_dim + rope_dim), "k_nope and k_rope side by side")
     _checks.like("k_nope", k_nope, "k", k)
     _checks.like("k_rope", k_rope, "k", k)
-    k[..., :nope_dim].copy_(k_nope)
-    k[..., nope_dim:].copy_(k_rope)
+    rows = _checks.rows_contiguous(k)
+    nope, rope = _checks.rows_contiguous(k_nope), _checks.rows_contiguous(k_rope)
+    _ops.concat_mla_k(rows, nope, rope)
+    if rows is not k:
+        k.copy_(rows)

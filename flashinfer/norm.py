@@ -1,4 +1,7 @@
-"""Root-mean-square layer norms (Zhang and Sennrich, 2019, arXiv:1910.07467), plain and fused."""
+"""Norms of rows: by the root mean square, plain, fused and in fp8, and layer norm.
+
+The former is by Zhang and Sennrich (2019, arXiv:1910.07467).
+"""
 
 from __future__ import annotations
 
@@ -142,27 +145,20 @@ def gemma_fused_add_rmsnorm(
     _fused_add_rmsnorm(input, residual, weight, eps, 1.0)
 
 
-def _quantise(
-    out: torch.Tensor,
-    rows: torch.Tensor,
-    like: torch.Tensor,
-    weight: torch.Tensor,
-    scale: float | torch.Tensor,
-    eps: float,
-) -> None:
-    """The norm of fp32 ``rows``, divided by ``scale``, in the dtype of ``out``."""
-    _checks.shape("out", out, tuple(like.shape), "the shape of input")
+def _scale(scale: float | torch.Tensor, input: torch.Tensor) -> tuple[torch.Tensor | None, float]:
+    """The tensor of one element, or the number."""
+    if not isinstance(scale, torch.Tensor):
+        return None, float(scale)
+    _checks.same_device("scale", scale, "input", input)
+    if scale.numel() != 1:
+        raise ValueError(f"scale has {scale.numel()} elements, expected 1")
+    return scale.float().reshape(1), 1.0
+
+
+def _check_fp8(out: torch.Tensor, input: torch.Tensor) -> None:
+    _checks.shape("out", out, tuple(input.shape), "the shape of input")
     _checks.floating("out", out, _FP8)
-    _checks.same_device("out", out, "input", like)
-    if isinstance(scale, torch.Tensor):
-        _checks.same_device("scale", scale, "input", like)
-        if scale.numel() != 1:
-            raise ValueError(f"scale has {scale.numel()} elements, expected 1")
-        scale = scale.float().reshape(())
-    normed = rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + eps) * weight.float()
-    # What is out of range saturates; torch would make a NaN of it.
-    most = torch.finfo(out.dtype).max
-    out.copy_((normed / scale).clamp(-most, most).to(out.dtype))
+    _checks.same_device("out", out, "input", input)
 
 
 def rmsnorm_quant(
@@ -173,13 +169,11 @@ def rmsnorm_quant(
     eps: float = 1e-6,
     enable_pdl: bool | None = None,
 ) -> None:
-    """RMS norm of every row in fp8: ``rmsnorm(input, weight, eps) / scale``, not rounded between.
-
-    By torch's own operations, in fp32; it is not one kernel.
+    """RMS norm of every row in fp8: ``rmsnorm(input, weight, eps) / scale``, in fp32 up to there.
 
     Args:
         out: ``[rows, hidden]``, float8_e4m3fn or float8_e5m2, where to write. What is out of range
-            becomes the largest number.
+            becomes the largest number, infinity too, and NaN stays one.
         input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU.
         weight: ``[hidden]``, dtype and device of ``input``.
         scale: a number, or one in a tensor, on the device of ``input``.
@@ -191,7 +185,13 @@ def rmsnorm_quant(
         TypeError: a dtype is wrong, or an argument is not a tensor.
     """
     _check(input, weight)
-    _quantise(out, input.float(), input, weight, scale, eps)
+    _check_fp8(out, input)
+    number = _scale(scale, input)
+    rows = _checks.rows_contiguous(out)
+    x = _checks.rows_contiguous(input)
+    _ops.rmsnorm_quant(rows, x, weight.contiguous(), *number, float(eps))
+    if rows is not out:
+        out.copy_(rows)
 
 
 def fused_add_rmsnorm_quant(
@@ -206,7 +206,7 @@ def fused_add_rmsnorm_quant(
     """Adds in place, and norms into fp8.
 
     First ``residual += input``, then ``out`` as from :func:`rmsnorm_quant` of the sum before it was
-    rounded to the dtype of ``residual``. By torch's own operations; it is not one kernel.
+    rounded to the dtype of ``residual``.
 
     Args:
         out: ``[rows, hidden]``, float8_e4m3fn or float8_e5m2, where to write.
@@ -224,9 +224,15 @@ def fused_add_rmsnorm_quant(
     _check(input, weight)
     _checks.shape("residual", residual, input.shape, "the shape of input")
     _checks.like("residual", residual, "input", input)
-    total = input.float() + residual.float()
-    _quantise(out, total, input, weight, scale, eps)
-    residual.copy_(total)
+    _check_fp8(out, input)
+    number = _scale(scale, input)
+    rows, r = _checks.rows_contiguous(out), _checks.rows_contiguous(residual)
+    x = _checks.rows_contiguous(input)
+    _ops.fused_add_rmsnorm_quant(rows, x, r, weight.contiguous(), *number, float(eps))
+    if rows is not out:
+        out.copy_(rows)
+    if r is not residual:
+        residual.copy_(r)
 
 
 def layernorm(
@@ -238,7 +244,8 @@ def layernorm(
 
     Args:
         input: ``[rows, hidden]``; float16, bfloat16, or float32 on the CPU.
-        gemma: ``[hidden]``, the weight, of any floating point dtype; the name is FlashInfer's.
+        gemma: ``[hidden]``, the weight, of any floating point dtype, computed with as float32; the
+            name is FlashInfer's.
         beta: ``[hidden]``, likewise.
         eps: added to the variance.
 
@@ -256,8 +263,7 @@ def layernorm(
         _checks.same_device(name, value, "input", input)
         if not value.is_floating_point():
             raise TypeError(f"{name} has dtype {value.dtype}, expected a floating point one")
-    hidden = (input.shape[1],)
-    normed = torch.nn.functional.layer_norm(
-        input.float(), hidden, gemma.float(), beta.float(), float(eps)
-    )
-    return normed.to(input.dtype)
+    out = torch.empty(input.shape, dtype=input.dtype, device=input.device)
+    gamma, shift = gemma.float().contiguous(), beta.float().contiguous()
+    _ops.layernorm(out, _checks.rows_contiguous(input), gamma, shift, float(eps))
+    return out

@@ -612,7 +612,7 @@ def top_k_top_p_sampling_from_logits(
     ``probs`` are the logits, ``[batch_size, num_classes]``, and may be called ``logits``. Two that
     give the same float32 probability are equal to the filters.
     """
-    rows = torch.softmax(_rows("probs", probs), dim=-1)
+    rows = _softmax(_rows("probs", probs), None, 1.0)
     pair = _sample_both(
         rows, uniform_samples, generator, check_nan, indices, top_k, top_p, filter_apply_order
     )
@@ -805,30 +805,39 @@ def softmax(
     temperature: torch.Tensor | float | None = None,
     enable_pdl: bool | None = None,
 ) -> torch.Tensor:
-    """``softmax(logits / temperature)`` of every row, in fp32; by torch's own operations.
+    """``softmax(logits / temperature)`` of every row, in fp32.
 
     Args:
-        logits: ``[batch_size, num_classes]``, floating point.
+        logits: ``[batch_size, num_classes]``, floating point, computed with as float32. -inf gives
+            0.
         temperature: a number, or a tensor ``[batch_size]`` of any real dtype; 1 if None. With 0, as
-            in FlashInfer, all classes are equally likely.
+            in FlashInfer, all classes above -inf are equally likely.
         enable_pdl: ignored.
 
     Returns:
-        float32 ``[batch_size, num_classes]``.
+        float32 ``[batch_size, num_classes]``; of a row with nothing above -inf zeros, and of one
+        with NaN or inf NaN.
 
     Raises:
         ValueError: a shape or a device is wrong.
         TypeError: a dtype is wrong, or an argument is not a tensor.
     """
     rows = _rows("logits", logits)
-    if temperature is None:
-        return torch.softmax(rows, dim=-1)
+    heat: torch.Tensor | None = None
+    number = 1.0
     if isinstance(temperature, torch.Tensor) and temperature.ndim > 0:
         _column("temperature", temperature, rows)
-        heat = temperature.float()[:, None]
-        return torch.softmax(rows * torch.where(heat == 0, 0.0, 1 / heat), dim=-1)
-    number = float(temperature)
-    return torch.softmax(rows * (1 / number if number else 0.0), dim=-1)
+        heat = temperature.float().contiguous()
+    elif temperature is not None:
+        number = float(temperature)
+    return _softmax(rows, heat, number)
+
+
+def _softmax(rows: torch.Tensor, heat: torch.Tensor | None, number: float) -> torch.Tensor:
+    """By the temperatures ``heat``, or one number for all rows."""
+    out = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+    _ops.softmax(out, rows, heat, number)
+    return out
 
 
 @_docs.arguments(_ARGUMENTS)
@@ -855,5 +864,5 @@ def sampling_from_logits(
     rows = _rows("logits", logits)
     if check_nan:
         _refuse_nan("logits", rows)
-    probs = torch.softmax(rows, dim=-1)
+    probs = _softmax(rows, None, 1.0)
     return _sample(probs, None, generator, False, indices, rounds=False)[0]

@@ -1,4 +1,4 @@
-"""The largest entries of every row, as releases after 0.2.0 have it; by torch's own operations."""
+"""The largest entries of every row, as releases after 0.2.0 have it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import enum
 
 import torch
 
-from flashinfer import _checks
+from flashinfer import _checks, _ops
 
 __all__ = ["TopKTieBreak", "top_k"]
+
+# Limits of the kernels: FI_MAX_VOCAB and FI_MAX_SORTED in api.h.
+_MAX_COLUMNS = 1 << 20
+_MAX_SORTED_ON_CUDA = 4096
 
 
 class TopKTieBreak(enum.IntEnum):
     """Which of the entries that equal the least chosen one are chosen."""
 
-    NONE = 0  # any
+    NONE = 0  # any; here those of smaller indices, too
     SMALL = 1  # those of smaller indices
     LARGE = 2  # those of larger indices
 
@@ -29,12 +33,16 @@ def top_k(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``k`` largest entries of every row.
 
+    NaN is larger than all else. The result is the same in every call, on the CPU and on CUDA.
+
     Args:
-        input: ``[batch_size, d]``, floating point.
+        input: ``[batch_size, d]``, floating point. float64, and d above 1,048,576, take torch's own
+            operations.
         k: 1 to d.
-        sorted: in descending order; otherwise in any.
-        deterministic: the same result in every call, which on CUDA sorts whole rows.
-        tie_break: a :class:`TopKTieBreak`; other than NONE, whole rows are sorted.
+        sorted: in descending order, and equal entries by index: ascending, or descending with
+            ``tie_break`` LARGE. Otherwise by ascending index.
+        deterministic: ignored: results always are.
+        tie_break: a :class:`TopKTieBreak`.
         dsa_graph_safe: ignored: CUDA graphs can capture every form.
 
     Returns:
@@ -51,11 +59,32 @@ def top_k(
         raise ValueError(f"k is {k}, expected 1 to {input.shape[1]}")
     if tie_break not in (TopKTieBreak.NONE, TopKTieBreak.SMALL, TopKTieBreak.LARGE):
         raise ValueError(f"tie_break is {tie_break}, expected 0 (NONE), 1 (SMALL) or 2 (LARGE)")
-    if tie_break == TopKTieBreak.LARGE:
-        values, indices = input.flip(-1).sort(dim=-1, descending=True, stable=True)
-        return values[:, :k].contiguous(), input.shape[1] - 1 - indices[:, :k]
-    if deterministic or tie_break == TopKTieBreak.SMALL:
-        values, indices = input.sort(dim=-1, descending=True, stable=True)
-        return values[:, :k].contiguous(), indices[:, :k].contiguous()
-    values, indices = input.topk(k, dim=-1, sorted=sorted)
+    last = tie_break == TopKTieBreak.LARGE
+    if input.dtype not in _checks.FLOATS or input.shape[1] > _MAX_COLUMNS:
+        return _by_sorting(input, k, sorted, last)
+    shape = (input.shape[0], k)
+    values = torch.empty(shape, dtype=input.dtype, device=input.device)
+    indices = torch.empty(shape, dtype=torch.int64, device=input.device)
+    in_kernel = sorted and not (input.is_cuda and k > _MAX_SORTED_ON_CUDA)
+    _ops.top_k(values, indices, _checks.rows_contiguous(input), in_kernel, last)
+    if sorted and not in_kernel:
+        order = _descending(values, last)
+        return values.gather(1, order), indices.gather(1, order)
     return values, indices
+
+
+def _descending(values: torch.Tensor, last: bool) -> torch.Tensor:
+    """The places of a row's entries in descending order, equal ones ascending, or descending."""
+    if not last:
+        return values.sort(dim=-1, descending=True, stable=True).indices
+    order = values.flip(-1).sort(dim=-1, descending=True, stable=True).indices
+    return values.shape[1] - 1 - order
+
+
+def _by_sorting(
+    input: torch.Tensor, k: int, sorted: bool, last: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    indices = _descending(input, last)[:, :k].contiguous()
+    if not sorted:
+        indices = indices.sort(dim=-1).values
+    return input.gather(1, indices), indices

@@ -86,12 +86,22 @@ struct SamplingJob {
   int32_t* no_memory;
 };
 
+struct TopKJob {
+  const fi_top_k_args* args;
+  void (*sort_descending)(uint64_t* numbers, int64_t n);
+  int32_t* no_memory;
+};
+
 // Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention, a SamplingJob for sampling) and the range counts rows, tokens, for
-// packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
+// AttentionJob for attention, a SamplingJob for sampling, a TopKJob) and the range counts rows,
+// tokens, for packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype
+// comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];
+  fi_range_body layernorm[kFloatTypes];
+  fi_range_body rmsnorm_quant[kFloatTypes][2];  // [dtype][e5m2]
+  fi_range_body fused_add_rmsnorm_quant[kFloatTypes][2];
   fi_range_body act_and_mul[kFloatTypes][kActivations];
   fi_range_body rope[kFloatTypes][2];  // [dtype][interleave]
   fi_range_body merge_state[kFloatTypes];
@@ -104,6 +114,8 @@ struct Kernels {
   fi_range_body sample;
   fi_range_body renorm_probs;
   fi_range_body mask_logits;
+  fi_range_body top_k[kFloatTypes];
+  fi_range_body softmax;
   fi_range_body chain_speculative;
 };
 

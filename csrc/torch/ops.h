@@ -15,6 +15,13 @@ void rmsnorm(const fi_exec& exec, const Tensor& out, const Tensor& input, const 
              double eps, double weight_bias);
 void fused_add_rmsnorm(const fi_exec& exec, const Tensor& input, const Tensor& residual,
                        const Tensor& weight, double eps, double weight_bias);
+void layernorm(const fi_exec& exec, const Tensor& out, const Tensor& input, const Tensor& gamma,
+               const Tensor& beta, double eps);
+void rmsnorm_quant(const fi_exec& exec, const Tensor& out, const Tensor& input,
+                   const Tensor& weight, const Tensor* scale, double scale_value, double eps);
+void fused_add_rmsnorm_quant(const fi_exec& exec, const Tensor& out, const Tensor& input,
+                             const Tensor& residual, const Tensor& weight, const Tensor* scale,
+                             double scale_value, double eps);
 
 // activation.cpp
 void act_and_mul(const fi_exec& exec, const Tensor& out, const Tensor& input,
@@ -37,6 +44,9 @@ void append_paged_kv(const fi_exec& exec, const Tensor& append_key, const Tensor
                      bool hnd);
 void batch_positions(const fi_exec& exec, const Tensor& append_indptr, const Tensor& seq_lens,
                      const Tensor& batch_indices, const Tensor& positions);
+
+// concat.cpp: of any dtype.
+void concat_mla_k(const fi_exec& exec, const Tensor& k, const Tensor& k_nope, const Tensor& k_rope);
 
 // cascade.cpp
 void merge_state(const fi_exec& exec, const Tensor& v_a, const Tensor& s_a, const Tensor& v_b,
@@ -90,6 +100,10 @@ void renorm_probs(const fi_exec& exec, const Tensor& out, const Tensor& probs, c
                   int64_t top_k_value, const Tensor* top_p, double top_p_value);
 void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, const Tensor* top_k,
                  int64_t top_k_value);
+void top_k(const fi_exec& exec, const Tensor& values, const Tensor& indices, const Tensor& input,
+           bool sorted, bool last);
+void softmax(const fi_exec& exec, const Tensor& out, const Tensor& logits,
+             const Tensor* temperature, double temperature_value);
 void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,
                        const Tensor& output_accepted, const Tensor& output_emitted,
                        const Tensor& draft_probs, const Tensor& draft_token_ids,

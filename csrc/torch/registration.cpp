@@ -95,6 +95,7 @@ class Call {
     }
     out.dtype = to_dtype(t.scalar_type());
     out.dtype_name = c10::toString(t.scalar_type());
+    out.element_size = static_cast<int64_t>(t.element_size());
     out.dim = t.dim();
     out.sizes = t.sizes().data();
     out.strides = t.strides().data();
@@ -209,24 +210,34 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   "SymInt merge_capacity, SymInt num_slots, SymInt window_left, str pos_encoding, "          \
   "float sm_scale, float logits_soft_cap, float v_scale, float rope_scale, float rope_theta"
 
-#define FLASHINFER_SAMPLING_OPS(X)                                                           \
-  X(sample,                                                                                  \
-    "(Tensor(a!) samples, Tensor(b!)? success, Tensor probs, Tensor uniform_samples, "       \
-    "Tensor? top_k, SymInt top_k_value, Tensor? top_p, float top_p_value, Tensor? min_p, "   \
-    "float min_p_value, bool top_k_first) -> ()")                                            \
-  X(renorm_probs,                                                                            \
-    "(Tensor(a!) out, Tensor probs, Tensor? top_k, SymInt top_k_value, "                     \
-    "Tensor? top_p, float top_p_value) -> ()")                                               \
-  X(mask_logits, "(Tensor(a!) out, Tensor logits, Tensor? top_k, SymInt top_k_value) -> ()") \
-  X(chain_speculative,                                                                       \
-    "(Tensor(a!) output_token_ids, Tensor(b!) output_accepted, "                             \
-    "Tensor(c!) output_emitted, Tensor draft_probs, Tensor draft_token_ids, "                \
+#define FLASHINFER_SAMPLING_OPS(X)                                                                \
+  X(sample,                                                                                       \
+    "(Tensor(a!) samples, Tensor(b!)? success, Tensor probs, Tensor uniform_samples, "            \
+    "Tensor? top_k, SymInt top_k_value, Tensor? top_p, float top_p_value, Tensor? min_p, "        \
+    "float min_p_value, bool top_k_first) -> ()")                                                 \
+  X(renorm_probs,                                                                                 \
+    "(Tensor(a!) out, Tensor probs, Tensor? top_k, SymInt top_k_value, "                          \
+    "Tensor? top_p, float top_p_value) -> ()")                                                    \
+  X(mask_logits, "(Tensor(a!) out, Tensor logits, Tensor? top_k, SymInt top_k_value) -> ()")      \
+  X(top_k, "(Tensor(a!) values, Tensor(b!) indices, Tensor input, bool sorted, bool last) -> ()") \
+  X(softmax,                                                                                      \
+    "(Tensor(a!) out, Tensor logits, Tensor? temperature, float temperature_value) -> ()")        \
+  X(chain_speculative,                                                                            \
+    "(Tensor(a!) output_token_ids, Tensor(b!) output_accepted, "                                  \
+    "Tensor(c!) output_emitted, Tensor draft_probs, Tensor draft_token_ids, "                     \
     "Tensor uniform_samples, Tensor target_probs) -> ()")
 
 #define FLASHINFER_FOR_EACH_TORCH_OP(X)                                                           \
   X(rmsnorm, "(Tensor(a!) out, Tensor input, Tensor weight, float eps, float weight_bias) -> ()") \
   X(fused_add_rmsnorm,                                                                            \
     "(Tensor(a!) input, Tensor(b!) residual, Tensor weight, float eps, float weight_bias) -> ()") \
+  X(layernorm, "(Tensor(a!) out, Tensor input, Tensor gamma, Tensor beta, float eps) -> ()")      \
+  X(rmsnorm_quant,                                                                                \
+    "(Tensor(a!) out, Tensor input, Tensor weight, Tensor? scale, float scale_value, "            \
+    "float eps) -> ()")                                                                           \
+  X(fused_add_rmsnorm_quant,                                                                      \
+    "(Tensor(a!) out, Tensor input, Tensor(b!) residual, Tensor weight, Tensor? scale, "          \
+    "float scale_value, float eps) -> ()")                                                        \
   X(act_and_mul, "(Tensor(a!) out, Tensor input, str activation) -> ()")                          \
   X(rope, "(Tensor q, Tensor k, Tensor(a!) q_out, Tensor(b!) k_out, " FLASHINFER_ROPE_ARGS)       \
   X(rope_inplace, "(Tensor(a!) q, Tensor(b!) k, " FLASHINFER_ROPE_ARGS)                           \
@@ -237,6 +248,7 @@ void boxed(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   X(batch_positions,                                                                              \
     "(Tensor append_indptr, Tensor seq_lens, Tensor(a!) batch_indices, Tensor(b!) positions) "    \
     "-> ()")                                                                                      \
+  X(concat_mla_k, "(Tensor(a!) k, Tensor k_nope, Tensor k_rope) -> ()")                           \
   X(merge_state,                                                                                  \
     "(Tensor v_a, Tensor s_a, Tensor v_b, Tensor s_b, Tensor(a!) v_out, Tensor(b!) s_out) -> ()") \
   X(merge_state_inplace,                                                                          \

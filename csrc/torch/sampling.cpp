@@ -1,3 +1,5 @@
+#include <cfloat>
+
 #include "ops.h"
 
 namespace flashinfer {
@@ -89,6 +91,56 @@ void mask_logits(const fi_exec& exec, const Tensor& out, const Tensor& logits, c
   args.top_k_value = top_k_value;
   if (args.rows == 0 || args.vocab == 0) return;
   check_status(fi_mask_logits(&exec, &args));
+}
+
+void top_k(const fi_exec& exec, const Tensor& values, const Tensor& indices, const Tensor& input,
+           bool sorted, bool last) {
+  check_shape(input, {-1, -1});
+  check_inner_contiguous(input);
+  fi_top_k_args args{};
+  args.dtype = float_dtype(input);
+  args.rows = input.size(0);
+  args.columns = input.size(1);
+  check_shape(values, {args.rows, -1});
+  args.k = values.size(1);
+  check_shape(indices, {args.rows, args.k});
+  check_same_dtype(values, input);
+  check_dtype(indices, DType::kLong);
+  check_contiguous(values);
+  check_contiguous(indices);
+  if (args.k < 1 || args.k > args.columns) {
+    value_error("%s has %lld columns, expected 1 to %lld, those of %s", values.name,
+                static_cast<long long>(args.k), static_cast<long long>(args.columns), input.name);
+  }
+  args.input = input.data;
+  args.input_stride = input.stride(0);
+  args.values = values.data;
+  args.indices = indices.as<int64_t>();
+  args.sorted = sorted;
+  args.last = last;
+  if (args.rows == 0) return;
+  check_status(fi_top_k(&exec, &args));
+}
+
+void softmax(const fi_exec& exec, const Tensor& out, const Tensor& logits,
+             const Tensor* temperature, double temperature_value) {
+  check_rows(logits, -1, -1);
+  fi_softmax_args args{};
+  args.rows = logits.size(0);
+  args.vocab = logits.size(1);
+  check_rows(out, args.rows, args.vocab);
+  args.logits = logits.as<const float>();
+  args.logits_stride = logits.stride(0);
+  args.out = out.as<float>();
+  args.out_stride = out.stride(0);
+  args.temperature = optional_column<float>(temperature, DType::kFloat, args.rows);
+  args.temperature_value = static_cast<float>(temperature_value);
+  // Not 0, which means something else.
+  if (args.temperature_value == 0.0f && temperature_value != 0.0) {
+    args.temperature_value = temperature_value < 0.0 ? -FLT_MIN : FLT_MIN;
+  }
+  if (args.rows == 0 || args.vocab == 0) return;
+  check_status(fi_softmax(&exec, &args));
 }
 
 void chain_speculative(const fi_exec& exec, const Tensor& output_token_ids,

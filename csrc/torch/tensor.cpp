@@ -2,6 +2,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 namespace flashinfer {
 namespace binding {
@@ -85,7 +86,8 @@ void check_dtype(const Tensor& t, DType dtype) {
 }
 
 void check_same_dtype(const Tensor& t, const Tensor& reference) {
-  if (t.dtype != reference.dtype) {
+  // Those that no kernel computes in are one DType, and have their own names.
+  if (t.dtype != reference.dtype || std::strcmp(t.dtype_name, reference.dtype_name) != 0) {
     type_error("%s has dtype %s, expected %s as %s has", t.name, t.dtype_name, reference.dtype_name,
                reference.name);
   }

@@ -32,6 +32,7 @@ struct Tensor {
   void* data = nullptr;
   DType dtype = DType::kOther;
   const char* dtype_name = "";
+  int64_t element_size = 0;  // in bytes
   int64_t dim = 0;
   const int64_t* sizes = nullptr;
   const int64_t* strides = nullptr;

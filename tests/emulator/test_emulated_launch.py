@@ -14,6 +14,12 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("rmsnorm", {"rows": 8, "hidden": 0}),
     ("fused_add_rmsnorm", {"rows": 0, "hidden": 8}),
     ("fused_add_rmsnorm", {"rows": 8, "hidden": 0}),
+    ("layernorm", {"rows": 0, "hidden": 8}),
+    ("layernorm", {"rows": 8, "hidden": 0}),
+    ("rmsnorm_quant", {"rows": 0, "hidden": 8}),
+    ("rmsnorm_quant", {"rows": 8, "hidden": 0}),
+    ("fused_add_rmsnorm_quant", {"rows": 0, "hidden": 8}),
+    ("fused_add_rmsnorm_quant", {"rows": 8, "hidden": 0}),
     ("act_and_mul", {"rows": 0, "d": 8}),
     ("act_and_mul", {"rows": 8, "d": 0}),
     ("rope", {"nnz": 0, "num_qo_heads": 1, "num_kv_heads": 1, "head_dim": 64, "rotary_dim": 64}),
@@ -26,6 +32,11 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"item_capacity": 0, "num_qo_heads": 1, "num_kv_heads": 1, "head_dim": 64}),
     ("attention", {"item_capacity": 4, "head_dim": 64}),
     ("packbits", {"n": 0}),
+    ("concat_mla_k", {"nnz": 0, "num_heads": 1, "nope_dim": 8, "rope_dim": 8}),
+    ("concat_mla_k", {"nnz": 4, "num_heads": 0, "nope_dim": 8, "rope_dim": 8}),
+    ("top_k", {"rows": 0, "columns": 8, "k": 1}),
+    ("softmax", {"rows": 0, "vocab": 8}),
+    ("softmax", {"rows": 8, "vocab": 0}),
 ]
 
 
@@ -79,6 +90,7 @@ def much_work(gpu: Emulator) -> dict[str, tuple[str, dict[str, Any]]]:
     each = gpu.ints(torch.arange(rows))
     cache = [gpu.empty((rows, 1, 1, 8), half, name) for name in ("k_cache", "v_cache")]
     ones = gpu.put(torch.ones(8).half(), "weight")
+    floats = gpu.put(torch.ones(8), "floats")
     long = gpu.put(torch.randn(64, 8192).half(), "long")
     row = {"dtype": half, "rows": rows, "input": x, "input_stride": 8}
     norm = {**row, "hidden": 8, "weight": ones, "eps": 1e-5}
@@ -92,6 +104,14 @@ def much_work(gpu: Emulator) -> dict[str, tuple[str, dict[str, Any]]]:
         }),
         "fused_add_rmsnorm": ("fused_add_rmsnorm", {
             **norm, "residual": gpu.put(torch.randn(rows, 8).half()), "residual_stride": 8,
+        }),
+        "layernorm": ("layernorm", {
+            **row, "hidden": 8, "eps": 1e-5, "gamma": floats, "beta": floats, "out": y,
+            "out_stride": 8,
+        }),
+        "rmsnorm_quant": ("rmsnorm_quant", {
+            **norm, "out_dtype": torch.float8_e4m3fn, "scale_value": 1.0, "out_stride": 8,
+            "out": gpu.empty((rows, 8), torch.float8_e4m3fn),
         }),
         "act_and_mul": ("act_and_mul", {
             **row, "d": 4, "out": gpu.empty((rows, 4), half), "out_stride": 4,
@@ -108,6 +128,10 @@ def much_work(gpu: Emulator) -> dict[str, tuple[str, dict[str, Any]]]:
             "value_stride_n": 8, "batch_indices": gpu.ints(torch.zeros(rows)), "positions": each,
             "k_cache": cache[0], "v_cache": cache[1], "k_stride_page": 8, "v_stride_page": 8,
             "kv_indices": each, "kv_indptr": gpu.ints([0, rows]),
+        }),
+        "concat_mla_k": ("concat_mla_k", {
+            "element_size": 2, "nnz": rows, "num_heads": 1, "nope_dim": 4, "rope_dim": 4, "k": y,
+            "k_stride_n": 8, "k_nope": x, "nope_stride_n": 8, "k_rope": x, "rope_stride_n": 8,
         }),
         "batch_positions": ("batch_positions", {
             "nnz": 4 * rows, "batch_size": 1, "append_indptr": gpu.ints([0, 4 * rows]),
@@ -129,8 +153,9 @@ def much_work(gpu: Emulator) -> dict[str, tuple[str, dict[str, Any]]]:
     }  # fmt: skip
 
 
-OPS = ["rmsnorm", "rmsnorm of long rows", "fused_add_rmsnorm", "act_and_mul", "rope",
-       "append_paged_kv", "batch_positions", "merge_state", "merge_states", "packbits"]  # fmt: skip
+OPS = ["rmsnorm", "rmsnorm of long rows", "fused_add_rmsnorm", "layernorm", "rmsnorm_quant",
+       "act_and_mul", "rope", "append_paged_kv", "concat_mla_k", "batch_positions",
+       "merge_state", "merge_states", "packbits"]  # fmt: skip
 
 
 @pytest.mark.parametrize(("device", "threads"), [(0, 1536), (2, 2048)])
@@ -198,7 +223,7 @@ def test_a_device_is_asked_for_its_capability_once(gpu: Emulator) -> None:
     assert gpu.library.fi_emulator_capabilities_asked() == asked
 
 
-@pytest.mark.parametrize("op", ["rmsnorm", "fused_add_rmsnorm", "act_and_mul", "rope"])
+@pytest.mark.parametrize("op", ["rmsnorm", "fused_add_rmsnorm", "layernorm", "act_and_mul", "rope"])
 def test_fp8_is_unsupported_where_something_is_computed(gpu: Emulator, op: str) -> None:
     sizes = {
         "rope": {"nnz": 1, "num_qo_heads": 1, "head_dim": 2, "pos_ids": 8, "pos_ids_bits": 64},
@@ -214,6 +239,7 @@ def test_fp8_is_unsupported_where_something_is_computed(gpu: Emulator, op: str) 
     [
         ("act_and_mul", {"activation": 9, "rows": 1, "d": 1}),
         ("rmsnorm", {"rows": 1, "hidden": 2**31}),
+        ("layernorm", {"rows": 1, "hidden": 2**31}),
         ("append_paged_kv", {"nnz": 1, "num_heads": 1, "head_dim": 8, "page_size": 0}),
         ("append_paged_kv", {"nnz": 1, "num_heads": 1, "head_dim": 8, "page_size": 1, "dtype": 77}),
         ("batch_positions", {"nnz": 1, "batch_size": -1}),

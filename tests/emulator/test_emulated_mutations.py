@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 import sampling_reference
+import softmax_reference
+import top_k_reference
 import torch
 from emulated import CSRC, HERE, Emulator, Fault, build, kernel_sources
 from emulated_attention import FP8, check
 from emulated_attention import Case as Attention
 from emulated_mla import Case as Latent
 from emulated_mla import check as check_latent
+from fp8_reference import assert_nearest
 from rounding import assert_rounded
 from test_emulated_gemm import bmm_fp8, exact, numbers, segment_gemm
 
@@ -30,6 +33,28 @@ def norm(gpu: Emulator, rows: int, hidden: int, offset: int = 0) -> None:
         out_stride=hidden, input=x, input_stride=hidden, eps=1e-5,
         weight=gpu.put(torch.randn(hidden).half(), "weight"),
     )  # fmt: skip
+
+
+def layernorm(gpu: Emulator) -> None:
+    x, ones = torch.randn(70, 2008).half(), torch.ones(2008)
+    out = gpu.empty(x.shape, x.dtype)
+    gpu(
+        "layernorm", dtype=x.dtype, rows=70, hidden=2008, out=out, out_stride=2008,
+        input=gpu.put(x), input_stride=2008, eps=0.0, gamma=gpu.put(ones), beta=gpu.put(ones),
+    )  # fmt: skip
+    right = torch.nn.functional.layer_norm(x.double(), (2008,), eps=0.0) + 1
+    assert_rounded(out, right, fp32_error=1e-5)
+
+
+def norm_quant(gpu: Emulator, offset: int = 0) -> None:
+    x, weight = torch.randn(3, 64).half(), torch.randn(64).half()
+    out = gpu.empty(x.shape, FP8[0], offset=offset)
+    gpu(
+        "rmsnorm_quant", dtype=x.dtype, out_dtype=FP8[0], rows=3, hidden=64, out=out,
+        out_stride=64, input=gpu.put(x), input_stride=64, weight=gpu.put(weight), scale_value=0.5,
+    )  # fmt: skip
+    norm = x.double() * torch.rsqrt(x.double().pow(2).mean(-1, keepdim=True))
+    assert_nearest(out, norm * weight.double() * 2)
 
 
 def activation(gpu: Emulator) -> None:
@@ -65,6 +90,18 @@ def append(gpu: Emulator) -> None:
         v_cache=gpu.empty((2, 1, 1, 64), k.dtype, "v_cache"), k_stride_page=64, v_stride_page=64,
         kv_indices=gpu.ints([1, 0]), kv_indptr=gpu.ints([0, 2], "kv_indptr"),
     )  # fmt: skip
+
+
+def concat(gpu: Emulator) -> None:
+    gpu.library.fi_emulator_set_multiprocessors(1)
+    nope, rope = torch.randn(301, 3, 16).half(), torch.randn(301, 1, 8).half()
+    k = gpu.empty((301, 3, 24), nope.dtype, "k")
+    gpu(
+        "concat_mla_k", element_size=2, nnz=301, num_heads=3, nope_dim=16, rope_dim=8, k=k,
+        k_stride_n=72, k_stride_h=24, k_nope=gpu.put(nope, "k_nope"), nope_stride_n=48,
+        nope_stride_h=16, k_rope=gpu.put(rope, "k_rope"), rope_stride_n=8,
+    )  # fmt: skip
+    assert torch.equal(k, torch.cat([nope, rope.expand(-1, 3, -1)], -1)), "wrong keys"
 
 
 def merge_in_place(gpu: Emulator) -> None:
@@ -144,6 +181,29 @@ def masked(gpu: Emulator) -> None:
     gpu("mask_logits", rows=1, vocab=300, logits=gpu.put(x), logits_stride=300, out=out,
         out_stride=300, top_k_value=5)  # fmt: skip
     assert int((out > -torch.inf).sum()) == 5, "wrong: another number of logits is left"
+
+
+def largest(gpu: Emulator) -> None:
+    x = (torch.randn(2, 9000, generator=torch.Generator().manual_seed(4)) * 2).round()
+    x[0, 5] = torch.nan
+    placed = gpu.put(x)
+    for k in (37, 3000):
+        values, indices = gpu.empty((2, k), x.dtype), gpu.empty((2, k), torch.int64, "indices")
+        gpu("top_k", dtype=x.dtype, rows=2, columns=9000, k=k, input=placed, input_stride=9000,
+            values=values, indices=indices, sorted=1)  # fmt: skip
+        top_k_reference.check(values, indices, x, True, False)
+
+
+def softmax(gpu: Emulator, vocab: int = 1100) -> None:
+    x = torch.linspace(-60, -20, vocab).repeat(2, 1)
+    out = gpu.empty(x.shape, x.dtype)
+    gpu("softmax", rows=2, vocab=vocab, logits=gpu.put(x, "logits"), logits_stride=vocab, out=out,
+        out_stride=vocab, temperature_value=2.0)  # fmt: skip
+    softmax_reference.check(out, x, 2.0)
+
+
+def long_softmax(gpu: Emulator) -> None:
+    softmax(gpu, 9001)
 
 
 # Attention: a bug may also show in a wrong result.
@@ -308,13 +368,65 @@ CASES: dict[str, Case] = {
         draw_of_one,
         "wrong|nothing wrote|out-of-bounds",
     ),
-    "zeros past the end that count as logits": (
+    "keys past the end that count as logits": (
         f"{SAMPLING}/weights.cuh", "!inside ? 0 : kLogits", 1, "!inside && false ? 0 : kLogits",
         masked, "wrong",
     ),
     "row_sum without its barrier": (
-        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n", 1, "", lambda gpu: norm(gpu, 2, 2048),
-        "nothing wrote|race",
+        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n  return warp_sum", 1,
+        "  return warp_sum", lambda gpu: norm(gpu, 2, 2048), "nothing wrote|race",
+    ),
+    "row_max without its barrier": (
+        f"{INCLUDE}/arch/reduce.cuh", "  __syncthreads();\n  return warp_max", 1,
+        "  return warp_max", softmax, "nothing wrote|race",
+    ),
+    "the sum where others still read the maximum": (
+        f"{INCLUDE}/softmax.cuh", "partial[1])", 2, "partial[0])", softmax, "race: write",
+    ),
+    "largest entries written before the tiles are counted": (
+        f"{INCLUDE}/top_k.cuh", "  __syncthreads();  // the tiles' counts are there", 1, "",
+        largest, "race|nothing wrote|wrong",
+    ),
+    "a tie too many": (
+        f"{INCLUDE}/top_k.cuh", "equal < ties.first + ties.count", 1,
+        "equal <= ties.first + ties.count", largest, "wrong|race|out-of-bounds",
+    ),
+    "ties from the wrong end": (
+        f"{INCLUDE}/top_k.cuh", "p.last ? equal_of", 1, "!p.last ? equal_of", largest, "wrong",
+    ),
+    "places that forget the warp's earlier vectors": (
+        f"{INCLUDE}/top_k.cuh", "before += __shfl_sync(kAllLanes, inclusive, kWarpSize - 1);", 1,
+        "", largest, "race|wrong|nothing wrote",
+    ),
+    "a sort without its barriers": (
+        f"{INCLUDE}/top_k.cuh", "      __syncthreads();\n    }\n  }\n}", 1, "    }\n  }\n}",
+        largest, "race|nothing wrote",
+    ),
+    "a sort of numbers that are not there": (
+        f"{INCLUDE}/top_k.cuh", "numbers, int size) {\n  __syncthreads();", 1,
+        "numbers, int size) {", largest, "race|nothing wrote",
+    ),
+    "a sort over what lies behind the numbers": (
+        f"{INCLUDE}/top_k.cuh", "i < size; i += blockDim.x) numbers[i] = 0;", 1,
+        "i < p.k; i += blockDim.x) numbers[i] = 0;", largest, "wrong|out-of-bounds|nothing wrote",
+    ),
+    "NaN that is less than all else": (
+        f"{SAMPLING}/weights.cuh", ": 0xffffffffu;", 1, ": 1u;", largest, "wrong",
+    ),
+    "zeros past the end that count as logits": (
+        f"{INCLUDE}/softmax.cuh", ": Exponential::kMinusInfinity;\n  }", 1, ": 0.0f;\n  }", softmax,
+        "wrong",
+    ),
+    "softmax without a bound": (
+        f"{INCLUDE}/softmax.cuh", "if (column >= p.vocab) break;", 2, "", softmax,
+        "out-of-bounds|not a part|race",
+    ),
+    "a running sum against an old maximum": (
+        f"{INCLUDE}/softmax.cuh", "sum *= exponential(most, next);", 1, "", long_softmax, "wrong",
+    ),
+    "a thread's sum against its own maximum": (
+        f"{INCLUDE}/softmax.cuh", "seen.sum * exponential(seen.most, most)", 1, "seen.sum",
+        long_softmax, "wrong",
     ),
     "one partial array for every row": (
         f"{INCLUDE}/norm.cuh", "row_sum(sum, partial[parity])", 4, "row_sum(sum, partial[0])",
@@ -327,6 +439,31 @@ CASES: dict[str, Case] = {
     "launcher that does not look at alignment": (
         "cuda/norm.cu", "pointers_aligned(16, {args.input, args.out, args.weight}) &&", 1, "",
         lambda gpu: norm(gpu, 3, 64, offset=1), "misaligned read of 16 bytes",
+    ),
+    "layer norm with one partial array for both sums": (
+        f"{INCLUDE}/layernorm.cuh", "row_sum(sum, partial[1])", 2, "row_sum(sum, partial[0])",
+        layernorm, "race: write .*has read unsynchronised",
+    ),
+    "a variance of the zeros past the end": (
+        f"{INCLUDE}/layernorm.cuh", "if (thread_column<N>(k) < p.hidden) sum =", 1, "sum =",
+        layernorm, "element",
+    ),
+    "layer norm without a bound": (
+        f"{INCLUDE}/layernorm.cuh", "if (column >= p.hidden) break;", 1, "", layernorm,
+        "out-of-bounds|not a part|race",
+    ),
+    "fp8 that rounds down": (
+        f"{INCLUDE}/arch/numeric.cuh", "(magnitude + half) >> shift", 1,
+        "(magnitude + 0 * half) >> shift",
+        norm_quant, "wrong",
+    ),
+    "fp8 numbers in the wrong order": (
+        f"{INCLUDE}/norm/output.cuh", "narrow_fp8(z[4 * i], z[4 * i + 1], e5m2)", 1,
+        "narrow_fp8(z[4 * i + 1], z[4 * i], e5m2)", norm_quant, "wrong",
+    ),
+    "a launcher that does not look at the alignment of fp8": (
+        "cuda/norm_quant.cu", "pointers_aligned(kVecSize<T>, {args.out}) &&", 1, "",
+        lambda gpu: norm_quant(gpu, offset=4), "misaligned write of 8 bytes",
     ),
     "activation without a bound": (
         f"{INCLUDE}/activation.cuh", "if (column >= p.d) return;", 1, "", activation,
@@ -351,6 +488,18 @@ CASES: dict[str, Case] = {
     "append that swaps page and slot strides": (
         f"{INCLUDE}/page.cuh", "page * p.k.page_stride", 1, "(page + 1) * p.k.page_stride", append,
         "out-of-bounds write of 16 bytes at 'cache'",
+    ),
+    "keys put together past the end": (
+        f"{INCLUDE}/concat.cuh", "if (unit >= p.row_units) return;", 1, "", concat,
+        "out-of-bounds|not a part|race",
+    ),
+    "the second of two keys that are put together": (
+        f"{INCLUDE}/concat.cuh", "n + step < p.nnz", 1, "n < p.nnz", concat,
+        "out-of-bounds|no memory",
+    ),
+    "a shared part that is read as a head's own": (
+        f"{INCLUDE}/concat.cuh", "(place - p.nope_units)", 1, "(place)", concat,
+        "out-of-bounds|not a part|wrong",
     ),
     "merge in place without __syncwarp": (
         f"{INCLUDE}/cascade.cuh", "    __syncwarp();", 1, "    ;", merge_in_place, "race",

@@ -46,6 +46,13 @@ def rmsnorm(x: torch.Tensor, weight: torch.Tensor, eps: float, bias: float = 0.0
     return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (weight.double() + bias)
 
 
+def layernorm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    x = x.double()
+    centred = x - x.mean(-1, keepdim=True)
+    scale = torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + eps)
+    return centred * scale * gamma.double() + beta.double()
+
+
 def act_and_mul(x: torch.Tensor, activation: str) -> torch.Tensor:
     x = x.double()
     gate, factor = x.chunk(2, dim=-1)

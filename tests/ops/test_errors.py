@@ -56,6 +56,10 @@ def cached(**changes: Any) -> Callable[[], Any]:
     return lambda: flashinfer.apply_rope_with_cos_sin_cache(**arguments)
 
 
+def fp8(*shape: int) -> torch.Tensor:
+    return f(*shape).to(torch.float8_e4m3fn)
+
+
 NHD_FORM = "[pages, 2, page_size, num_kv_heads, head_dim]"
 
 CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -101,6 +105,52 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         "residual has shape [4, 8], expected [3, 8]",
     ),
+    (
+        lambda: flashinfer.layernorm(f(3, 8), f(7), f(8)),
+        ValueError,
+        "gemma has shape [7], expected [8]: the hidden size of input",
+    ),
+    (
+        lambda: flashinfer.layernorm(f(3, 8), f(8), i(*range(8))),
+        TypeError,
+        "beta has dtype torch.int32, expected a floating point one",
+    ),
+    (
+        lambda: flashinfer.rmsnorm_quant(f(3, 8), f(3, 8), f(8), 1.0),
+        TypeError,
+        "out has dtype torch.float16, expected one of torch.float8_e4m3fn",
+    ),
+    (
+        lambda: flashinfer.rmsnorm_quant(fp8(3, 9), f(3, 8), f(8), 1.0),
+        ValueError,
+        "out has shape [3, 9], expected [3, 8]",
+    ),
+    (
+        lambda: flashinfer.rmsnorm_quant(fp8(3, 8), f(3, 8), f(8), torch.ones(2)),
+        ValueError,
+        "scale has 2 elements, expected 1",
+    ),
+    (
+        lambda: flashinfer.fused_add_rmsnorm_quant(fp8(3, 8), f(3, 8), f(3, 7), f(8), 1.0),
+        ValueError,
+        "residual has shape [3, 7], expected [3, 8]",
+    ),
+    (
+        lambda: flashinfer.concat_mla_k(f(3, 2, 12), f(3, 2, 8), f(3, 2, 4)),
+        ValueError,
+        "k_rope has shape [3, 2, 4], expected [3, 1, 4]",
+    ),
+    (
+        lambda: flashinfer.concat_mla_k(f(3, 2, 12), f(3, 2, 8), f(3, 1, 4).float()),
+        TypeError,
+        "k_rope has dtype torch.float32, expected torch.float16 as k has",
+    ),
+    (
+        lambda: flashinfer.top_k(i(1, 2).view(1, 2), 1),
+        TypeError,
+        "input has dtype torch.int32, expected a floating point one",
+    ),
+    (lambda: flashinfer.top_k(f(3, 8), 9), ValueError, "k is 9, expected 1 to 8"),
     # activation
     (
         lambda: flashinfer.silu_and_mul(f(3, 7)),
@@ -359,6 +409,22 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         "target_probs is missing",
     ),
+    (lambda: flashinfer.softmax(i(1, 2)), ValueError, "logits has shape [2], expected [batch_siz"),
+    (
+        lambda: flashinfer.softmax(i(1, 2).view(1, 2)),
+        TypeError,
+        "logits has dtype torch.int32, expected a floating point one",
+    ),
+    (
+        lambda: flashinfer.softmax(f(3, 8), torch.ones(2)),
+        ValueError,
+        "temperature has shape [2], expected [3]",
+    ),
+    (
+        lambda: flashinfer.softmax(f(3, 8), torch.ones(3, dtype=torch.complex64)),
+        TypeError,
+        "temperature has dtype torch.complex64, expected a real one",
+    ),
     (
         lambda: flashinfer.chain_speculative_sampling(
             f(3, 2, 8), torch.zeros(3, 2, dtype=torch.int32), None, f(3, 3, 8), f(3)
@@ -407,6 +473,34 @@ def test_nothing_is_written_when_a_later_row_is_wrong() -> None:
             "parse",
         ),
         (
+            lambda: _ops.layernorm(f(3, 8), f(3, 8), f(8), f(8), 1e-6),
+            TypeError,
+            "gamma has dtype Half, expected float32",
+        ),
+        (
+            lambda: _ops.rmsnorm_quant(f(3, 8), f(3, 8), f(8), None, 1.0, 1e-6),
+            TypeError,
+            "out has dtype Half, expected Float8_e4m3fn or Float8_e5m2",
+        ),
+        (
+            lambda: _ops.rmsnorm_quant(fp8(3, 8), f(3, 8), f(8), torch.ones(2), 1.0, 1e-6),
+            ValueError,
+            "scale has shape [2], expected [1]",
+        ),
+        (
+            lambda: _ops.concat_mla_k(
+                torch.zeros(3, 2, 12).double(), torch.zeros(3, 2, 8, dtype=torch.int8),
+                torch.zeros(3, 1, 4).double(),
+            ),
+            TypeError,
+            "k_nope has dtype Char, expected Double as k has",
+        ),
+        (
+            lambda: _ops.top_k(f(3, 9), i(*range(27)).view(3, 9).long(), f(3, 8), True, False),
+            ValueError,
+            "values has 9 columns, expected 1 to 8, those of input",
+        ),
+        (
             lambda: _ops.act_and_mul(f(3, 4), f(3, 8), "relu"),
             ValueError,
             "activation is 'relu', expected silu, gelu or gelu_tanh",
@@ -449,6 +543,11 @@ def test_nothing_is_written_when_a_later_row_is_wrong() -> None:
             ),
             ValueError,
             "out has shape [3, 7], expected [3, 8]",
+        ),
+        (
+            lambda: _ops.softmax(torch.zeros(3, 8), torch.zeros(3, 8), torch.zeros(2), 1.0),
+            ValueError,
+            "temperature has shape [2], expected [3]",
         ),
         (
             lambda: _ops.mask_logits(f(3, 8), f(3, 8), None, 1),

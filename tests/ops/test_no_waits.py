@@ -109,7 +109,15 @@ def cascade(on: Tensors) -> Any:
 
 def elementwise(on: Tensors) -> Any:
     x, weight = on(halves(5, 64)), on(halves(64))
-    return lambda: [flashinfer.rmsnorm(x, weight), flashinfer.silu_and_mul(x)]
+    out, scale = on(halves(5, 64).to(torch.float8_e4m3fn)), on(torch.ones(1))
+    k = on(halves(5, 4, 24))
+    return lambda: [
+        flashinfer.rmsnorm(x, weight),
+        flashinfer.silu_and_mul(x),
+        flashinfer.layernorm(x, weight, weight),
+        flashinfer.rmsnorm_quant(out, x, weight, scale),
+        flashinfer.concat_mla_k(k, k[..., :16].clone(), k[:, :1, 16:].clone()),
+    ]
 
 
 def rope(on: Tensors) -> Any:
@@ -128,6 +136,8 @@ def sampling(on: Tensors) -> Any:
     return lambda: [
         flashinfer.sampling_from_probs(probs, uniform),
         flashinfer.top_p_renorm_probs(probs, 0.9),
+        flashinfer.softmax(probs, uniform),
+        *flashinfer.top_k(probs, 7, sorted=True),
     ]
 
 

@@ -13,6 +13,8 @@
 #include "cpu/kernels/quantization.h"
 #include "cpu/kernels/rope.h"
 #include "cpu/kernels/sampling.h"
+#include "cpu/kernels/softmax.h"
+#include "cpu/kernels/top_k.h"
 
 namespace flashinfer {
 namespace cpu {
@@ -25,9 +27,17 @@ static_assert(FI_SILU == 0 && FI_GELU == 1 && FI_GELU_TANH == 2, "the order of a
 #define FLASHINFER_ACTIVATIONS(T) \
   {act_and_mul_rows<T, FI_SILU>, act_and_mul_rows<T, FI_GELU>, act_and_mul_rows<T, FI_GELU_TANH>}
 
+#define FLASHINFER_FP8(rows, T) {rows<T, Float8E4M3>, rows<T, Float8E5M2>}
+
 constexpr Kernels kTable = {
     {rmsnorm_rows<Half>, rmsnorm_rows<BFloat16>, rmsnorm_rows<float>},
     {fused_add_rmsnorm_rows<Half>, fused_add_rmsnorm_rows<BFloat16>, fused_add_rmsnorm_rows<float>},
+    {layernorm_rows<Half>, layernorm_rows<BFloat16>, layernorm_rows<float>},
+    {FLASHINFER_FP8(rmsnorm_quant_rows, Half), FLASHINFER_FP8(rmsnorm_quant_rows, BFloat16),
+     FLASHINFER_FP8(rmsnorm_quant_rows, float)},
+    {FLASHINFER_FP8(fused_add_rmsnorm_quant_rows, Half),
+     FLASHINFER_FP8(fused_add_rmsnorm_quant_rows, BFloat16),
+     FLASHINFER_FP8(fused_add_rmsnorm_quant_rows, float)},
     {FLASHINFER_ACTIVATIONS(Half), FLASHINFER_ACTIVATIONS(BFloat16), FLASHINFER_ACTIVATIONS(float)},
     {{rope_tokens<Half, false>, rope_tokens<Half, true>},
      {rope_tokens<BFloat16, false>, rope_tokens<BFloat16, true>},
@@ -44,9 +54,12 @@ constexpr Kernels kTable = {
     sample_rows,
     renorm_probs_rows,
     mask_logits_rows,
+    {top_k_rows<Half>, top_k_rows<BFloat16>, top_k_rows<float>},
+    softmax_rows,
     chain_requests,
 };
 #undef FLASHINFER_ACTIVATIONS
+#undef FLASHINFER_FP8
 
 }  // namespace
 }  // namespace cpu

@@ -66,6 +66,13 @@ FLASHINFER_INLINE U32 bits_of(F32 x) { return (U32)x; }
 FLASHINFER_INLINE F32 float_of(U32 x) { return (F32)x; }
 FLASHINFER_INLINE U32 select(I32 mask, U32 yes, U32 no) { return mask ? yes : no; }
 FLASHINFER_INLINE F32 select(I32 mask, F32 yes, F32 no) { return mask ? yes : no; }
+// x, with 0 in the lanes that are not touched.
+FLASHINFER_INLINE F32 only(F32 x, Whole) { return x; }
+FLASHINFER_INLINE F32 only(F32 x, Part part) {
+  I32 lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+  return select(lanes < static_cast<int32_t>(part.n), x, F32{});
+}
 FLASHINFER_INLINE F32 abs(F32 x) { return float_of(bits_of(x) & 0x7fffffffu); }
 
 // a * b + c, rounded once where the instruction set has FMA.
@@ -227,6 +234,37 @@ FLASHINFER_INLINE void store(Half* to, F32 x, Whole) {
   half = select(ordered > 0x7f800000, nan, half);
   store_words(to, half | ((bits >> 16) & 0x8000u));
 #endif
+}
+
+// fp8 in the low byte of every lane: the nearest number, ties to even. What is out of range becomes
+// the largest number, infinity too, and NaN stays one.
+template <int kMantissa, int kBias, uint32_t kMost>
+FLASHINFER_INLINE U32 fp8_bytes(F32 x) {
+  constexpr int kShift = 23 - kMantissa;
+  const U32 bits = bits_of(x);
+  const U32 absolute = bits & 0x7fffffffu;
+  const U32 magnitude =
+      select((I32)absolute < static_cast<int32_t>(kMost), absolute, U32{} + kMost);
+  const U32 rounding = ((1u << (kShift - 1)) - 1) + ((magnitude >> kShift) & 1u);
+  const U32 normal = ((magnitude + rounding) >> kShift) - ((127u - kBias) << kMantissa);
+  // Among the subnormals the unit is the last bit of numbers at `anchor`: the sum rounds there.
+  const U32 anchor = U32{} + ((128u - kBias + kShift) << 23);
+  const U32 subnormal = bits_of(float_of(magnitude) + float_of(anchor)) - anchor;
+  const U32 byte = select((I32)magnitude < ((128 - kBias) << 23), subnormal, normal);
+  return select((I32)absolute > 0x7f800000, U32{} + 0x7fu, byte) | ((bits >> 24) & 0x80u);
+}
+
+// The low 8 bits of every lane.
+FLASHINFER_INLINE void store_bytes(void* to, U32 bytes) {
+  const U8 narrow = __builtin_convertvector(bytes, U8);
+  std::memcpy(to, &narrow, sizeof(narrow));
+}
+
+FLASHINFER_INLINE void store(Float8E4M3* to, F32 x, Whole) {
+  store_bytes(to, fp8_bytes<3, 7, 0x43e00000>(x));  // 448
+}
+FLASHINFER_INLINE void store(Float8E5M2* to, F32 x, Whole) {
+  store_bytes(to, fp8_bytes<2, 15, 0x47600000>(x));  // 57344
 }
 
 // Two vectors side by side.

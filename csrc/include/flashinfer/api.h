@@ -83,6 +83,59 @@ typedef struct fi_fused_add_rmsnorm_args {
 } fi_fused_add_rmsnorm_args;
 FI_API fi_status fi_fused_add_rmsnorm(const fi_exec* exec, const fi_fused_add_rmsnorm_args* args);
 
+// out[i, j] = (input[i, j] - m) * rsqrt(mean_j((input[i, :] - m)^2) + eps) * gamma[j] + beta[j],
+// m = mean_j(input[i, :]), in fp32, rounded once. gamma and beta are fp32 [hidden]. `out` may be
+// `input`.
+typedef struct fi_layernorm_args {
+  fi_dtype dtype;
+  int64_t rows, hidden;
+  void* out;
+  int64_t out_stride;
+  const void* input;
+  int64_t input_stride;
+  const float* gamma;
+  const float* beta;
+  float eps;
+} fi_layernorm_args;
+FI_API fi_status fi_layernorm(const fi_exec* exec, const fi_layernorm_args* args);
+
+// out = rmsnorm(input) as above, with weight_bias 0, times 1 / scale, in fp32, and rounded once, to
+// an fp8: what is out of range, infinity too, becomes the largest number, and NaN stays one.
+// 1 / scale is bounded by the largest fp32 number.
+typedef struct fi_rmsnorm_quant_args {
+  fi_dtype dtype;
+  fi_dtype out_dtype;  // FI_FLOAT8_E4M3 or FI_FLOAT8_E5M2
+  int64_t rows, hidden;
+  void* out;
+  int64_t out_stride;
+  const void* input;
+  int64_t input_stride;
+  const void* weight;
+  const float* scale;  // one number, where the tensors are, or NULL: the value
+  float scale_value;
+  float eps;
+} fi_rmsnorm_quant_args;
+FI_API fi_status fi_rmsnorm_quant(const fi_exec* exec, const fi_rmsnorm_quant_args* args);
+
+// residual += input (accumulated in fp32, stored rounded); out = the fp32 sum, as above.
+typedef struct fi_fused_add_rmsnorm_quant_args {
+  fi_dtype dtype;
+  fi_dtype out_dtype;
+  int64_t rows, hidden;
+  void* out;
+  int64_t out_stride;
+  const void* input;
+  int64_t input_stride;
+  void* residual;
+  int64_t residual_stride;
+  const void* weight;
+  const float* scale;
+  float scale_value;
+  float eps;
+} fi_fused_add_rmsnorm_quant_args;
+FI_API fi_status fi_fused_add_rmsnorm_quant(const fi_exec* exec,
+                                            const fi_fused_add_rmsnorm_quant_args* args);
+
 // ---------------------------------------------------------------- activation
 typedef enum fi_activation { FI_SILU = 0, FI_GELU = 1, FI_GELU_TANH = 2 } fi_activation;
 // out[i, j] = act(input[i, j]) * input[i, d + j], j < d; computed in fp32, rounded once.
@@ -165,6 +218,20 @@ typedef struct fi_batch_positions_args {
   int32_t* positions;
 } fi_batch_positions_args;
 FI_API fi_status fi_batch_positions(const fi_exec* exec, const fi_batch_positions_args* args);
+
+// The keys of multi-head latent attention put together: k[n, h] is k_nope[n, h], and behind it
+// k_rope[n], which all heads share. A copy of bytes: only the size of an element matters.
+typedef struct fi_concat_mla_k_args {
+  int64_t element_size;  // in bytes
+  int64_t nnz, num_heads, nope_dim, rope_dim;
+  void* k;  // [nnz, num_heads, nope_dim + rope_dim]
+  int64_t k_stride_n, k_stride_h;
+  const void* k_nope;  // [nnz, num_heads, nope_dim]
+  int64_t nope_stride_n, nope_stride_h;
+  const void* k_rope;  // [nnz, rope_dim]
+  int64_t rope_stride_n;
+} fi_concat_mla_k_args;
+FI_API fi_status fi_concat_mla_k(const fi_exec* exec, const fi_concat_mla_k_args* args);
 
 // ---------------------------------------------------------------- cascade
 // The merge of two attention states (v, s), s the base-2 log-sum-exp:
@@ -469,6 +536,38 @@ typedef struct fi_mask_logits_args {
   int64_t top_k_value;
 } fi_mask_logits_args;
 FI_API fi_status fi_mask_logits(const fi_exec* exec, const fi_mask_logits_args* args);
+
+// The k largest entries of every row, 1 <= k <= columns <= FI_MAX_VOCAB. NaN is larger than all
+// else, -0 equals 0. Of the entries that equal the least chosen one, those of smaller indices are
+// chosen, or of larger ones with `last`. They come by ascending index, or `sorted`: by descending
+// value, equal ones by ascending index, or descending with `last`. On CUDA k is at most
+// FI_MAX_SORTED where they are sorted.
+#define FI_MAX_SORTED 4096
+typedef struct fi_top_k_args {
+  fi_dtype dtype;  // fp16, bf16 or fp32
+  int64_t rows, columns, k;
+  const void* input;
+  int64_t input_stride;
+  void* values;      // [rows, k] of the dtype, contiguous
+  int64_t* indices;  // [rows, k]
+  int32_t sorted, last;
+} fi_top_k_args;
+FI_API fi_status fi_top_k(const fi_exec* exec, const fi_top_k_args* args);
+
+// out[i] = e^(s x[i]) / sum_j e^(s x[j]), x the logits and s = 1 / temperature, or 0 where that is
+// 0, in fp32 and against the largest s x[j], so that nothing overflows. An entry of -inf gives 0,
+// whatever s is, and a row of nothing else zeros; one with NaN, or with s x[i] = inf, is NaN
+// throughout. `out` may be `logits`.
+typedef struct fi_softmax_args {
+  int64_t rows, vocab;
+  const float* logits;
+  int64_t logits_stride;
+  float* out;
+  int64_t out_stride;
+  const float* temperature;  // [rows], or NULL: the value
+  float temperature_value;
+} fi_softmax_args;
+FI_API fi_status fi_softmax(const fi_exec* exec, const fi_softmax_args* args);
 
 // Speculative sampling (Leviathan et al., Chen et al.) over a chain of num_draft tokens. With p the
 // draft's and q the target's probability of draft token i, it is accepted where uniform[i] p < q;

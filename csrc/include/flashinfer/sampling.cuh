@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kSamplingThreads, 1) sample_kernel(const Sampl
 // The threshold of all filters, with the sums of tiles over what they keep.
 template <int N>
 __device__ __forceinline__ uint32_t select(const SampleParams& p, int64_t row,
-                                           Selection<PlainRow<N, false>, false>* selection) {
+                                           Selection<PlainRow<N, false>>* selection) {
   const uint64_t k = p.filters.k(row, p.tiling.vocab);
   const float top_p = p.filters.p(row);
   const bool nucleus = !(top_p >= 1.0f);
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kSamplingThreads, 1) select_kernel(const Sampl
   SelectShared* shared = dynamic_shared<SelectShared>();
   const int64_t row = blockIdx.x;
   const PlainRow<N, false> probs{p.probs + row * p.probs_stride, p.tiling.vocab};
-  Selection<PlainRow<N, false>, false> selection(probs, p.tiling, shared);
+  Selection<PlainRow<N, false>> selection(probs, p.tiling, shared);
   const uint32_t least = select(p, row, &selection);
   const Scale scale = selection.scale();
   if (p.out == nullptr) {
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kSamplingThreads, 1) mask_kernel(const SampleP
   SelectShared* shared = dynamic_shared<SelectShared>();
   const int64_t row = blockIdx.x;
   const PlainRow<N, true> logits{p.probs + row * p.probs_stride, p.tiling.vocab};
-  Selection<PlainRow<N, true>, true> selection(logits, p.tiling, shared);
+  Selection<PlainRow<N, true>> selection(logits, p.tiling, shared);
   const uint64_t k = p.filters.k(row, p.tiling.vocab);
   uint32_t least = 0;
   if (k > 0) {

@@ -85,6 +85,41 @@ __device__ __forceinline__ uint2 widen_fp8(uint32_t bytes, bool e5m2) {
   return make_uint2(words[0], words[1]);
 }
 
+// The nearest fp8 number, ties to even, as a byte; what is out of range becomes the largest number,
+// infinity too, and NaN stays one.
+__device__ __forceinline__ uint32_t narrow_fp8_by_bits(float x, bool e5m2) {
+  const int mantissa = e5m2 ? 2 : 3, bias = e5m2 ? 15 : 7;
+  const uint32_t bits = bits_as<uint32_t>(x), sign = bits >> 24 & 0x80u;
+  uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7fu;
+  const uint32_t most = bits_as<uint32_t>(e5m2 ? 57344.0f : 448.0f);
+  magnitude = magnitude < most ? magnitude : most;
+  const int shift = 23 - mantissa;
+  if (magnitude < static_cast<uint32_t>(128 - bias) << 23) {
+    // Subnormal: the unit is the last bit of fp32 numbers at `anchor`, so the sum rounds there.
+    const float anchor = bits_as<float>(static_cast<uint32_t>(128 - bias + shift) << 23);
+    return sign |
+           (bits_as<uint32_t>(bits_as<float>(magnitude) + anchor) - bits_as<uint32_t>(anchor));
+  }
+  const uint32_t half = (1u << (shift - 1)) - 1 + (magnitude >> shift & 1u);
+  return sign | (((magnitude + half) >> shift) - (static_cast<uint32_t>(127 - bias) << mantissa));
+}
+
+// Two of them, the first in the low byte.
+__device__ __forceinline__ uint32_t narrow_fp8(float first, float second, bool e5m2) {
+#if !defined(FLASHINFER_EMULATE) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  unsigned short pair;
+  if (e5m2) {
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second), "f"(first));
+  } else {
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(second), "f"(first));
+  }
+  return pair;
+#else
+  return narrow_fp8_by_bits(first, e5m2) | narrow_fp8_by_bits(second, e5m2) << 8;
+#endif
+}
+
 // Two fp16 numbers in a word as two of T.
 template <typename T>
 __device__ __forceinline__ uint32_t from_half_pair(uint32_t pair) {

@@ -1,8 +1,10 @@
-// Sums over the threads that share a row.
+// Sums and maxima over the threads that share a row.
 #ifndef FLASHINFER_ARCH_REDUCE_CUH_
 #define FLASHINFER_ARCH_REDUCE_CUH_
 
 #include <cuda_runtime.h>
+
+#include <cmath>
 
 namespace flashinfer {
 
@@ -15,6 +17,14 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 __device__ __forceinline__ float warp_sum(float value, int group) {
   for (int distance = group / 2; distance > 0; distance /= 2) {
     value += __shfl_xor_sync(kAllLanes, value, distance);
+  }
+  return value;
+}
+
+// The largest, likewise; a NaN is left out.
+__device__ __forceinline__ float warp_max(float value, int group) {
+  for (int distance = group / 2; distance > 0; distance /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
   }
   return value;
 }
@@ -40,6 +50,17 @@ __device__ __forceinline__ float row_sum(float value, float* partial) {
   if (lane == 0) partial[threadIdx.x / kWarpSize] = value;
   __syncthreads();
   return warp_sum(lane < threads / kWarpSize ? partial[lane] : 0.0f, kWarpSize);
+}
+
+// The largest, likewise; a NaN is left out.
+__device__ __forceinline__ float row_max(float value, float* partial) {
+  const int threads = blockDim.x;
+  if (threads <= kWarpSize) return warp_max(value, threads);
+  value = warp_max(value, kWarpSize);
+  const int lane = threadIdx.x % kWarpSize;
+  if (lane == 0) partial[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  return warp_max(lane < threads / kWarpSize ? partial[lane] : value, kWarpSize);
 }
 
 }  // namespace flashinfer

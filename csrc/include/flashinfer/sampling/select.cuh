@@ -4,7 +4,7 @@
 // top-k and sums of weights for top-p, tells the bin in which the threshold lies. The keys of that
 // bin, or of it and all above, are then listed in shared memory, where two more histograms find the
 // threshold exactly. Only a bin with more keys than the list holds is read again from memory for
-// those. Entries without probability are not looked at.
+// those. Entries with a key below Row::kLeast are not looked at.
 #ifndef FLASHINFER_SAMPLING_SELECT_CUH_
 #define FLASHINFER_SAMPLING_SELECT_CUH_
 
@@ -39,10 +39,10 @@ struct Need {
   uint64_t count, sum;
 };
 
-template <typename Row, bool kLogits>
+template <typename Row>
 class Selection {
  public:
-  static constexpr uint32_t kLeast = kLogits ? kKeyOfMinusInfinity + 1 : kLeastKey;
+  static constexpr uint32_t kLeast = Row::kLeast;
 
   __device__ __forceinline__ Selection(const Row& row, const Tiling& tiling, SelectShared* shared)
       : row_(row), tiling_(tiling), shared_(shared), scale_(kExponent) {}
@@ -67,7 +67,7 @@ class Selection {
           mine += add(&shared_->coarse, key >> kBinShift, key);
         });
       }
-      if (kLogits) return 0;
+      if (!Row::kWeighted) return 0;
       const uint64_t total = block_sum(mine, block());
       *most = block_max(seen, block());
       if (*most == 0 || attempt == 2 || (total >= kLeastTotal && total < kMostTotal)) return total;
@@ -157,7 +157,7 @@ class Selection {
   template <int kSize>
   __device__ __forceinline__ uint64_t add(Histogram<kSize>* histogram, uint32_t bin, uint32_t key) {
     if (counts_) add_shared(&histogram->counts[bin], 1);
-    if (kLogits) return 0;
+    if (!Row::kWeighted) return 0;
     const uint64_t weight = weight_of(key, scale_);
     if (sums_) {
       add_shared(&histogram->high[bin], static_cast<uint32_t>(weight >> kLowBits));
@@ -211,7 +211,7 @@ class Selection {
       listing_ = Listing::kAbove;
     } else if (gather(bin << kBinShift, (bin << kBinShift) + ((1u << kBinShift) - 1))) {
       listing_ = Listing::kBin;
-      tiles_above_ = !kLogits;
+      tiles_above_ = Row::kWeighted;
     } else {
       listing_ = Listing::kTooMany;
     }
@@ -234,7 +234,7 @@ class Selection {
         int mine = 0;
         each(keys, [&](uint32_t key) {
           mine += key >= low && key <= high;
-          if (!kLogits && key > high) sum += weight_of(key, scale_);
+          if (Row::kWeighted && key > high) sum += weight_of(key, scale_);
         });
         if (__ballot_sync(kAllLanes, mine > 0) == 0) continue;
         const int inclusive = warp_inclusive_sum(mine);
@@ -258,7 +258,7 @@ class Selection {
           }
         }
       }
-      if (kLogits) continue;
+      if (!Row::kWeighted) continue;
       sum = warp_sum(sum);
       if (lane == 0) shared_->tiles.set(tile, sum);
     }

@@ -115,9 +115,12 @@ __device__ __forceinline__ int lane_column(int begin, int vector) {
 }
 
 // Each row type gives the keys of one step. Past the end they are 0, less than that of any entry.
+// What a selection takes has also the least key that it looks at, and whether keys have weights.
 template <int N, bool kLogits>
 struct PlainRow {
   static constexpr int kSize = N;
+  static constexpr bool kWeighted = !kLogits;
+  static constexpr uint32_t kLeast = kLogits ? kKeyOfMinusInfinity + 1 : kLeastKey;
   const float* data;
   int vocab;
 
@@ -135,6 +138,34 @@ struct PlainRow {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         out[v][i] = !inside ? 0 : kLogits ? logit_key(x[i]) : probability_key(x[i]);
+      }
+    }
+  }
+};
+
+// All entries as they are ordered, NaN highest.
+template <typename T, int N>
+struct OrderedRow {
+  static constexpr int kSize = N;
+  static constexpr bool kWeighted = false;
+  static constexpr uint32_t kLeast = 1;  // NaN apart, logits have no key of 0
+  const T* data;
+  int columns;
+
+  __device__ __forceinline__ void keys(int begin, uint32_t (&out)[kVectors][N]) const {
+    Vec<T, N> vectors[kVectors];
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      vectors[v] = load_columns<T, N>(data, lane_column<N>(begin, v), columns);
+    }
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      float x[N];
+      vectors[v].widen(x);
+      const bool inside = lane_column<N>(begin, v) < columns;
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        out[v][i] = !inside ? 0 : x[i] == x[i] ? logit_key(x[i]) : 0xffffffffu;
       }
     }
   }
