@@ -17,6 +17,7 @@ __all__ = [
     "LabelError",
     "LabelMismatch",
     "StorageError",
+    "TargetError",
     "TestsFailed",
     "ToolchainError",
     "full_disk_fix",
@@ -98,6 +99,10 @@ class StorageError(BridgeError):
         names = [str(name) for name in (error.filename, error.filename2) if name]
         what = f"{type(error).__name__}: {error.strerror or error}"
         super().__init__(what, where=" -> ".join(names), fix=full_disk_fix(str(error)))
+
+
+class TargetError(BridgeError):
+    """A place to publish to that does not answer, or refuses what it is asked for."""
 
 
 class LabelMismatch(BridgeError):

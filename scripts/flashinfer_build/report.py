@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from .matrix.release_gate import Gate
     from .matrix.report import MatrixReport
     from .pipeline.pipeline import BuildResult
 
-__all__ = ["matrix_table", "print_build", "variants_table"]
+__all__ = ["gate_table", "matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
@@ -99,6 +100,30 @@ def matrix_table(made: MatrixReport) -> str:
         built = sum(map(made.built, made.stages))
         console.print(
             f"{built} of {len(made.stages)} built, {len(made.plan.missing)} without a toolchain"
+        )
+    return capture.get()
+
+
+def gate_table(made: Gate) -> str:
+    """The gate of a release: what is refused first, each with what to do, then what passed."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    for heading in ("of", "found", "to do"):
+        table.add_column(heading, overflow="fold")
+    for line in sorted(made.lines, key=lambda line: line.passed):
+        mark = "[green]passed[/green]" if line.passed else "[bold red]refused[/bold red]"
+        about, what, fix = (escape(text) for text in (line.about, line.what, line.fix or "-"))
+        table.add_row(mark, escape(line.check), about, what, fix)
+    refused = len(made.refused)
+    version = f"{made.version} " if made.version else ""
+    with console.capture() as capture:
+        console.print(table)
+        console.print(
+            f"{version}may be published as a {made.event}"
+            if not refused
+            else f"{version}must not be published as a {made.event}: {refused} refused"
         )
     return capture.get()
 

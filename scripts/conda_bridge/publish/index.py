@@ -38,6 +38,7 @@ __all__ = [
     "consistent",
     "is_empty",
     "publish",
+    "published_digests",
     "update",
     "update_channel",
     "update_wheel_index",
@@ -357,7 +358,7 @@ def publish(
     sources = list(artifacts)
     project = project or Project()
     with contextlib.nullcontext() if dry_run else atomic.lock(output / _LOCK):
-        known = _published_digests(output, project)
+        known = published_digests(output, project)
         targets, new = [], []
         read = _read_already(output, project)
         for path in sources:
@@ -417,7 +418,7 @@ def consistent(output: Path, project: Project | None = None) -> bool:
     )
 
 
-def _published_digests(output: Path, project: Project) -> dict[str, set[str]]:
+def published_digests(output: Path, project: Project) -> dict[str, set[str]]:
     """The sha256 of everything that pages and repodata list, by file name."""
     digests = wheel_index.published_digests(output, project)
     for subdir in intake.subdirs(output / CHANNEL):
