@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .matrix.report import MatrixReport
     from .pipeline.pipeline import BuildResult
 
-__all__ = ["gate_table", "matrix_table", "print_build", "variants_table"]
+__all__ = ["gate_table", "history_table", "matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
@@ -125,6 +125,27 @@ def gate_table(made: Gate) -> str:
             if not refused
             else f"{version}must not be published as a {made.event}: {refused} refused"
         )
+    return capture.get()
+
+
+def history_table(rows: Sequence[Mapping[str, str | int]]) -> str:
+    """What was published when: a line for each file and what was done with it."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "time", "", "file", "commit", "sha256"):
+        table.add_column(heading, no_wrap=heading != "file", overflow="fold")
+    for row in rows:
+        reason = f"\n{row['reason']}" if row["reason"] else ""
+        table.add_row(
+            str(row["number"]),
+            str(row["time"]),
+            str(row["action"]),
+            escape(f"{row['file']}{reason}"),
+            str(row["commit"])[:12] or "-",
+            str(row["sha256"])[:12],
+        )
+    with console.capture() as capture:
+        console.print(table)
     return capture.get()
 
 

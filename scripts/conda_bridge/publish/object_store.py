@@ -51,9 +51,11 @@ class ObjectStore(Store):
         ConfigError: it names no bucket.
     """
 
+    part_size: int | None = None  # of what is uploaded in parts; s3fs knows what is best
+
     def __init__(self, url: str) -> None:
+        self.bucket, _, prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         self.name = url.rstrip("/")
-        self.bucket, _, prefix = self.name.removeprefix("s3://").partition("/")
         if not self.bucket:
             raise ConfigError(f"{url!r} names no bucket", expected="s3://bucket/prefix")
         self.prefix = f"{prefix}/" if prefix else ""
@@ -89,13 +91,12 @@ class ObjectStore(Store):
 
     def upload(self, path: str, source: Path) -> bool:
         """Copies a file, whole or not at all, unless there is one."""
-        if self.size(path) is not None:
-            return False
         with self._explained(path), _lost() as lost:
             self._s3.put_file(
                 str(source),
                 f"{self.bucket}/{self.prefix}{path}",
                 mode="create",
+                chunksize=self.part_size,
                 CacheControl=_IMMUTABLE,
                 ContentType="application/octet-stream",
             )
@@ -125,7 +126,9 @@ class ObjectStore(Store):
         for start in range(0, size, _READ):
             with self._explained(path):
                 part = self._s3.cat_file(
-                    f"{self.bucket}/{self.prefix}{path}", start, min(start + _READ, size)
+                    f"{self.bucket}/{self.prefix}{path}",
+                    start=start,
+                    end=min(start + _READ, size),
                 )
             found.update(part)
         return found.hexdigest()

@@ -20,13 +20,15 @@ from ..project import Project
 from . import channel as channel_index
 from . import wheels as wheel_index
 from .channel import CHANNEL
+from .index import HISTORY
 from .intake import SUBDIR, SUBDIRS, WheelName, is_artifact
 from .store import Store
 from .wheels import INDEX, WHEELS, WheelEntry
 
-__all__ = ["HISTORY", "Entry", "File", "Published", "Record", "documents", "now"]
+__all__ = ["TIME", "Action", "Entry", "File", "Published", "Record", "documents", "now"]
 
-HISTORY = "history"
+Action = Literal["publish", "yank", "unyank", "prune", "remove"]
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SCHEMA = 1
 _DIGITS = 6
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -70,23 +72,25 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         schema: of this form.
         number: from 1.
-        action: what was done: new files; names that are no longer to be chosen, are so again, or
-            are gone.
+        action: what was done: new files; names that are no longer to be chosen, may be chosen
+            again, are listed no more, or are gone.
         time: in UTC, such as ``2026-11-30T03:00:00Z``.
         previous: the sha256 of the entry before; empty for the first.
         commit: what the files were made of, as whoever published them said.
         reason: why names were yanked.
+        promotes: the nightly, by its version, that a release was before.
         files: that were published.
         names: that it is about, where it publishes none.
     """
 
     schema: int = msgspec.field(default=_SCHEMA)
     number: int
-    action: Literal["publish", "yank", "unyank", "prune"]
+    action: Action
     time: _Time
     previous: str = ""
     commit: str = ""
     reason: str = ""
+    promotes: str = ""
     files: tuple[File, ...] = ()
     names: tuple[str, ...] = ()
 
@@ -100,14 +104,16 @@ class Published:
         time: when it was published.
         commit: what it was made of; empty where nobody said.
         yanked: why it is not to be chosen; None where it is.
-        pruned: whether it is no longer there.
+        pruned: since when no document names it; empty where one does.
+        removed: whether the file is gone, too.
     """
 
     file: File
     time: str
     commit: str
     yanked: str | None = None
-    pruned: bool = False
+    pruned: str = ""
+    removed: bool = False
 
 
 class Record:
@@ -139,7 +145,7 @@ class Record:
             self.entries.append(entry)
             self._last = hashlib.sha256(data).hexdigest()
 
-    def add(self, action: Literal["publish", "yank", "unyank", "prune"], **what: Any) -> bool:
+    def add(self, action: Action, **what: Any) -> bool:
         """Adds an entry.
 
         Returns:
@@ -182,7 +188,7 @@ class Record:
 
 def now() -> str:
     """The time as the record has it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(timezone.utc).strftime(TIME)
 
 
 def _name(number: int) -> str:
@@ -214,7 +220,9 @@ def _changes(entry: Entry, files: Mapping[str, Published], where: str) -> dict[s
         raise ArtifactError(f"{unknown[0]} was never published", where=where)
     named = {name: files[name] for name in entry.names}
     if entry.action == "prune":
-        return {name: replace(file, pruned=True) for name, file in named.items()}
+        return {name: replace(file, pruned=entry.time) for name, file in named.items()}
+    if entry.action == "remove":
+        return {name: replace(file, removed=True) for name, file in named.items()}
     reason = entry.reason if entry.action == "yank" else None
     return {name: replace(file, yanked=reason) for name, file in named.items()}
 

@@ -16,8 +16,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from ..errors import ArtifactError, ConfigError, ConflictError
 from ..formats.wheel_reader import bytes_sha256, file_sha256
@@ -29,7 +32,8 @@ from . import wheels as wheel_index
 from .channel import CHANNEL
 from .folder_store import FolderStore
 from .index import published_digests
-from .record import File, Record, documents, now
+from .promotion import check_promotion
+from .record import TIME, Action, File, Record, documents, now
 from .store import Store
 from .wheels import WHEELS
 
@@ -38,6 +42,7 @@ __all__ = [
     "Source",
     "artifacts_in",
     "digests_at",
+    "prune_nightlies",
     "publish",
     "read_sources",
     "settle",
@@ -71,6 +76,8 @@ class Outcome:
         published: names that were not published before.
         unchanged: names that were.
         restored: names that were, and have their own bytes again.
+        changed: names that were yanked, may be chosen again, or are listed no more.
+        removed: names whose files are gone.
         documents: that were written.
         number: of the newest entry of the record.
     """
@@ -78,6 +85,8 @@ class Outcome:
     published: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     number: int = 0
 
@@ -199,6 +208,7 @@ def publish(
     project: Project,
     *,
     commit: str = "",
+    promotes: str = "",
     dry_run: bool = False,
     tell: Tell = lambda _line: None,
 ) -> Outcome:
@@ -209,12 +219,15 @@ def publish(
         store: where to.
         project: whose they are; it says what the index looks like.
         commit: what they were made of, for the record.
+        promotes: the version of the nightly that they were before, which is checked.
         dry_run: compare everything, write nothing.
         tell: is told what happens, a line at a time.
 
     Raises:
         ConflictError: a name that is published with other bytes, or in the other form, or was
-            pruned; or lies there with other bytes, from a publisher that did not complete.
+            pruned; or lies there with other bytes, from a publisher that did not complete; or
+            is not what the nightly was.
+        ConfigError: the commit is not that of a label, or there is no such nightly.
         ArtifactError: the store holds what is not ours, or its record is damaged.
         TargetError: it does not answer. The same call again continues.
     """
@@ -225,7 +238,11 @@ def publish(
             expected="an empty place, or one that this program published to",
             fix="give another place; what scripts like index.py made can be published to it",
         )
+    _check_commit(sources, commit)
     record = Record(store)
+    if promotes:
+        names = [item.file.name for item in sources]
+        check_promotion(promotes, names, commit, record, project)
     outcome = _compared(sources, record)
     if dry_run:
         _check_leftovers(_wanted(sources, outcome), store)
@@ -242,7 +259,7 @@ def publish(
         _place([item for item in wanted if item.file.name not in there], store, tell)
         there.update(item.file.name for item in wanted)
         files = tuple(item.file for item in wanted)
-        if record.add("publish", time=now(), commit=commit, files=files):
+        if record.add("publish", time=now(), commit=commit, promotes=promotes, files=files):
             tell(f"entry {record.number} of the record names {len(files)} files")
             break
         # Another publisher was faster; what it published may be the same.
@@ -255,6 +272,16 @@ def publish(
     outcome.documents = settle(record, project, tell)
     outcome.number = record.number
     return outcome
+
+
+def _check_commit(sources: Sequence[Source], commit: str) -> None:
+    for item in sources:
+        if commit and not commit.startswith(item.file.commit):
+            raise ConfigError(
+                f"is of the commit {item.file.commit}, and {commit} is said to be published",
+                where=item.file.name,
+                fix="give the commit that it was built from, or none",
+            )
 
 
 def _wanted(sources: Sequence[Source], outcome: Outcome) -> list[Source]:
@@ -460,12 +487,82 @@ def yank(
         wanted = None if undo else " ".join(reason.split())
         changed = tuple(name for name in found if record.files[name].yanked != wanted)
         if dry_run:
-            return Outcome(published=[], unchanged=list(changed), number=record.number)
-        action: Any = "unyank" if undo else "yank"
+            return Outcome(changed=list(changed), number=record.number)
+        action: Action = "unyank" if undo else "yank"
         if not changed or record.add(action, time=now(), reason=wanted or "", names=changed):
             break
     for name in changed:
         tell(f"{'may be chosen again' if undo else 'yanked'}: {name}")
-    return Outcome(
-        unchanged=list(changed), documents=settle(record, project, tell), number=record.number
-    )
+    shown = settle(record, project, tell)
+    return Outcome(changed=list(changed), documents=shown, number=record.number)
+
+
+def prune_nightlies(
+    store: Store,
+    project: Project,
+    *,
+    keep: int,
+    grace: timedelta = timedelta(days=1),
+    dry_run: bool = False,
+    tell: Tell = lambda _line: None,
+) -> Outcome:
+    """Lists old nightlies no more; their files go when no client can still be told of them.
+
+    Args:
+        store: where they are published.
+        project: whose they are.
+        keep: how many versions stay, the newest; one that is released is none of them.
+        grace: how long a file stays after no document has named it.
+        dry_run: say which, change nothing.
+        tell: is told what happens.
+
+    Raises:
+        ConfigError: there would be no nightly left.
+    """
+    if keep < 1:
+        raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
+    record = Record(store)
+    for _ in range(_TURNS):
+        listed = {
+            name: Version(item.file.version)
+            for name, item in record.files.items()
+            if not item.pruned and Version(item.file.version).is_devrelease
+        }
+        kept = sorted(set(listed.values()), reverse=True)[:keep]
+        old = tuple(name for name, version in listed.items() if version not in kept)
+        if dry_run or not old or record.add("prune", time=now(), names=old):
+            break
+    outcome = Outcome(changed=list(old), number=record.number)
+    if dry_run:
+        outcome.removed = _due(record, grace)
+        return outcome
+    for name in old:
+        tell(f"listed no more: {name}")
+    # Before any file goes: a publisher that was killed may have left documents that name it.
+    outcome.documents = settle(record, project, tell)
+    for _ in range(_TURNS):
+        due = _due(record, grace)
+        for name in due:
+            tell(f"remove {record.files[name].file.path}")
+            for path in _paths(record.files[name].file):
+                store.remove(path)
+        outcome.removed += [name for name in due if name not in outcome.removed]
+        if not due or record.add("remove", time=now(), names=tuple(due)):
+            break
+    outcome.number = record.number
+    return outcome
+
+
+def _due(record: Record, grace: timedelta) -> list[str]:
+    """The files that no document has named for that long."""
+    until = datetime.strptime(now(), TIME) - grace
+    return [
+        name
+        for name, item in record.files.items()
+        if item.pruned and not item.removed and datetime.strptime(item.pruned, TIME) <= until
+    ]
+
+
+def _paths(file: File) -> list[str]:
+    """An artifact, and what lies beside it."""
+    return [file.path, *([f"{file.path}.metadata"] if file.record is None else [])]
