@@ -278,6 +278,7 @@ def _teller(args: argparse.Namespace) -> Callable[[str], None]:
 _COMMANDS = {
     "check": _check,
     "publish": _publish,
+    "promote": _publish,
     "yank": _yank,
     "prune": _prune,
     "history": _history,

@@ -6,6 +6,7 @@ write in one step) and counts those that change something.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -46,6 +47,7 @@ class Server:
         self.log: list[tuple[str, str]] = []
         self.reset()
         self._door = threading.Lock()
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request costs as much
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._called, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import factories
 import publishing
 import pytest
 import s3_server
+import s3fs
 import toy_artifacts as toy
 
 from conda_bridge.errors import ArtifactError, BridgeError, ConfigError, ConflictError, TargetError
@@ -31,6 +33,8 @@ from conda_bridge.publish.object_store import ObjectStore
 from conda_bridge.publish.record import HISTORY, Record
 from conda_bridge.publish.store import Store, open_store
 from flashinfer_build.label import Label
+from flashinfer_build.matrix import release_gate
+from flashinfer_build.matrix.promises import Promise
 
 OURS = factories.FLASHINFER
 CPU = factories.label_of("cpu_torch213")
@@ -97,8 +101,8 @@ class Target:
         self.server = server
 
     @classmethod
-    def on(cls, server: s3_server.Server) -> Target:
-        bucket = f"bucket-{next(_BUCKETS)}"
+    def on(cls, server: s3_server.Server, bucket: str = "") -> Target:
+        bucket = bucket or f"bucket-{next(_BUCKETS)}"
         request = urllib.request.Request(f"{server.url}/{bucket}", method="PUT")
         urllib.request.urlopen(request).close()
         return cls(f"s3://{bucket}/some/where", server)
@@ -323,6 +327,31 @@ def test_the_commit_is_that_of_the_label(
     assert [row["commit"] for row in rows] == [commit or "1a2b3c4"]
 
 
+@pytest.mark.parametrize("which", ["upload", "create"])
+def test_what_the_target_made_of_it_is_read_before_it_is_published(
+    target: Target, made: dict[Label, list[Path]], monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    store = target.store
+    call = getattr(type(store), which)
+
+    def flipped(self: Store, path: str, what: Any) -> Any:
+        if not path.startswith("wheels/"):
+            return call(self, path, what)
+        data = bytearray(what if isinstance(what, bytes) else what.read_bytes())
+        data[len(data) // 2] ^= 1
+        return (
+            type(store).create(self, path, bytes(data))
+            if which == "upload"
+            else call(self, path, bytes(data))
+        )
+
+    monkeypatch.setattr(type(store), which, flipped)
+    with pytest.raises(ConflictError, match="after it was written") as caught:
+        target.publish(made[CPU])
+    assert "wheels/" in caught.value.where
+    assert (target.seen(), Record(store).number) == (set(), 0)
+
+
 # ---------------------------------------------------------------- cut off
 
 
@@ -340,21 +369,22 @@ def _check_after(target: Target, old: set[str], new: set[str]) -> None:
 def test_a_folder_whose_publisher_is_killed_at_any_call(
     nursery: publishing.Nursery, made: dict[Label, list[Path]], tmp_path: Path
 ) -> None:
+    first, second = made[CPU][2:], made[NIGHTLY][1:]
     undisturbed = Target(str(tmp_path / "undisturbed"))
-    undisturbed.publish(made[CPU])
+    undisturbed.publish(first)
     shutil.copytree(undisturbed.url, tmp_path / "before", symlinks=True)
-    undisturbed.publish(made[NIGHTLY])
+    undisturbed.publish(second)
     expected = undisturbed.everything()
-    old, new = names(made[CPU]), names([*made[CPU], *made[NIGHTLY]])
+    old, new = names(first), names([*first, *second])
     states = set()
     for number in itertools.count(1):
         target = Target(str(tmp_path / f"site-{number}"))
         shutil.copytree(tmp_path / "before", target.url, symlinks=True)
-        [status] = nursery.run([(made[NIGHTLY], target.url)], kill_at=number)
+        [status] = nursery.run([(second, target.url)], kill_at=number)
         # A folder has one switch: all documents are the old ones, or all are the new ones.
         assert target.seen() in (old, new), number
         states.add(frozenset(target.seen()))
-        assert nursery.run([(made[NIGHTLY], target.url)]) == [0], number
+        assert nursery.run([(second, target.url)]) == [0], number
         assert target.everything() == expected, number
         left = [path for path in Path(target.url).rglob(".partial-*") if "before" not in str(path)]
         assert len(left) <= 1, left  # of what is not written to again
@@ -403,24 +433,21 @@ def test_a_store_whose_publisher_is_killed_at_any_request(
 def test_a_store_that_fails_at_any_request(
     server: s3_server.Server, made: dict[Label, list[Path]], once: bool, after: bool
 ) -> None:
-    first, second = made[CPU][2:], made[NIGHTLY][1:]
+    paths = made[CPU][1:]
     undisturbed = Target.on(server)
-    undisturbed.publish(first)
-    undisturbed.publish(second)
+    undisturbed.publish(paths)
     expected = undisturbed.everything()
-    old, new = names(first), names([*first, *second])
     for number in itertools.count(1):
         target = Target.on(server)
-        target.publish(first)
         failed = False
         with server.failing(number, once=once, after=after):
             try:
-                target.publish(second)
+                target.publish(paths)
             except TargetError as error:
                 assert "run the same command again" in error.fix
                 failed = True
-        _check_after(target, old, new)
-        target.publish(second)
+        _check_after(target, set(), names(paths))
+        target.publish(paths)
         assert target.everything() == expected, number
         if not failed:
             break
@@ -470,34 +497,48 @@ def test_only_one_of_two_builds_of_a_name_is_published(
 
 
 def test_a_slow_publisher_takes_nothing_back(
-    server: s3_server.Server, made: dict[Label, list[Path]]
+    server: s3_server.Server, made: dict[Label, list[Path]], tmp_path: Path
 ) -> None:
-    """Another publishes, whole, at each moment before the slow one writes something."""
-    sources = release.read_sources(made[NIGHTLY], OURS, lambda _line: None)
-    everything = {path.name for paths in made.values() for path in paths}
+    """Another publishes, whole, before each thing that the slow one asks for or writes."""
+    sources = release.read_sources(made[NIGHTLY][2:], OURS, lambda _line: None)
+    # On the same page.
+    others = artifacts(tmp_path, factories.label_of("cpu_torch213", public_version="0.1.7rc1"))[2:]
+    everything = names([made[CPU][2], made[NIGHTLY][2], *others])
     for moment in itertools.count(1):
         target = Target.on(server)
-        target.publish(made[CPU])
-        store = Interrupted(target, moment, made[CUDA])
+        target.publish(made[CPU][2:])
+        store = Interrupted(target, moment, others)
         release.publish(sources, store, OURS)
         if store.calls < moment:
             break
         assert target.seen() == everything, moment
-    assert moment > 5
+    assert moment > 15
 
 
 class Interrupted(ObjectStore):
-    """A store at which another publishes before the object with this number is written."""
+    """A store at which others publish a wheel before a listing or an object with this number."""
 
     def __init__(self, target: Target, moment: int, others: Sequence[Path]) -> None:
         super().__init__(target.url)
         self.calls = 0
-        self._others = lambda: self.calls == moment and target.publish(others)
+        self._target, self._moment, self._others = target, moment, others
+
+    def _interrupt(self) -> None:
+        self.calls += 1
+        if self.calls == self._moment:
+            self._target.publish(self._others)
 
     def _put(self, path: str, data: bytes, **how: str) -> str | None:
-        self.calls += 1
-        self._others()
-        return super()._put(path, data, **how)
+        self._interrupt()
+        made = super()._put(path, data, **how)
+        if self.calls >= self._moment:  # what others have shown is never hidden again
+            page = self._target.read(f"{PAGE}.json") or b""
+            assert self._others[0].name in page.decode(), (self._moment, path)
+        return made
+
+    def _listed(self, start: str, after: str = "") -> dict[str, str]:
+        self._interrupt()
+        return super()._listed(start, after)
 
 
 def test_who_reads_a_folder_meanwhile_sees_whole_states(
@@ -770,8 +811,10 @@ def test_a_store_that_does_not_answer(
     with pytest.raises(TargetError, match="bucket-of-nobody"):
         Target("s3://bucket-of-nobody/x", server).publish(made[CPU])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(TargetError, match="run the same command again"):
         Target("s3://bucket/x", server).publish(made[CPU])
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_folder_that_cannot_be_written(made: dict[Label, list[Path]], tmp_path: Path) -> None:
@@ -823,6 +866,7 @@ class Program:
         assert spec.loader
         self._module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self._module)
+        self.commands: Sequence[str] = [*self._module._COMMANDS]
 
     def __call__(self, *words: object) -> tuple[int, str, str]:
         """Its exit status, standard output and standard error."""
@@ -870,10 +914,7 @@ def test_the_program(
 
 
 def test_every_command_has_an_example(run: Program) -> None:
-    _, out, _ = run("--help")
-    commands = re.findall(r"^    ([a-z]+)  ", out, re.MULTILINE)
-    assert len(commands) > 3
-    for command in commands:
+    for command in run.commands:
         status, out, _ = run(command, "--help")
         assert status == 0
         assert f"python scripts/release.py {command} " in out
@@ -897,3 +938,46 @@ def test_the_program_says_what_is_wrong(
     assert err.startswith("error: ")
     assert "to do: " in err or "expected: " in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_of_the_documentation(
+    run: Program,
+    server: s3_server.Server,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (root / "docs/publishing.md").read_text()
+    commands = [
+        shlex.split(line, comments=True)[2:]
+        for line in text.splitlines()
+        if line.startswith("    python scripts/release.py ")
+    ]
+    assert {words[0] for words in commands} == {*run.commands}
+    variants = {CPU.variant: "None", CUDA.variant: "8.0+PTX;9.0a"}
+    promises = [Promise(variant, archs) for variant, archs in variants.items()]
+    monkeypatch.setattr(release_gate, "promised", lambda _pipeline, _event: promises)
+    monkeypatch.chdir(tmp_path)
+    Target.on(server, "bucket")
+
+    def build(folder: str, version: str, commit: str | None = None) -> None:
+        for variant in variants:
+            toy.write_release(tmp_path / folder, Label(variant, version, 0, commit))
+
+    build("dist", "0.1.6")
+    for words in commands:
+        if words[0] == "promote":
+            build("nightly", "0.1.7.dev20261130", "1a2b3c4")
+            assert run("publish", "nightly", "--to", "site/", "--event", "nightly")[0] == 1
+            monkeypatch.setenv("FLASHINFER_BUILD_VERSION", "0.1.7")  # as version.txt will say
+            assert run("publish", "nightly", "--to", "site/", "--event", "nightly")[0] == 0
+            shutil.rmtree("dist")
+            build("dist", "0.1.7")
+        status, out, err = run(*words)
+        assert status == (1 if "nightly" in words else 0), (words, out, err)
+    there = {name for name in Target("site").seen() if name.endswith(".whl")}
+    assert {name.partition("+")[0] for name in there} == {
+        "flashinfer-0.1.6",
+        "flashinfer-0.1.7",
+        "flashinfer-0.1.7.dev20261130",
+    }

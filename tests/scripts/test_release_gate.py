@@ -37,22 +37,12 @@ PROMISES = [Promise(CPU.variant, "None"), Promise(CUDA.variant, "8.0+PTX;9.0a")]
 NIGHTLY = {"public_version": "0.1.7.dev20261130", "commit": "1a2b3c4"}
 
 
-def whole(folder: Path, label: Label) -> list[Path]:
-    """Both conda packages and the wheel of a label."""
-    channel = folder / "channel" / "linux-64"
-    return [
-        toy.write_conda(channel, label),
-        toy.write_conda_library(channel, label),
-        toy.write_wheel(folder / "wheels", label),
-    ]
-
-
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a whole release of two variants."""
     folder = tmp_path_factory.mktemp("release")
     for label in (CPU, CUDA):
-        whole(folder, label)
+        toy.write_release(folder, label)
     return folder
 
 
@@ -118,7 +108,7 @@ def _cut(folder: Path) -> None:
 
 
 def _copied(folder: Path) -> None:
-    whole(folder, factories.label_of("cpu_torch213", build_number=1))
+    toy.write_release(folder, factories.label_of("cpu_torch213", build_number=1))
 
 
 _CHANNEL = "channel/linux-64"
@@ -212,7 +202,7 @@ def test_an_event_has_its_own_labels(dist: Path, tmp_path: Path) -> None:
     assert "no day and commit" in line.what
     nightly = tmp_path / "nightly"
     for label in (CPU, CUDA):
-        whole(nightly, factories.label_of(label.variant.id, **NIGHTLY))
+        toy.write_release(nightly, factories.label_of(label.variant.id, **NIGHTLY))
     assert gate(nightly, "nightly").refused == []
     assert "is a nightly" in refused(gate(nightly, "release"))["labels"].what
     _without("*cu130torch2.13*.whl")(nightly)

@@ -67,10 +67,8 @@ class ObjectStore(Store):
             try:
                 import fsspec
 
-                # Instances are shared, with what they remember of folders: this one is its own.
-                self._connected = fsspec.filesystem(
-                    "s3", skip_instance_cache=True, use_listings_cache=False
-                )
+                # Without what it remembers of folders: others publish there too.
+                self._connected = fsspec.filesystem("s3", use_listings_cache=False)
             except ImportError as error:
                 raise ConfigError(
                     f"object stores need s3fs: {error}", fix="pip install 'conda-bridge[s3]'"
