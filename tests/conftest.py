@@ -30,7 +30,9 @@ def cuda_devices() -> int:
 
 # What takes longest begins first, so that no core waits for it at the end; and what shares
 # something that takes minutes to make stays in one process. Every other file is on its own.
-_TOGETHER = ("faults", "emulator/test_emulated_mutations.py", "emulator", "cpu_kernels", "artifacts")
+_TOGETHER = (
+    *("faults", "emulator/test_emulated_mutations.py", "emulator", "cpu_kernels", "artifacts"),
+)
 
 
 def _group(nodeid: str) -> tuple[int, str]:

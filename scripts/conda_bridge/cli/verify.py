@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "add_own_arguments", "print_report", "run"]
 
-_WIDE = 160
+_WIDE = 1000  # in a file or a pipe nothing is folded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
