@@ -305,7 +305,7 @@ def _refuse_record(root: Path) -> None:
             f"keeps a record of what was published, in {HISTORY}/",
             where=str(root),
             expected="a folder of a build, such as dist/",
-            fix=f"python scripts/release.py publish FOLDER --to {root}",
+            fix="publish to it; its index follows from the record",
         )
 
 

@@ -71,7 +71,7 @@ class ObjectStore(Store):
                 self._connected = fsspec.filesystem("s3", use_listings_cache=False)
             except ImportError as error:
                 raise ConfigError(
-                    f"object stores need s3fs: {error}", fix="pip install 'conda-bridge[s3]'"
+                    f"object stores need s3fs: {error}", fix="pip install s3fs"
                 ) from None
         return self._connected
 

@@ -236,7 +236,7 @@ def publish(
             "holds a channel or an index, and no record of what was published",
             where=store.name,
             expected="an empty place, or one that this program published to",
-            fix="give another place; what scripts like index.py made can be published to it",
+            fix="give another place, and publish the packages and wheels of this one there",
         )
     _check_commit(sources, commit)
     record = Record(store)
@@ -481,7 +481,7 @@ def yank(
                 raise ConfigError(
                     f"no file {pattern!r} is published there",
                     where=store.name,
-                    fix="`release.py history` has the names",
+                    fix="its history has the names",
                 )
             found.update(dict.fromkeys(fitting))
         wanted = None if undo else " ".join(reason.split())
