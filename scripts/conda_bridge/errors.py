@@ -20,6 +20,7 @@ __all__ = [
     "LabelError",
     "LabelMismatch",
     "StorageError",
+    "TargetError",
     "TestsFailed",
     "ToolchainError",
     "full_disk_fix",
@@ -138,6 +139,10 @@ class Fault(BridgeError):
     def as_dict(self) -> dict[str, Any]:
         """The same facts for ``--json``, with the traceback."""
         return {**super().as_dict(), "traceback": self.traceback}
+
+
+class TargetError(BridgeError):
+    """A place to publish to that does not answer, or refuses what it is asked for."""
 
 
 class LabelMismatch(BridgeError):

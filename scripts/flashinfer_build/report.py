@@ -17,10 +17,11 @@ from conda_bridge.system import terminal
 from .label import LIBRARY_NAME, Label, LibraryLabel, split_conda_file
 
 if TYPE_CHECKING:
+    from .matrix.release_gate import Gate
     from .matrix.report import MatrixReport
     from .pipeline.pipeline import BuildResult
 
-__all__ = ["matrix_table", "print_build", "variants_table"]
+__all__ = ["gate_table", "history_table", "matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
@@ -99,6 +100,51 @@ def matrix_table(made: MatrixReport) -> str:
         console.print(
             f"{built} of {len(made.stages)} built, {len(made.plan.missing)} without a toolchain"
         )
+    return capture.get()
+
+
+def gate_table(made: Gate) -> str:
+    """The gate of a release: what is refused first, each with what to do, then what passed."""
+    console = terminal.console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    for heading in ("of", "found", "to do"):
+        table.add_column(heading, overflow="fold")
+    for line in sorted(made.lines, key=lambda line: line.passed):
+        mark = "[green]passed[/green]" if line.passed else "[bold red]refused[/bold red]"
+        about, what, fix = (escape(text) for text in (line.about, line.what, line.fix or "-"))
+        table.add_row(mark, escape(line.check), about, what, fix)
+    refused = len(made.refused)
+    version = f"{made.version} " if made.version else ""
+    with console.capture() as capture:
+        console.print(table)
+        console.print(
+            f"{version}may be published as a {made.event}"
+            if not refused
+            else f"{version}must not be published as a {made.event}: {refused} refused"
+        )
+    return capture.get()
+
+
+def history_table(rows: Sequence[Mapping[str, str | int]]) -> str:
+    """What was published when: a line for each file and what was done with it."""
+    console = terminal.console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "time", "", "file", "commit", "sha256"):
+        table.add_column(heading, no_wrap=heading != "file", overflow="fold")
+    for row in rows:
+        reason = f"\n{row['reason']}" if row["reason"] else ""
+        table.add_row(
+            str(row["number"]),
+            str(row["time"]),
+            str(row["action"]),
+            escape(f"{row['file']}{reason}"),
+            str(row["commit"])[:12] or "-",
+            str(row["sha256"])[:12],
+        )
+    with console.capture() as capture:
+        console.print(table)
     return capture.get()
 
 

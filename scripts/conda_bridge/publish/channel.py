@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,20 +168,30 @@ def _twin(channel: Path, subdir: str) -> Records | None:
         return None
 
 
-def repodata(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
-    """The files of a subdir, by name: ``repodata.json`` and its compressed form."""
-    text = _text(subdir, records)
+def repodata(
+    subdir: str, records: Mapping[str, Mapping[str, Any]], removed: Iterable[str] = ()
+) -> dict[str, bytes]:
+    """The files of a subdir, by name: ``repodata.json`` and its compressed form.
+
+    Args:
+        subdir: such as ``linux-64``.
+        records: of the packages that a solver may choose.
+        removed: names of packages that are there for those alone who name their address.
+    """
+    text = _text(subdir, records, removed)
     return {_PLAIN: text, _COMPRESSED: zstd.compress(text, 19)}
 
 
-def _text(subdir: str, records: Mapping[str, Mapping[str, Any]]) -> bytes:
+def _text(
+    subdir: str, records: Mapping[str, Mapping[str, Any]], removed: Iterable[str] = ()
+) -> bytes:
     document = {
         "info": {"subdir": subdir},
         **{
             key: {name: record for name, record in records.items() if name.endswith(ending)}
             for key, ending in _SECTIONS.items()
         },
-        "removed": [],
+        "removed": sorted(removed),
         "repodata_version": 1,
     }
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()

@@ -34,15 +34,18 @@ from .immutable import refuse_damaged, refuse_other_bytes
 from .wheels import INDEX, WHEELS
 
 __all__ = [
+    "HISTORY",
     "Result",
     "consistent",
     "is_empty",
     "publish",
+    "published_digests",
     "update",
     "update_channel",
     "update_wheel_index",
 ]
 
+HISTORY = "history"  # of a place that releases are published to; see record.py
 _LOCK = ".lock"
 
 
@@ -283,6 +286,7 @@ def update(
     if not root.is_dir():
         what = "is a file" if root.exists() else "there is no such folder"
         raise ArtifactError(what, where=str(root), expected=expected)
+    _refuse_record(root)
     if is_empty(root):
         raise ArtifactError(
             f"holds no conda package below {CHANNEL}/ and no wheel in {WHEELS}/",
@@ -292,6 +296,17 @@ def update(
         )
     with contextlib.nullcontext() if dry_run else atomic.lock(root / _LOCK):
         return _update(root, project or Project(), replace, prune, dry_run, frozenset())
+
+
+def _refuse_record(root: Path) -> None:
+    """A place that releases are published to has documents that follow from its record alone."""
+    if (root / HISTORY).is_dir():
+        raise ArtifactError(
+            f"keeps a record of what was published, in {HISTORY}/",
+            where=str(root),
+            expected="a folder of a build, such as dist/",
+            fix="publish to it; its index follows from the record",
+        )
 
 
 def _nearby(root: Path) -> str:
@@ -356,8 +371,9 @@ def publish(
     """
     sources = list(artifacts)
     project = project or Project()
+    _refuse_record(output)
     with contextlib.nullcontext() if dry_run else atomic.lock(output / _LOCK):
-        known = _published_digests(output, project)
+        known = published_digests(output, project)
         targets, new = [], []
         read = _read_already(output, project)
         for path in sources:
@@ -417,7 +433,7 @@ def consistent(output: Path, project: Project | None = None) -> bool:
     )
 
 
-def _published_digests(output: Path, project: Project) -> dict[str, set[str]]:
+def published_digests(output: Path, project: Project) -> dict[str, set[str]]:
     """The sha256 of everything that pages and repodata list, by file name."""
     digests = wheel_index.published_digests(output, project)
     for subdir in intake.subdirs(output / CHANNEL):

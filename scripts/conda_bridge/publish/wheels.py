@@ -1,7 +1,8 @@
 """The wheel index: static pages that pip and uv install from, in folders by the project's layout.
 
 PEP 503 pages with digests, PEP 658/714 metadata files, PEP 691 JSON beside them with the sizes and
-versions of PEP 700 (api-version 1.1). No ``upload-time``: a static folder does not know it.
+versions of PEP 700 (api-version 1.1). ``upload-time`` is there where a record has it; a folder by
+itself does not know it.
 
 The wheels in ``wheels/`` are the input. The JSON pages are what remembers what was published: a
 name that comes back with other bytes is refused, and an entry whose wheel is elsewhere is kept.
@@ -59,6 +60,8 @@ class WheelEntry:
         size: of the wheel, in bytes.
         requires_python: as in METADATA; may be empty.
         metadata_sha256: of METADATA, which is served as ``<file>.metadata``.
+        yanked: why it is to be chosen by those alone who pin it (PEP 592); None where it is not.
+        uploaded: when it was published (PEP 700), in UTC; empty where nobody knows.
     """
 
     name: WheelName
@@ -66,6 +69,8 @@ class WheelEntry:
     size: int
     requires_python: str
     metadata_sha256: str
+    yanked: str | None = None
+    uploaded: str = ""
 
     @property
     def file(self) -> str:
@@ -99,7 +104,8 @@ class WheelEntry:
             "core-metadata": metadata,
             "dist-info-metadata": metadata,
             "size": self.size,
-            "yanked": False,
+            **({"upload-time": self.uploaded} if self.uploaded else {}),
+            "yanked": False if self.yanked is None else self.yanked or True,
         }
 
     def as_html(self) -> str:
@@ -110,6 +116,8 @@ class WheelEntry:
             "data-core-metadata": f"sha256={self.metadata_sha256}",
             "data-dist-info-metadata": f"sha256={self.metadata_sha256}",
         }
+        if self.yanked is not None:
+            attributes["data-yanked"] = self.yanked or "yanked"
         written = " ".join(
             f'{name}="{as_html(value)}"' for name, value in attributes.items() if value
         )

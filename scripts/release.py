@@ -1,0 +1,299 @@
+"""From artifacts to users: the gate of a release, and where it is published.
+
+Examples:
+    python scripts/release.py check dist/
+    python scripts/release.py check dist/ --event nightly --published s3://bucket/flashinfer
+    python scripts/release.py publish dist/ --to site/ --event release
+    python scripts/release.py publish dist/ --to s3://bucket/flashinfer --dry-run
+    python scripts/release.py yank 'flashinfer-0.1.6*' --to site/ --reason 'wrong results on sm_90a'
+    python scripts/release.py prune nightlies --keep 30 --to site/
+    python scripts/release.py history --to site/
+
+Exit status: 0 done, 1 a refusal, 2 unusable input. docs/publishing.md says more.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flashinfer_build import bootstrap
+
+# Clients of object stores are many packages, which a folder does not need.
+_STORE = any(argument.partition("=")[2].startswith("s3:") or argument.startswith("s3:")
+             for argument in sys.argv[1:])  # fmt: skip
+bootstrap.ensure(__file__, "publish" if _STORE else "tools")
+
+import argparse
+import functools
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from conda_bridge.cli.display import working
+from conda_bridge.project import Project
+from conda_bridge.publish import history, release
+from conda_bridge.publish.record import Record
+from conda_bridge.publish.release_checks import byte_count
+from conda_bridge.publish.store import open_store
+from conda_bridge.system.failure import door
+from flashinfer_build import report
+from flashinfer_build.matrix import release_gate
+from flashinfer_build.pipeline.pipeline import Pipeline
+from flashinfer_build.pipeline.settings import Settings
+
+_FORM = argparse.RawDescriptionHelpFormatter
+_TARGET = "a folder, or s3://bucket/prefix"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_FORM)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    check = commands.add_parser(
+        "check",
+        help="may this be published?",
+        formatter_class=_FORM,
+        description="Refuses what a release must not be, each with what to do about it.\n\n"
+        "Example:\n    python scripts/release.py check dist/ --event release --published site/",
+    )
+    check.add_argument("folder", type=Path, help="with the packages and wheels, such as dist/")
+    _add_gate(check, default="release")
+    check.add_argument("--published", metavar="TARGET", help=f"compare with it: {_TARGET}")
+    check.add_argument("--json", action="store_true", help="one JSON object")
+    promote = _command(
+        commands,
+        "promote",
+        "publish a release that was a nightly before",
+        "Publishes a release if the nightly is there, of the commit that the release was built\n"
+        "from, in the same variants, and not yanked. The record says which it was.",
+        "promote 0.1.7.dev20261130 dist/ --to site/ --commit $(git rev-parse v0.1.7)",
+    )
+    promote.add_argument("promotes", metavar="NIGHTLY", help="its version")
+    _add_source(promote)
+    publish = _command(
+        commands,
+        "publish",
+        "put it where users find it: all of it or nothing",
+        "What was published stays as it is; a call that was cut off is completed by the same call\n"
+        "again.",
+        "publish dist/ --to s3://bucket/flashinfer --event release",
+    )
+    _add_source(publish)
+    yank = _command(
+        commands,
+        "yank",
+        "take files out of what installers choose from",
+        "Who has pinned a file still gets it: pip and uv by its version, conda by its address.",
+        "yank 'flashinfer-0.1.6*' --to site/ --reason 'wrong results on sm_90a'",
+    )
+    yank.add_argument("names", nargs="+", help="of files; * and ? stand for any characters")
+    yank.add_argument("--reason", default="", help="that pip shows")
+    yank.add_argument("--undo", action="store_true", help="let them be chosen again")
+    prune = _command(
+        commands,
+        "prune",
+        "list old nightlies no more, and remove their files a day later",
+        "What an earlier call took out of the documents is removed by the first call later\n"
+        "than --grace-days. What was released is never pruned.",
+        "prune nightlies --keep 30 --to s3://bucket/flashinfer",
+    )
+    prune.add_argument("what", choices=("nightlies",))
+    prune.add_argument("--keep", type=int, required=True, metavar="N", help="versions that stay")
+    prune.add_argument(
+        "--grace-days",
+        type=float,
+        default=1.0,
+        metavar="D",
+        help="how long a file stays after no page has named it (default %(default)s)",
+    )
+    history = _command(
+        commands,
+        "history",
+        "what was published when, from which commit, by which digest",
+        "Printed from the record that the target keeps.",
+        "history --to s3://bucket/flashinfer --json",
+        writes=False,
+    )
+    history.add_argument("names", nargs="*", help="of files, if not all; * stands for anything")
+    return parser
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """What a command publishes."""
+    parser.add_argument("folder", type=Path, help="with the packages and wheels, such as dist/")
+    _add_gate(parser, default=None)
+    parser.add_argument(
+        "--commit",
+        default="",
+        metavar="SHA",
+        help="what it was built from, for the record (default: GITHUB_SHA, if set)",
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    more: str,
+    example: str,
+    *,
+    writes: bool = True,
+) -> argparse.ArgumentParser:
+    """A command on a target."""
+    parser = commands.add_parser(
+        name,
+        help=what,
+        formatter_class=_FORM,
+        description=f"{more}\n\nExample:\n    python scripts/release.py {example}",
+    )
+    parser.add_argument("--to", required=True, metavar="TARGET", help=_TARGET)
+    if writes:
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def _add_gate(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--event",
+        choices=tuple(release_gate.EVENTS),
+        default=default,
+        help="whose variants have to be there"
+        + (" (default %(default)s)" if default else ": passes the gate of this event first"),
+    )
+    parser.add_argument(
+        "--max-size", default="2GiB", metavar="SIZE", help="of one file (default %(default)s)"
+    )
+
+
+def _gate(args: argparse.Namespace, project: Project, target: str | None) -> release_gate.Gate:
+    limit = byte_count(args.max_size)
+    root = bootstrap.project_root()
+    published = release.digests_at(open_store(target), project) if target else {}
+    with working("reading the artifacts ...", quiet=args.json):
+        return release_gate.check_folder(
+            args.folder,
+            Pipeline(Settings(root, bootstrap.cache_dir())),
+            project,
+            args.event,
+            published=published,
+            limit=limit,
+            environ=os.environ,
+        )
+
+
+def _check(args: argparse.Namespace, project: Project) -> int:
+    made = _gate(args, project, args.published)
+    if args.json:
+        print(json.dumps(made.as_dict(), indent=2))
+    else:
+        print(report.gate_table(made), end="")
+    return made.exit_code
+
+
+def _publish(args: argparse.Namespace, project: Project) -> int:
+    if args.event:
+        made = _gate(args, project, args.to)
+        if made.exit_code:
+            if args.json:
+                print(json.dumps(made.as_dict(), indent=2))
+            else:
+                print(report.gate_table(made), end="")
+            return made.exit_code
+    store = open_store(args.to)
+    tell = _teller(args)
+    sources = release.read_sources(release.artifacts_in([args.folder]), project, tell)
+    outcome = release.publish(
+        sources,
+        store,
+        project,
+        commit=args.commit or os.environ.get("GITHUB_SHA", ""),
+        promotes=getattr(args, "promotes", ""),
+        dry_run=args.dry_run,
+        tell=tell,
+    )
+    if args.json:
+        print(json.dumps({"target": store.name, **outcome.as_dict()}, indent=2))
+        return 0
+    for name in outcome.published if args.dry_run else ():
+        print(f"would publish {name}")
+    word = "to publish" if args.dry_run else "published"
+    print(f"{store.name}: {len(outcome.published)} {word}, {len(outcome.unchanged)} were there")
+    return 0
+
+
+def _yank(args: argparse.Namespace, project: Project) -> int:
+    store = open_store(args.to)
+    outcome = release.yank(
+        args.names,
+        store,
+        project,
+        reason=args.reason,
+        undo=args.undo,
+        dry_run=args.dry_run,
+        tell=_teller(args),
+    )
+    if args.json:
+        print(json.dumps({"target": store.name, **outcome.as_dict()}, indent=2))
+        return 0
+    for name in outcome.changed if args.dry_run else ():
+        print(f"would {'allow' if args.undo else 'yank'} {name}")
+    if not outcome.changed:
+        print("nothing has changed")
+    return 0
+
+
+def _prune(args: argparse.Namespace, project: Project) -> int:
+    store = open_store(args.to)
+    outcome = release.prune_nightlies(
+        store,
+        project,
+        keep=args.keep,
+        grace=timedelta(days=args.grace_days),
+        dry_run=args.dry_run,
+        tell=_teller(args),
+    )
+    if args.json:
+        print(json.dumps({"target": store.name, **outcome.as_dict()}, indent=2))
+        return 0
+    would = "would be " if args.dry_run else ""
+    print(
+        f"{len(outcome.changed)} files {would}listed no more, {len(outcome.removed)} {would}removed"
+    )
+    return 0
+
+
+def _history(args: argparse.Namespace, _project: Project) -> int:
+    rows = history.rows(Record(open_store(args.to)), args.names)
+    if args.json:
+        print(json.dumps({"schema": 1, "target": args.to, "files": rows}, indent=2))
+    else:
+        print(report.history_table(rows), end="")
+    return 0
+
+
+def _teller(args: argparse.Namespace) -> Callable[[str], None]:
+    """Where the lines of what happens go."""
+    return (lambda _line: None) if args.json else functools.partial(print, flush=True)
+
+
+_COMMANDS = {
+    "check": _check,
+    "publish": _publish,
+    "promote": _publish,
+    "yank": _yank,
+    "prune": _prune,
+    "history": _history,
+}
+
+
+@door("release.py")
+def main() -> int:
+    args = _parser().parse_args()
+    project = Project.load(bootstrap.project_root() / "pyproject.toml")
+    return _COMMANDS[args.command](args, project)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
