@@ -247,7 +247,7 @@ def document(path: Path) -> dict[str, Any]:
         raise ConfigError("there is no such file", where=str(path)) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # too many digits, too deep
         raise ConfigError(f"is not TOML: {error}", where=str(path)) from error
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .printable import printable, printable_lines
+
 __all__ = [
     "ArtifactError",
     "BridgeError",
     "BuildFailed",
     "ConfigError",
     "ConflictError",
+    "Fault",
     "LabelError",
     "LabelMismatch",
     "StorageError",
@@ -37,6 +40,8 @@ class BridgeError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
+    # Whether the lines of `what` are a program's; those of an artifact's text could look like ours.
+    many_lines: ClassVar[bool] = False
 
     def __init__(self, what: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
         self.what = what
@@ -46,11 +51,12 @@ class BridgeError(Exception):
         super().__init__(self._render())
 
     def _render(self) -> str:
-        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        what = _indented(self.what) if self.many_lines else printable(self.what)
+        lines = [f"{printable(self.where)}: {what}" if self.where else what]
         if self.expected:
-            lines.append(f"  expected: {self.expected}")
+            lines.append(f"  expected: {printable(self.expected)}")
         if self.fix:
-            lines.append(f"  to do:    {self.fix}")
+            lines.append(f"  to do:    {printable(self.fix)}")
         return "\n".join(lines)
 
     def within(self, name: str) -> BridgeError:
@@ -78,6 +84,8 @@ class LabelError(BridgeError):
 class ConfigError(BridgeError):
     """A configuration, a recipe, a mapping or a lock file that cannot be used."""
 
+    many_lines = True
+
 
 class ArtifactError(BridgeError):
     """A conda package or wheel that is truncated, tampered with, hostile or misnamed."""
@@ -85,6 +93,8 @@ class ArtifactError(BridgeError):
 
 class ToolchainError(BridgeError):
     """A compiler, torch or package that cannot be had or is not what the lock says."""
+
+    many_lines = True
 
 
 class StorageError(BridgeError):
@@ -100,6 +110,34 @@ class StorageError(BridgeError):
         super().__init__(what, where=" -> ".join(names), fix=full_disk_fix(str(error)))
 
 
+class Fault(BridgeError):
+    """A mistake in this program: an exception that no part of it foresaw.
+
+    Args:
+        what: the exception.
+        stage: what the program was doing.
+        file: what it was doing it with; may be empty.
+        traceback: where in the program it was, in lines.
+    """
+
+    def __init__(self, what: str, stage: str, file: str, traceback: str) -> None:
+        self.traceback = traceback
+        super().__init__(
+            what,
+            where=f"{file}: {stage}" if file else stage,
+            fix="this is a mistake in the program, not in the file: report it with what stands"
+            " below",
+        )
+
+    def _render(self) -> str:
+        lines = printable_lines(self.traceback.rstrip("\n")).split("\n")
+        return "\n".join([super()._render(), *(f"  | {line}" for line in lines)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same facts for ``--json``, with the traceback."""
+        return {**super().as_dict(), "traceback": self.traceback}
+
+
 class LabelMismatch(BridgeError):
     """The measured toolchain is not the one that the label promises."""
 
@@ -110,6 +148,7 @@ class BuildFailed(BridgeError):
     """A compiler or a builder that was started properly and failed."""
 
     exit_code = 1
+    many_lines = True
 
 
 class ConflictError(BridgeError):
@@ -122,7 +161,13 @@ class TestsFailed(BridgeError):
     """An installed artifact that does not do what it should."""
 
     exit_code = 1
+    many_lines = True
     __test__ = False  # pytest: an exception, not a test class
+
+
+def _indented(text: str) -> str:
+    """Lines of which only the first begins where a program's own do."""
+    return printable_lines(text).replace("\n", "\n    ")
 
 
 def full_disk_fix(said: str) -> str:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from conda_bridge import label as generic
 from conda_bridge.errors import ConfigError, LabelError
@@ -55,7 +55,7 @@ _PROJECT_FILE = _ROOT / "pyproject.toml"
 _MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
 
 _TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
-_NUMBER = r"(?:0|[1-9]\d*)"
+_NUMBER = r"(?:0|[1-9]\d{0,17})"
 _WHOLE_NUMBER = re.compile(_NUMBER, re.ASCII)
 _CONDA_PRE_RELEASE = re.compile(r"\.(a|b|rc)(?=\d)", re.ASCII)
 
@@ -90,7 +90,7 @@ def _grammar() -> _Grammar:
         table = document["tool"]["conda-bridge"]
         [fold] = [item for item in table["fold"] if item["package"] == LIBRARY_NAME]
         label, library, layout = table["label"], fold["build"], table["index-layout"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{type(error).__name__}: {error}",
             where=where,
@@ -581,7 +581,7 @@ def check_public_version(text: str, where: str = "") -> None:
         )
     try:
         version = Version(text)
-    except InvalidVersion:
+    except ValueError:  # it is none, or has more digits than Python makes a number of
         raise LabelError(f"{text!r} is not a version", where=where, expected=example) from None
     if version.epoch or len(version.release) != 3:
         raise LabelError(f"{text!r} is not of the form X.Y.Z", where=where, expected=example)

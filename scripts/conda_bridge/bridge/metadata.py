@@ -13,12 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit, urlunsplit
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ..errors import ArtifactError
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
 from ..label import public_version
@@ -164,8 +164,8 @@ def version_of(package: CondaPackage, source: Metadata | None) -> str:
     public = public_version(package.version, where)
     if source is not None:
         try:
-            own = Version(source.version)
-        except InvalidVersion:
+            own = foreign.pip_version(source.version)
+        except foreign.Unreadable:
             return public
         if Version(own.public) == Version(Version(public).public):
             return str(own)
@@ -268,23 +268,23 @@ def _python(version: str, source: Metadata | None, where: str) -> str:
 
 
 def _same_pythons(version: str, said: str) -> bool:
-    import rattler  # only here: it takes its time
-
     try:
-        asked, wanted = rattler.VersionSpec(version), SpecifierSet(said)
-    except Exception:  # of several kinds: neither says anything of any Python
+        asked, wanted = foreign.version_spec(version), foreign.specifiers(said)
+    except foreign.Unreadable:  # it says nothing of any Python
         return False
     pythons = (f"3.{minor}.{patch}" for minor in range(NEWEST + 2) for patch in range(30))
-    return all(asked.matches(rattler.Version(one)) == wanted.contains(one) for one in pythons)
+    return all(asked.matches(foreign.conda_version(one)) == wanted.contains(one) for one in pythons)
 
 
 def _parsed(texts: Sequence[str]) -> list[Requirement]:
     found = []
     for text in texts:
         try:
-            found.append(Requirement(text))
-        except InvalidRequirement as error:
-            raise ArtifactError(f"{text!r}: {error}", where="METADATA: Requires-Dist") from error
+            found.append(foreign.requirement(text))
+        except foreign.Unreadable as error:
+            raise ArtifactError(
+                f"{text!r:.200}: {error}", where="METADATA: Requires-Dist"
+            ) from error
     return found
 
 
@@ -298,8 +298,6 @@ def _as_stated(
 
     There are constraints that pip has no other words for than those that they were made of.
     """
-    import rattler  # only here: it takes its time
-
     for item in own:
         if spec.build or item.url or _of_extra(item):
             continue
@@ -309,7 +307,7 @@ def _as_stated(
             asked = constraint(item.specifier)
         except ArtifactError:  # conda has no such name or version
             continue
-        if (str(rattler.VersionSpec(asked)) if asked else "") == spec.version:
+        if (str(foreign.version_spec(asked)) if asked else "") == spec.version:
             return Requirement(f"{item.name}{item.specifier}")
     return None
 
@@ -350,8 +348,8 @@ def _of_extra(item: Requirement) -> bool:
 def specifiers(text: str) -> str:
     """A list of version specifiers in its one order; the text itself where it is none."""
     try:
-        return str(SpecifierSet(text))
-    except InvalidSpecifier:
+        return str(foreign.specifiers(text))
+    except foreign.Unreadable:
         return text
 
 

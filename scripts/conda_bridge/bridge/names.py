@@ -237,7 +237,7 @@ def _json(text: str, where: str) -> object:
 def _toml(text: str, where: str) -> object:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # too many digits, too deep
         raise ConfigError(
             f"is not TOML: {error}", where=where, fix="a JSON file has to end in .json"
         ) from error

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import IO
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ..errors import ArtifactError, ConfigError, LabelError
-from ..formats import conda_writer, wheel_reader
+from ..formats import conda_writer, foreign, wheel_reader
 from ..formats.conda_writer import PackageFile
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
 from ..label import Label, conda_spelling
@@ -294,8 +294,9 @@ class _Plan:
                 expected=f"{wheel.name}, as in the file name",
             )
         try:
-            of_file, inside = Version(wheel.version.replace("_", "-")), Version(version)
-        except InvalidVersion as error:
+            of_file = foreign.pip_version(wheel.version.replace("_", "-"))
+            inside = foreign.pip_version(version)
+        except foreign.Unreadable as error:
             raise ArtifactError(
                 f"{error}", where=where, expected="a version as in PEP 440"
             ) from error
@@ -787,6 +788,6 @@ def _encoded(data: bytes) -> str:
 
 def _is_version(text: str, version: Version) -> bool:
     try:
-        return Version(text.replace("_", "-")) == version
-    except InvalidVersion:
+        return foreign.pip_version(text.replace("_", "-")) == version
+    except foreign.Unreadable:
         return False

@@ -11,12 +11,13 @@ Exit status: 0 done, 2 a file that cannot be read.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError, LabelError
+from ..system.failure import stage
+from ..system.terminal import print_json, say
 from . import options
 from .display import Report, bar
 
@@ -43,12 +44,13 @@ def run(args: argparse.Namespace) -> int:
     project = options.project_of(args, hooks=False)
     found = []
     for path in args.artifacts:
-        with bar(path, quiet=args.json) as report:
+        with bar(path, quiet=args.json) as report, stage("reading", path):
             found.append(contents(path, project, report))
         if not args.json:
-            print("\n".join(_lines(found[-1], files=args.files)))
+            for line in _lines(found[-1], files=args.files):
+                say(line)
     if args.json:
-        print(json.dumps({"schema": SCHEMA, "artifacts": found}, indent=2))
+        print_json({"schema": SCHEMA, "artifacts": found})
     return 0
 
 

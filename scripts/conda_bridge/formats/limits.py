@@ -10,6 +10,8 @@ __all__ = [
     "ABOUT_SIZE",
     "CONTAINER_METADATA",
     "CORE_METADATA",
+    "DEPENDENCY_LENGTH",
+    "DIGITS",
     "FILE_NAME",
     "HEADER_LINES",
     "HEADER_SIZE",
@@ -26,9 +28,12 @@ __all__ = [
     "RECORD_LINES",
     "RECORD_SIZE",
     "REPODATA_SIZE",
+    "TAGS",
     "TAR_HEADER",
     "TAR_PADDING",
+    "TEXT_DEPTH",
     "UNPACKED",
+    "VERSION_LENGTH",
     "ZIP_DIRECTORY",
     "ZSTD_WINDOW_LOG",
 ]
@@ -62,3 +67,10 @@ JSON_SIZE = 32 << 20  # any other JSON document
 JSON_VALUES = 1_200_000  # commas and opening brackets
 JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number
+
+# ---------------------------------------------------------------- texts that others parse
+VERSION_LENGTH = 255  # characters of a version, or of a build string
+DEPENDENCY_LENGTH = 4096  # characters of a dependency, a requirement, or a tag
+TEXT_DEPTH = 32  # brackets in one another in one of them
+DIGITS = 64  # of a number in one of them
+TAGS = 1024  # that a wheel's compressed sets stand for

@@ -32,6 +32,12 @@ def check_path(path: Path) -> None:
         )
     if b"\0" in whole:
         raise ArtifactError("a zero byte in a path", where=shown)
+    if not path.name.isprintable():
+        raise ArtifactError(
+            "a name with characters that cannot be printed",
+            where=shown,
+            expected="a name as builders give it",
+        )
 
 
 def _fault(name: str) -> str:

@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
+from ..system.failure import stage
 from .artifact import Artifact, Payload
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
@@ -108,8 +110,9 @@ def verify(
         reports.append(report)
         try:
             check = check_wheel if path.suffix == ".whl" else check_conda
-            artifact = check(path, report, project, arch_list=arch_list)
-            project.hooks.verify(artifact, report)
+            with stage("checking", path):
+                artifact = check(path, report, project, arch_list=arch_list)
+                project.hooks.verify(artifact, report)
             if artifact.kind == "wheel":
                 wheels.append(artifact)
                 continue
@@ -126,11 +129,13 @@ def verify(
         folds = _folds_of(wheel.label, main, packages.values(), project)
         given = [*([main] if main else []), *(item.artifact for item in folds)]
         if given:
-            reports.append(_check_pair(wheel, given, project))
+            with stage("comparing with its conda packages", wheel.path):
+                reports.append(_check_pair(wheel, given, project))
     for item in mains:
         folds = _folds_of(item.artifact.label, item.artifact, packages.values(), project)
         if folds:
-            project.hooks.verify_together(item.report, [fold.report for fold in folds])
+            with stage("comparing with what is folded in", item.artifact.path):
+                project.hooks.verify_together(item.report, [fold.report for fold in folds])
     return Report(tuple(reports))
 
 
@@ -207,14 +212,12 @@ def _folds_of(
 
 def _pins(main: CondaPackage, other: CondaPackage) -> bool:
     """Whether a package's dependencies accept this build of another."""
-    import rattler
-
     for text in main.index.get("depends", []):
         try:
-            spec = rattler.MatchSpec(text)
+            spec = foreign.match_spec(text)
             if spec.name.normalized == other.name:
                 return accepts([spec], other.version)
-        except Exception:  # reported by the package's own checks
+        except foreign.Unreadable:  # reported by the package's own checks
             continue
     return False
 

@@ -10,13 +10,12 @@ from itertools import product
 from pathlib import Path
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ..bridge import manylinux, names
 from ..errors import ArtifactError, ConfigError
-from ..formats import wheel_reader
+from ..formats import foreign, wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
 from ..label import Label, same_version
@@ -227,17 +226,17 @@ def _check_dependencies(report: ArtifactReport, wheel: Wheel) -> list[Requiremen
     requirements = []
     for text in wheel.metadata.get_all("Requires-Dist", []):
         try:
-            requirements.append(Requirement(text))
-        except InvalidRequirement:
-            report.add("dependencies", f"Requires-Dist: {text!r}", member=member)
+            requirements.append(foreign.requirement(text))
+        except foreign.Unreadable as error:
+            report.add("dependencies", f"Requires-Dist: {text!r:.200}: {error}", member=member)
     for item in requirements:
         if item.url:
             report.add("dependencies", f"{item} names a URL", member=member)
     text = wheel.metadata.get("Requires-Python", "")
     try:
-        accepted = pythons(SpecifierSet(text).__contains__)
-    except InvalidSpecifier:
-        report.add("dependencies", f"Requires-Python: {text!r}", member=member)
+        accepted = pythons(foreign.specifiers(text).__contains__)
+    except foreign.Unreadable as error:
+        report.add("dependencies", f"Requires-Python: {text!r:.200}: {error}", member=member)
         return requirements
     tagged = [(found, tag) for tag in wheel.tags[0].split(".") if (found := oldest_python(tag))]
     stable = "abi3" in wheel.tags[1].split(".")

@@ -14,14 +14,17 @@ if TYPE_CHECKING:  # it needs packaging, and a machine with a GPU may have no su
 __all__ = ["PATH", "differences", "expected", "parse", "read", "release"]
 
 PATH = "flashinfer/_build_info.py"  # in the wheel
+_LONGEST = 64 << 10  # a build writes less than one KiB
 
 
 def parse(source: bytes) -> dict[str, object]:
-    """The constants in it.
+    """The constants in it: texts, numbers of 64 bits, truth values.
 
     Raises:
-        ValueError: not Python, or more in it than constants.
+        ValueError: not Python, too long, or more in it than such constants.
     """
+    if len(source) > _LONGEST:
+        raise ValueError(f"{len(source)} bytes, and at most {_LONGEST} are read")
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -37,8 +40,20 @@ def parse(source: bytes) -> dict[str, object]:
             or not isinstance(statement.targets[0], ast.Name)
         ):
             raise ValueError(f"line {statement.lineno} is not a constant")
+        if not _is_plain(statement.value.value):
+            kind = type(statement.value.value).__name__
+            raise ValueError(f"line {statement.lineno} is {kind}, no text, number or truth value")
         values[statement.targets[0].id] = statement.value.value
     return values
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it can be compared, shown, and written as JSON."""
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    if isinstance(value, str):
+        return not any("\ud800" <= one <= "\udfff" for one in value)
+    return value is None
 
 
 def read(source: bytes, where: str, fix: str = "") -> dict[str, object]:
