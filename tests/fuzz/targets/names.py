@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import factories
 import rattler
+from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
@@ -169,7 +170,7 @@ def read_spec(data: bytes) -> None:
     dependencies.may_be_library(spec, Project(), _MAPPING)
     made = dependencies.translate(spec, "input", mapping=_MAPPING).requirement
     if made is not None:
-        specifiers = dependencies.Requirement(made).specifier
+        specifiers = Requirement(made).specifier
         _check_same(spec.version, specifiers, "of conda")
 
 
@@ -196,7 +197,7 @@ def read_requirement(data: bytes) -> None:
         dependencies.MatchSpec.parse(dependency, "made of it")
     named: dict[str, SpecifierSet] = {}
     if len(texts) == 1 and found.depends:
-        requirement = dependencies.Requirement(texts[0])
+        requirement = Requirement(texts[0])
         named[str(canonicalize_name(requirement.name))] = requirement.specifier
         _, _, conda = found.depends[0].partition(" ")
         if not any(one.operator == "===" for one in requirement.specifier):

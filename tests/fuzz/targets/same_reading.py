@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from readings import Reading
 
 from ..mutators import conda, zip
 from ..target import Target
-from ._places import from_file, scratch
+from ._places import from_file, place, scratch
 from .archives import (
     PACKAGE,
     WHEEL,
@@ -44,8 +45,24 @@ def read_packages(path: Path) -> None:
         )
 
 
-def read_wheels(path: Path) -> None:
-    """A wheel, by installer and zipfile too; pip reads by zipfile."""
+_DIST_INFO = re.compile(rb"([A-Za-z0-9_.]+-[A-Za-z0-9_.+!]+)\.dist-info/")
+
+
+def read_wheels(data: bytes) -> None:
+    """A wheel, by installer and zipfile too; pip reads by zipfile.
+
+    Its file name is that of its .dist-info: installers compare them.
+    """
+    found = _DIST_INFO.search(data)
+    path = place(f"{found[1].decode()[:200]}-py3-none-any.whl" if found else WHEEL)
+    path.write_bytes(data)
+    try:
+        _read_wheel(path)
+    finally:
+        path.unlink()
+
+
+def _read_wheel(path: Path) -> None:
     ours = readings.ours_of_wheel(path)
     _check_same(ours, "zipfile", lambda: readings.by_zipfile(path))
     _check_same(ours, "installer", lambda: readings.by_installer(path))
@@ -69,7 +86,7 @@ TARGETS = (
     ),
     Target(
         "same-wheel",
-        from_file(WHEEL, read_wheels),
+        read_wheels,
         (_FORMATS + "wheel_reader", _FORMATS + "zip_directory"),
         wheel_seeds,
         zip.archive(of_wheel),
