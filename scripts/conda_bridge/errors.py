@@ -120,7 +120,7 @@ class Fault(BridgeError):
         traceback: where in the program it was, in lines.
     """
 
-    def __init__(self, what: str, stage: str, file: str, traceback: str) -> None:
+    def __init__(self, what: str, stage: str = "", file: str = "", traceback: str = "") -> None:
         self.traceback = traceback
         super().__init__(
             what,
@@ -130,7 +130,7 @@ class Fault(BridgeError):
         )
 
     def _render(self) -> str:
-        lines = printable_lines(self.traceback.rstrip("\n")).split("\n")
+        lines = printable_lines(self.traceback).splitlines()
         return "\n".join([super()._render(), *(f"  | {line}" for line in lines)])
 
     def as_dict(self) -> dict[str, Any]:

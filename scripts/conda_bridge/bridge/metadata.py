@@ -6,7 +6,6 @@ entry points are those that the build wrote. A package without a ``.dist-info`` 
 
 from __future__ import annotations
 
-import configparser
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -103,17 +102,14 @@ class DistInfo:
 
 
 def _groups(text: str, where: str) -> dict[str, dict[str, str]]:
-    reader = configparser.RawConfigParser(delimiters=("=",), strict=False)
-    reader.optionxform = str  # type: ignore[assignment,method-assign]
     try:
-        reader.read_string(text)
-    except configparser.Error as error:
+        return foreign.entry_points(text)
+    except foreign.Unreadable as error:
         raise ArtifactError(
             f"cannot be read: {error}",
             where=f"{where}/entry_points.txt",
             expected="sections such as [console_scripts] with lines name = package.module:function",
         ) from error
-    return {group: dict(reader.items(group)) for group in reader.sections()}
 
 
 def entry_points(own: DistInfo, linked: Sequence[str], where: str) -> str:

@@ -8,6 +8,7 @@ plain dependency is tried by a process of its own first, whose end is a refusal 
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import re
@@ -16,6 +17,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from packaging.licenses import canonicalize_license_expression
 from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -29,7 +31,9 @@ __all__ = [
     "Unreadable",
     "check",
     "conda_version",
+    "entry_points",
     "evaluate",
+    "license_expression",
     "match_spec",
     "pip_version",
     "requirement",
@@ -145,6 +149,15 @@ def tags(text: object) -> frozenset[Tag]:
     return _packaging(parse_tag, str(text))
 
 
+def license_expression(text: object) -> str:
+    """An SPDX licence expression in its normal spelling.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    return _packaging(canonicalize_license_expression, check(text, limits.DEPENDENCY_LENGTH))
+
+
 def _check_tags(text: str) -> None:
     count = 1
     for part in text.removesuffix(".whl").split("-")[-3:]:
@@ -164,6 +177,31 @@ def _one_line(error: BaseException) -> str:
     """What a parser said, without the drawing of where, in a line of some length."""
     said = str(error).partition("\n")[0].strip() or type(error).__name__
     return said if len(said) <= 300 else f"{said[:300]}..."
+
+
+# ---------------------------------------------------------------- configparser
+
+
+def entry_points(data: bytes | str, *, strict: bool = False) -> dict[str, dict[str, str]]:
+    """The entry points of an ``entry_points.txt``: by group, then by name.
+
+    Args:
+        data: the file.
+        strict: refuse a group or a name that is there twice.
+
+    Raises:
+        Unreadable: it is none, or too long.
+    """
+    if len(data) > limits.ENTRY_POINTS:
+        raise Unreadable(f"{len(data)} bytes, and at most {limits.ENTRY_POINTS} are read")
+    reader = configparser.RawConfigParser(delimiters=("=",), strict=strict)
+    reader.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
+    try:
+        reader.read_string(data if isinstance(data, str) else data.decode())
+        return {group: dict(reader.items(group)) for group in reader.sections()}
+    except (configparser.Error, UnicodeDecodeError, AttributeError) as error:
+        # AttributeError: a line that goes on where nothing has begun, for some Pythons.
+        raise Unreadable(_one_line(error)) from error
 
 
 # ---------------------------------------------------------------- rattler

@@ -12,6 +12,7 @@ __all__ = [
     "CORE_METADATA",
     "DEPENDENCY_LENGTH",
     "DIGITS",
+    "ENTRY_POINTS",
     "FILE_NAME",
     "HEADER_LINES",
     "HEADER_SIZE",
@@ -60,6 +61,7 @@ ABOUT_SIZE = 4 << 20
 CORE_METADATA = 16 << 20  # METADATA, with its description
 HEADER_SIZE = 1 << 20  # the headers of METADATA and WHEEL
 HEADER_LINES = 20_000
+ENTRY_POINTS = 1 << 20  # entry_points.txt
 RECORD_SIZE = 32 << 20
 RECORD_LINES = 2 * MEMBERS
 REPODATA_SIZE = 32 << 20  # repodata.json, and what repodata.json.zst unpacks to

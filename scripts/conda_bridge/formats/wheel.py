@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
 from ..errors import ArtifactError
 from . import foreign, limits
 from .deflate_zip import PIECE, ZipWriter
@@ -229,10 +227,11 @@ def _unfolded(text: str) -> str:
 
 def _license(expression: str) -> str:
     try:
-        return str(canonicalize_license_expression(expression)) if expression else ""
-    except InvalidLicenseExpression as error:
+        return foreign.license_expression(expression) if expression else ""
+    except foreign.Unreadable as error:
         raise ArtifactError(
-            f"{expression!r} is not an SPDX licence expression: {error}", where="License-Expression"
+            f"{expression!r:.200} is not an SPDX licence expression: {error}",
+            where="License-Expression",
         ) from error
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -394,8 +392,8 @@ def _check_licences(report: ArtifactReport, wheel: Wheel, project: Project) -> N
             report.add("licences", "is not in the wheel", member=f"{folders[0]}/{name}")
     if expression:
         try:
-            canonicalize_license_expression(expression)
-        except InvalidLicenseExpression as error:
+            foreign.license_expression(expression)
+        except foreign.Unreadable as error:
             report.add("licences", f"License-Expression: {error}", member=wheel.dist_info)
     stated = expression or wheel.metadata.get("License", "")
     if wanted and stated != wanted:
@@ -410,17 +408,14 @@ def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str
     if member not in contents:
         return
     report.ran("entry-points")
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment]  # names keep their case
     try:
-        parser.read_string(contents[member].decode())
-    except (UnicodeDecodeError, configparser.Error) as error:
-        what = str(error).partition("\n")[0]
-        report.add("entry-points", f"cannot be read: {what}", member=member)
+        groups = foreign.entry_points(contents[member], strict=True)
+    except foreign.Unreadable as error:
+        report.add("entry-points", f"cannot be read: {error}", member=member)
         return
-    paths = {item.path for item in wheel.members}
-    for group in parser.sections():
-        for name, text in parser.items(group):
+    tops, modules = _modules(item.path for item in wheel.members)
+    for group, items in groups.items():
+        for name, text in items.items():
             found = _REFERENCE.fullmatch(text.strip())
             if not found or (group in ("console_scripts", "gui_scripts") and not found["object"]):
                 report.add(
@@ -429,7 +424,8 @@ def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str
                     member=member,
                     expected="package.module:function",
                 )
-            elif not _is_there(found["module"], paths):
+            # A module of a package that is not inside is another distribution's.
+            elif found["module"].partition(".")[0] in tops and found["module"] not in modules:
                 report.add(
                     "entry-points",
                     f"{name} = {text}, and the wheel has no such module",
@@ -438,16 +434,21 @@ def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str
                 )
 
 
-def _is_there(module: str, paths: set[str]) -> bool:
-    """Whether a module is inside, or is of a package that is not: another distribution's."""
-    top = module.partition(".")[0]
-    inside = [path.split(".data/", 1)[-1].removeprefix("purelib/") for path in paths]
-    inside = [path.removeprefix("platlib/") for path in inside]
-    if not any(path.startswith((f"{top}/", f"{top}.")) for path in inside):
-        return True
-    stem = module.replace(".", "/")
-    # A folder without __init__.py is a package, too.
-    return any(path.startswith((f"{stem}/", f"{stem}.")) for path in inside)
+def _modules(paths: Iterable[str]) -> tuple[set[str], set[str]]:
+    """What can be imported of a wheel: the names at its top, and all modules and packages."""
+    tops: set[str] = set()
+    modules: set[str] = set()
+    for path in paths:
+        inside = path.split(".data/", 1)[-1].removeprefix("purelib/").removeprefix("platlib/")
+        *folders, file = inside.split("/")
+        # A folder without __init__.py is a package, too.
+        parts = [*folders, file.partition(".")[0]] if "." in file else folders
+        tops.update(parts[:1])
+        name = ".".join(parts)
+        while name and name not in modules:  # and all that it lies in are there, too
+            modules.add(name)
+            name = name.rpartition(".")[0]
+    return tops, modules
 
 
 def _libraries(
