@@ -132,14 +132,16 @@ def _atheris(session: _Session, mutate: Callable[[bytes, Chance], bytes]) -> Non
     def custom(data: bytes, largest: int, seed: int) -> bytes:
         return mutate(data, Chance(seed, atheris.Mutate, words))[:largest]
 
-    dictionary = args.slate.with_suffix(".dict")
-    dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in words))
-    options = {
+    options: dict[str, Any] = {
         **{"seed": args.seed or 1, "max_len": target.largest, "len_control": 0, "timeout": 120},
-        **{"rss_limit_mb": 4096, "dict": dictionary, "artifact_prefix": f"{args.slate}-"},
+        **{"rss_limit_mb": 4096, "artifact_prefix": f"{args.slate}-"},
         **{"handle_segv": 0, "handle_abrt": 0, "handle_bus": 0, "handle_ill": 0, "handle_fpe": 0},
         **{"print_final_stats": 0, "verbosity": 0, "reload": 0},
     }
+    if words:
+        dictionary = args.slate.with_name(f"{args.slate.name}-dictionary")
+        dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in words))
+        options["dict"] = dictionary
     argv = ["fuzz", *(f"-{key}={value}" for key, value in options.items()), str(args.corpus)]
     atheris.Setup(argv, session.execute, custom_mutator=custom)
     atheris.Fuzz()

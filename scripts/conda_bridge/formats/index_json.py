@@ -55,7 +55,7 @@ def _texts(value: object) -> bool:
 
 
 def _text_or_texts(value: object) -> bool:
-    return _optional_text(value) or _texts(value)
+    return isinstance(value, str) or _texts(value)
 
 
 def _count(value: object) -> bool:
