@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from conda_bridge.errors import BridgeError
+from conda_bridge.errors import BridgeError, Fault
 
 from .mutators.chance import Mutate
 from .mutators.text import plain
@@ -32,7 +32,7 @@ class Target:
     Attributes:
         name: for the command line.
         read: reads an input to its end, and checks what else holds of it (AssertionError).
-        modules: those whose lines it should reach.
+        modules: whose lines it should reach: ``module``, or ``module:function function``.
         seeds: inputs that are right, by a name; made when they are needed.
         mutate: changes an input, by its format.
         words: of the format.
@@ -110,6 +110,8 @@ def check(target: Target, data: bytes) -> tuple[bool, Finding | None]:
     try:
         with _limited_time():
             target.read(data)
+    except Fault as error:  # a last net's word for what nobody foresaw
+        return False, _found(target, error.__cause__ or error, data)
     except BridgeError as error:
         try:
             _check_message(error)

@@ -63,6 +63,13 @@ def test_every_seed_is_right(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
+def test_seeds_are_the_same_on_another_day(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    today = TARGETS[name].inputs()
+    monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
+    assert TARGETS[name].inputs() == today
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_a_mutator_does_the_same_again(name: str) -> None:
     target = TARGETS[name]
     seed, *_ = target.inputs()

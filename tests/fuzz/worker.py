@@ -173,38 +173,48 @@ def measure(target: Target, files: Sequence[Path]) -> dict[str, Any]:
 
     from .target import check
 
-    paths = {name: str(sys.modules[name].__file__) for name in _loaded(target.modules)}
-    watch = coverage.Coverage(data_file=None, include=list(paths.values()), messages=False)
+    wanted = {
+        name: (str(importlib.import_module(name).__file__), frozenset(parts.split()))
+        for name, _, parts in (item.partition(":") for item in target.modules)
+    }
+    paths = [path for path, _ in wanted.values()]
+    watch = coverage.Coverage(data_file=None, include=paths, messages=False)
     data = [path.read_bytes() for path in files]
     watch.start()
     for item in data:
         check(target, item)
     watch.stop()
     found = {}
-    for name, path in paths.items():
+    for name, (path, parts) in wanted.items():
         _, statements, _, missing, _ = watch.analysis2(path)
-        inside = _in_functions(path)
+        inside = _in_functions(path, parts)
         lines = [line for line in statements if line in inside]
         missed = [line for line in missing if line in inside]
         found[name] = {"lines": len(lines), "reached": len(lines) - len(missed), "missed": missed}
     return found
 
 
-def _loaded(names: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        importlib.import_module(name)
-    return names
+def _in_functions(path: str, names: frozenset[str]) -> set[int]:
+    """The lines that run when something is called, not when the module is imported.
 
-
-def _in_functions(path: str) -> set[int]:
-    """The lines that run when something is called, not when the module is imported."""
+    Args:
+        path: of the module.
+        names: of the functions and classes that count; none for all.
+    """
     import ast
 
     lines: set[int] = set()
-    for node in ast.walk(ast.parse(Path(path).read_bytes())):
-        if isinstance(node, ast.FunctionDef):
-            first = node.body[0].lineno
-            lines.update(range(first, (node.end_lineno or first) + 1))
+    known = set()
+    for part in ast.parse(Path(path).read_bytes()).body:
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            known.add(part.name)
+            if names and part.name not in names:
+                continue
+            for node in ast.walk(part):
+                if isinstance(node, ast.FunctionDef):
+                    first = node.body[0].lineno
+                    lines.update(range(first, (node.end_lineno or first) + 1))
+    assert names <= known, f"{path} has no {', '.join(sorted(names - known))}"
     return lines
 
 

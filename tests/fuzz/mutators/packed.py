@@ -80,9 +80,13 @@ def bzip2(inner: Mutate) -> Mutate:
     return mutate
 
 
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
 _SUFFIXES: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
     "": (bytes, bytes),
-    ".gz": (lambda data: zlib.decompressobj(31).decompress(data, _LARGEST), gzip.compress),
+    ".gz": (lambda data: zlib.decompressobj(31).decompress(data, _LARGEST), _gzip),
     ".xz": (
         lambda data: lzma.LZMADecompressor().decompress(data, _LARGEST),
         lambda data: lzma.compress(data, preset=0),

@@ -56,7 +56,7 @@ def zip_seeds() -> Iterable[bytes]:
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", method) as archive:
             for name, data in {**_FILES, "folder/": b""}.items():
-                archive.writestr(name, data)
+                archive.writestr(zipfile.ZipInfo(name), data, method)
         yield stream.getvalue()
 
 
@@ -209,6 +209,7 @@ def of_wheel(name: str, data: bytes, chance: Chance) -> bytes:
 
 
 _FORMATS = "conda_bridge.formats."
+_DEB = "flashinfer_build.toolchain.debian.deb"
 TARGETS = (
     Target(
         "zstd",
@@ -263,14 +264,14 @@ TARGETS = (
     Target(
         "deb",
         from_file("input.deb", read_deb),
-        ("flashinfer_build.toolchain.debian.deb",),
+        (f"{_DEB}:_data_member _Member _relative_link _members _place _extract unpack",),
         deb_seeds,
         packed.deb(tar.archive(_bytes_of)),
     ),
     Target(
         "ar",
         read_ar,
-        ("flashinfer_build.toolchain.debian.deb",),
+        (f"{_DEB}:_data_member _Member",),
         lambda: [deb_factory.ar({"debian-binary": b"2.0\n", "data.tar.xz": b"abc", "x": b""})],
         packed.deb(lambda data, chance: chance.bytes_near(data)),
     ),

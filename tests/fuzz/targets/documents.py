@@ -298,7 +298,7 @@ TARGETS = (
     Target(
         "paths-json",
         read_paths,
-        (_FORMATS + "conda_package",),
+        (_FORMATS + "conda_package:_read_paths _path_entry _json_object",),
         lambda: _dumped(
             {
                 "paths": [
@@ -330,7 +330,7 @@ TARGETS = (
     Target(
         "index-page",
         read_index_page,
-        ("conda_bridge.publish.wheels", "conda_bridge.publish.intake"),
+        ("conda_bridge.publish.wheels", "conda_bridge.publish.intake:WheelName"),
         lambda: [_page("index.json")],
         json_of.document(NAME),
         ("filename", "hashes", "sha256", "requires-python", "core-metadata", "size", "files"),
@@ -338,7 +338,7 @@ TARGETS = (
     Target(
         "index-html",
         read_index_html,
-        ("conda_bridge.publish.wheels",),
+        ("conda_bridge.publish.wheels:_anchors _is_file_name _rebuilt _entries",),
         lambda: [_page("index.html")],
         text.lines(),
         ('href="', "#sha256=", "%2B", "%00", "%ff", ".whl", "../"),
@@ -346,7 +346,7 @@ TARGETS = (
     Target(
         "mapping",
         read_mapping,
-        ("conda_bridge.bridge.names",),
+        ("conda_bridge.bridge.names:read_mapping _json _toml _pairs _conda _pip",),
         lambda: [
             *_dumped({"pytorch": "torch", "zlib": None}, [{"conda_name": "a", "pypi_name": "b"}]),
             b'pytorch = "torch"\nzlib = false\n',
@@ -357,7 +357,7 @@ TARGETS = (
     Target(
         "metadata",
         read_metadata,
-        (_FORMATS + "headers", _FORMATS + "wheel"),
+        (_FORMATS + "headers", _FORMATS + "wheel:Metadata _unfolded _license requirement"),
         lambda: [
             factories.source_metadata(_LABEL),
             b"Metadata-Version: 2.4\nName: toy\nVersion: 1.0\nSummary: a toy\nKeywords: a,b\n"
@@ -385,7 +385,7 @@ TARGETS = (
     Target(
         "record",
         read_record,
-        (_FORMATS + "wheel_reader",),
+        (_FORMATS + "wheel_reader:_record _rows _hex_digest",),
         lambda: [
             b"a.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
             b'"b,c.py",sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,12\nx.dist-info/RECORD,,\n'
@@ -396,7 +396,7 @@ TARGETS = (
     Target(
         "entry-points",
         read_entry_points,
-        ("conda_bridge.bridge.conda_layout",),
+        ("conda_bridge.bridge.conda_layout:entry_points",),
         lambda: [b"[console_scripts]\na = b.c:d\ne = f:g [h]\n\n[gui_scripts]\ni = j:k\n# l\n"],
         text.lines(),
         ("[console_scripts]", "[gui_scripts]", " = ", ":", "%(a)s", "[DEFAULT]"),

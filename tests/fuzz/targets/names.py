@@ -263,7 +263,11 @@ TARGETS = (
     Target(
         "file-name",
         read_file_name,
-        ("conda_bridge.publish.intake", "conda_bridge.formats.member_names"),
+        (
+            "conda_bridge.publish.intake:WheelName package_label _package_parts _check_canonical",
+            "conda_bridge.formats.member_names:check_name check_link _fault",
+            "conda_bridge.formats.cuda_archs",
+        ),
         lambda: [
             *(b"toy-1.0-py3-none-any.whl", b"toy-1.0-1-py3-none-any.whl", b"a/b/c", b"../x"),
             *(b"flashinfer-0.1.6+cputorch2.4-cp38-abi3-linux_x86_64.whl", b"toy-1.0-h_0.conda"),
@@ -289,7 +293,7 @@ TARGETS = (
     Target(
         "conda-spec",
         read_spec,
-        (_BRIDGE + "dependencies", _BRIDGE + "names"),
+        (_BRIDGE + "dependencies", _BRIDGE + "names:find_pip _key"),
         lambda: [
             *(b"a", b"numpy >=1.2,<2.0a0", b"pytorch 2.13.* *cuda*", b"a 1.2.*|1.3.*"),
             *(b"a=1.2", b"a[version='>=1']", b"_x >=1", b"a <2|>=3", b"a !=1.5,>1"),
@@ -310,7 +314,11 @@ TARGETS = (
     Target(
         "requirement",
         read_requirement,
-        (_BRIDGE + "conda_requirements", _BRIDGE + "conda_constraint", _BRIDGE + "names"),
+        (
+            _BRIDGE + "conda_requirements",
+            _BRIDGE + "conda_constraint",
+            _BRIDGE + "names:find_conda",
+        ),
         lambda: [
             *(b"numpy>=1.2", b"torch==2.13.*; python_version>='3.9'", b"a[x]~=1.4.2,!=1.4.5"),
             *(b"a<2; extra=='x'\nb>1", b"torch==2.4.0+cpu", b"a==1.*; sys_platform=='win32'"),
