@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .printable import printable, printable_lines
+from .printable import printable, printable_lines, shortened
 
 __all__ = [
     "ArtifactError",
@@ -37,22 +37,26 @@ class BridgeError(Exception):
         where: the file, member, key or step in which it was found.
         expected: what would have been right.
         fix: the command or change that solves it.
+        log: the last lines of a program that failed, which are shown below `what`. Everything else
+            is shown in one line: a name with a line feed in it begins no line of ours.
     """
 
     exit_code: ClassVar[int] = 2
-    # Whether the lines of `what` are a program's; those of an artifact's text could look like ours.
-    many_lines: ClassVar[bool] = False
 
-    def __init__(self, what: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
-        self.what = what
-        self.where = where
-        self.expected = expected
-        self.fix = fix
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", fix: str = "", log: str = ""
+    ) -> None:
+        self.what = shortened(what)
+        self.log = log
+        self.where = shortened(where)
+        self.expected = shortened(expected)
+        self.fix = shortened(fix)
         super().__init__(self._render())
 
     def _render(self) -> str:
-        what = _indented(self.what) if self.many_lines else printable(self.what)
+        what = printable(self.what)
         lines = [f"{printable(self.where)}: {what}" if self.where else what]
+        lines += [f"    {line}" for line in printable_lines(self.log).splitlines()]
         if self.expected:
             lines.append(f"  expected: {printable(self.expected)}")
         if self.fix:
@@ -70,7 +74,7 @@ class BridgeError(Exception):
         """The same facts for ``--json``."""
         return {
             "error": type(self).__name__,
-            "what": self.what,
+            "what": f"{self.what}\n{self.log}" if self.log else self.what,
             "where": self.where,
             "expected": self.expected,
             "fix": self.fix,
@@ -84,8 +88,6 @@ class LabelError(BridgeError):
 class ConfigError(BridgeError):
     """A configuration, a recipe, a mapping or a lock file that cannot be used."""
 
-    many_lines = True
-
 
 class ArtifactError(BridgeError):
     """A conda package or wheel that is truncated, tampered with, hostile or misnamed."""
@@ -93,8 +95,6 @@ class ArtifactError(BridgeError):
 
 class ToolchainError(BridgeError):
     """A compiler, torch or package that cannot be had or is not what the lock says."""
-
-    many_lines = True
 
 
 class StorageError(BridgeError):
@@ -148,7 +148,6 @@ class BuildFailed(BridgeError):
     """A compiler or a builder that was started properly and failed."""
 
     exit_code = 1
-    many_lines = True
 
 
 class ConflictError(BridgeError):
@@ -161,13 +160,7 @@ class TestsFailed(BridgeError):
     """An installed artifact that does not do what it should."""
 
     exit_code = 1
-    many_lines = True
     __test__ = False  # pytest: an exception, not a test class
-
-
-def _indented(text: str) -> str:
-    """Lines of which only the first begins where a program's own do."""
-    return printable_lines(text).replace("\n", "\n    ")
 
 
 def full_disk_fix(said: str) -> str:

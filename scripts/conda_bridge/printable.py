@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["as_json", "printable", "printable_lines"]
+__all__ = ["as_json", "printable", "printable_lines", "shortened"]
+
+_LONGEST = 2000  # characters of a field in a message; nobody reads more
 
 
 def printable(text: str) -> str:
@@ -31,6 +33,15 @@ def printable_lines(text: str) -> str:
     if text.isprintable():
         return text
     return re.sub(r"[^\n\t]+", lambda found: printable(found[0]), text)
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """The text, or the beginning of a long one, and how long it is.
+
+    >>> shortened("abcdef", 4)
+    'abcd... (6 characters)'
+    """
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 
 
 def as_json(value: object, *, indent: int = 2) -> str:

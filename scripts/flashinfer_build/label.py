@@ -29,9 +29,9 @@ from conda_bridge.label import CONDA_ENDINGS, Scheme, conda_spelling, split_cond
 from conda_bridge.template import Template
 
 try:
-    from conda_bridge.system.toml import tomllib
+    from conda_bridge.system import toml
 except ImportError:  # a conda host environment with an older Python: the recipes ask for pip alone
-    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
+    from pip._vendor import tomli as toml  # type: ignore[no-redef]
 
 __all__ = [
     "CONDA_ENDINGS",
@@ -86,7 +86,7 @@ def _grammar() -> _Grammar:
     """
     where = f"{_PROJECT_FILE.name}: tool.conda-bridge"
     try:
-        document: dict[str, Any] = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))
+        document: dict[str, Any] = toml.loads(_PROJECT_FILE.read_text(encoding="utf-8"))
         table = document["tool"]["conda-bridge"]
         [fold] = [item for item in table["fold"] if item["package"] == LIBRARY_NAME]
         label, library, layout = table["label"], fold["build"], table["index-layout"]
@@ -470,7 +470,7 @@ class Label:
         if given:
             check_public_version(given, "FLASHINFER_BUILD_VERSION")
             return given
-        text = version_file.read_text().strip()
+        text = version_file.read_text(encoding="utf-8", errors="backslashreplace").strip()
         check_public_version(text, str(version_file))
         return text
 

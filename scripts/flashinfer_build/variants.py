@@ -291,7 +291,7 @@ def _parsed(path: Path) -> tuple[Mapping[str, Sequence[_Item]], tuple[str, ...]]
     except OSError as error:
         raise ConfigError(error.strerror or str(error), where=str(path)) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"not YAML: {error}", where=str(path)) from None
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(document, yaml.MappingNode):
         raise ConfigError("not a mapping of keys to lists", where=str(path))
     for number, line in enumerate(text.splitlines(), 1):

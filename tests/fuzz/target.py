@@ -139,6 +139,7 @@ def check(target: Target, data: bytes) -> tuple[bool, Finding | None]:
 def _check_message(error: BridgeError) -> None:
     text = str(error)
     assert len(text) <= _MESSAGE, f"an error of {len(text)} characters"
+    assert all(line.isprintable() for line in text.split("\n")), f"an error with {text!a}"
     assert all(isinstance(part, str) for part in error.as_dict().values()), error.as_dict()
     assert error.what, "an error that says nothing"
 

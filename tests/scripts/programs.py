@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
-__all__ = ["Ended", "main_of", "run"]
+__all__ = ["PROGRAMS", "Ended", "main_of", "raw_characters", "run", "terminal_stream"]
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+PROGRAMS = (*sorted(path.stem for path in SCRIPTS.glob("*.py")), "conda-bridge")
+# What rich writes to a terminal by itself: colours, and how it draws a line anew.
+_OF_RICH = re.compile(r"\x1b\[[0-9;?]*[mKAGhl]|\r")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,24 @@ class _Terminal(io.TextIOWrapper):
 
     def isatty(self) -> bool:
         return self.terminal
+
+
+def terminal_stream() -> _Terminal:
+    """A stream that says that it is a terminal; its `bytes` have what was written."""
+    return _Terminal(True)
+
+
+def raw_characters(ended: Ended, *, terminal: bool = False) -> set[str]:
+    """What a terminal would have obeyed of what a program wrote, or shown as another text.
+
+    Args:
+        ended: the run.
+        terminal: whether it wrote to one, in colours of its own.
+    """
+    text = ended.both.decode("utf-8", "surrogateescape")
+    if terminal:
+        text = _OF_RICH.sub("", text)
+    return {one for one in text if not one.isprintable() and one not in "\n\t"}
 
 
 def main_of(program: str) -> ModuleType:

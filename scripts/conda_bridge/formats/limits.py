@@ -71,8 +71,8 @@ JSON_DEPTH = 32
 JSON_DIGITS = 64  # of one number
 
 # ---------------------------------------------------------------- texts that others parse
-VERSION_LENGTH = 255  # characters of a version, or of a build string
-DEPENDENCY_LENGTH = 4096  # characters of a dependency, a requirement, or a tag
+VERSION_LENGTH = 255  # characters of a version
+DEPENDENCY_LENGTH = 4096  # characters of a dependency, a requirement, a licence, a tag
 TEXT_DEPTH = 32  # brackets in one another in one of them
 DIGITS = 64  # of a number in one of them
 TAGS = 1024  # that a wheel's compressed sets stand for

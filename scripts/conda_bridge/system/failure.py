@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Callable, Iterator, TypeVar
 
 from ..errors import BridgeError, Fault, StorageError
+from ..printable import shortened
 from . import terminal
 
 __all__ = ["CAUGHT", "door", "failure", "fault", "stage", "without_tracebacks"]
@@ -44,7 +45,7 @@ def fault(error: BaseException, stage: str, file: object = "") -> Fault:
         type(error), error, error.__traceback__, limit=-_FRAMES
     ).format(chain=False)
     made = Fault(
-        f"{type(error).__name__}: {_shortened(error)}",
+        f"{type(error).__name__}: {_said(error)}",
         stage,
         str(getattr(file, "name", file)),
         "".join(lines),
@@ -134,12 +135,11 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _shortened(error: BaseException) -> str:
+def _said(error: BaseException) -> str:
     try:
-        said = str(error)
+        return shortened(str(error), 500)
     except Exception:  # one that cannot even say what it is
-        said = ""
-    return said if len(said) <= 500 else f"{said[:500]}..."
+        return ""
 
 
 def without_tracebacks() -> None:

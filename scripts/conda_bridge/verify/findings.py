@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import BridgeError
+from ..printable import printable, shortened
 
 __all__ = ["SCHEMA_VERSION", "ArtifactReport", "Finding", "Report"]
 
@@ -37,7 +38,7 @@ class Finding:
     def __str__(self) -> str:
         where = f"{self.artifact}: {self.member}" if self.member else self.artifact
         text = f"{self.check}: {where}: {self.what}"
-        return f"{text} (expected: {self.expected})" if self.expected else text
+        return printable(f"{text} (expected: {self.expected})" if self.expected else text)
 
     def as_dict(self) -> dict[str, str]:
         """The same facts for ``--json``."""
@@ -82,7 +83,8 @@ class ArtifactReport:
     ) -> None:
         """Notes what a check found, once: a project's own check may see what everybody's saw."""
         self.ran(check)
-        finding = Finding(check, self.artifact, what, member, expected, warning)
+        short = shortened(what), shortened(member), shortened(expected)
+        finding = Finding(check, self.artifact, *short, warning)
         if finding not in self.findings:
             self.findings.append(finding)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from conda_bridge.label import Label, Scheme
-from conda_bridge.publish.html_page import page
+from conda_bridge.publish.html_page import as_html, page
 
 __all__ = ["index_page"]
 
@@ -29,10 +29,11 @@ def index_page(folders: Mapping[str, Sequence[Label]], scheme: Scheme) -> str:
     ]
     for folder, labels in sorted(folders.items(), key=lambda item: _order(item[1][0])):
         cuda, torch = labels[0].get("cuda") or "none (CPU)", labels[0].get("torch")
-        newest = html.escape(scheme.wheel_version(labels[-1]))
+        newest = as_html(scheme.wheel_version(labels[-1]))
         lines.append(
-            f"<tr><td>{cuda}</td><td>{torch}</td>"
-            f'<td><a href="{folder}/{_NAME}/">{folder}</a></td><td>{newest}</td></tr>'
+            f"<tr><td>{as_html(str(cuda))}</td><td>{as_html(str(torch))}</td>"
+            f'<td><a href="{quote(folder)}/{_NAME}/">{as_html(folder)}</a></td>'
+            f"<td>{newest}</td></tr>"
         )
     lines.append("</table>")
     return page(f"{_NAME} wheels", lines)

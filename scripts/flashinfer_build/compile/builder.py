@@ -160,7 +160,8 @@ def _test(
     if answer["failed"] or not answer["tests"]:
         shown = "\n".join(answer["output"][-_SHOWN:])
         raise BuildFailed(
-            f"{len(answer['failed'])} of {answer['tests']} tests of the recipe failed:\n{shown}",
+            f"{len(answer['failed'])} of {answer['tests']} tests of the recipe failed:",
+            log=shown,
             where=package.name,
             expected="at least one test, and none that fails",
         )
@@ -199,7 +200,8 @@ def _work(
     if done.code != 0 or not answered.is_file():
         tail = "\n".join(failure or _words(done.tail)[-_SHOWN:])
         raise BuildFailed(
-            f"{step} stopped with exit status {done.code}; it ended with:\n{tail}",
+            f"{step} stopped with exit status {done.code}; it ended with:",
+            log=tail,
             where=str(folder),
             fix=full_disk_fix("\n".join([*failure, *done.tail])),
         )

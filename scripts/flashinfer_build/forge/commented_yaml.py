@@ -113,7 +113,7 @@ def _loaded(text: str, where: str) -> Entry:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"not YAML: {error}", where=where) from None
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=where) from None
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError("not a mapping", where=where)
     document = Entry(_Reader(text).value(node))

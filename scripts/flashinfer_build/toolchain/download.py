@@ -176,7 +176,8 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
                     return
             raise _mismatch(files[0].name, digest, choice)
     raise ToolchainError(
-        "no acceptable file is offered:\n" + "\n".join(refusals),
+        "no acceptable file is offered:",
+        log="\n".join(refusals),
         where=choice[0].filename,
         expected=" or ".join(f"{wheel.filename} sha256 {wheel.sha256}" for wheel in choice),
         fix="check pip's index (`pip config list`), or lock what it offers: "

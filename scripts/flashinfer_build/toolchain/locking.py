@@ -76,10 +76,13 @@ def _pip_report(python: str, requirements: Iterable[str], *, dependencies: bool 
                    *([] if dependencies else ["--no-deps"]), *requirements]
         # fmt: on
         environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, errors="replace", env=environ
+        )
         if done.returncode != 0:
             raise ToolchainError(
-                "pip cannot resolve " + ", ".join(requirements) + ":\n" + done.stderr[-1500:],
+                "pip cannot resolve " + ", ".join(requirements) + ":",
+                log=done.stderr[-1500:],
                 where=python,
             )
         data: Report = json.loads(report.read_text())["install"]
@@ -122,11 +125,15 @@ def _offered(python: str) -> set[str]:
         ToolchainError: its pip cannot be asked.
     """
     done = subprocess.run(
-        [python, str(PIP_LINKS), "torch"], check=False, capture_output=True, text=True
+        [python, str(PIP_LINKS), "torch"],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode != 0:
         raise ToolchainError(
-            "pip cannot list the wheels of torch:\n" + done.stderr[-1500:], where=python
+            "pip cannot list the wheels of torch:", where=python, log=done.stderr[-1500:]
         )
     return {
         str(parse_wheel_filename(filename)[1])
@@ -137,7 +144,9 @@ def _offered(python: str) -> set[str]:
 def _tag_of(python: str) -> str:
     program = "import sys; print('cp%d%d' % sys.version_info[:2])"
     command = [python, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=True
+    ).stdout.strip()
 
 
 class _Wheels:

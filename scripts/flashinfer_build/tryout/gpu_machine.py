@@ -113,11 +113,13 @@ def find_machine() -> Machine:
         ToolchainError: no torch, no GPU that it sees, or one that is too old.
     """
     program = _ROOT / "benchmarks" / "gpu" / "device.py"
-    done = subprocess.run([sys.executable, "-P", str(program)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", str(program)], capture_output=True, text=True, errors="replace"
+    )
     if done.returncode != 0:
         raise ToolchainError(
-            f"importing torch crashed (exit status {done.returncode}):\n"
-            f"{done.stderr[-1000:].strip()}",
+            f"importing torch crashed (exit status {done.returncode}):",
+            log=done.stderr[-1000:].strip(),
             expected="a torch that can be imported",
         )
     return machine_of(json.loads(done.stdout.splitlines()[-1]))

@@ -47,6 +47,7 @@ def _run(command: Sequence[str], **environ: str) -> subprocess.CompletedProcess[
             check=False,
             capture_output=True,
             text=True,
+            errors="replace",
             env={**os.environ, "LC_ALL": "C", **environ},
         )
     except OSError as error:  # no apt on this machine
@@ -171,7 +172,7 @@ class Suite:
         done = self._apt("apt-get", "update", "--error-on=any")
         if done.returncode != 0:
             raise ToolchainError(
-                f"apt cannot read the suite {name}:\n{done.stderr[-1500:]}", where=mirror
+                f"apt cannot read the suite {name}:", where=mirror, log=done.stderr[-1500:]
             )
 
     def _apt(self, *command: str) -> subprocess.CompletedProcess[str]:
