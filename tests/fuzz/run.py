@@ -2,7 +2,7 @@
 
 A finding is an exception that is not the project's own, a reader that takes more than 5 s or
 512 MiB, a process that dies, or a property that does not hold. It is made as small as it can be,
-and written where --findings says; a copy in tests/fuzz/findings/<target>/ makes it a test.
+and written below --output; a copy in tests/fuzz/findings/<target>/ makes it a test.
 
 Examples:
     python tests/fuzz/run.py --list
@@ -11,7 +11,7 @@ Examples:
     python tests/fuzz/run.py tar --seconds 60 --json
     python tests/fuzz/run.py tar --replay input.bin           # one input, with the traceback
 
-What is reached is kept in --corpus, and the next run begins with it.
+The inputs that reached something new are kept below --output, and the next run begins with them.
 
 Exit status: 0 nothing was found, 1 something was, 2 it could not be run.
 """

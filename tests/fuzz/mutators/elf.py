@@ -1,4 +1,4 @@
-"""ELF files by their tables: headers, sections, dynamic entries, symbols, versions, strings.
+"""ELF files by their tables: segments, sections, dynamic entries, symbols, versions, strings.
 
 Nothing is moved, so all that is not changed keeps its place; what a field says is changed to what
 is near, or to what another such field says.
@@ -18,7 +18,13 @@ __all__ = ["elf"]
 _HEADER = struct.Struct("<16s2HI3QI6H")
 _SECTION = struct.Struct("<2I4Q2I2Q")
 _SECTION_FIELDS = ((0, 4), (4, 4), (8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 4), (56, 8))
-_HEADER_FIELDS = ((4, 1), (5, 1), (16, 2), (18, 2), (40, 8), (58, 2), (60, 2), (62, 2), (48, 4))
+_HEADER_FIELDS = (
+    *((4, 1), (5, 1), (16, 2), (18, 2), (32, 8), (40, 8), (48, 4), (54, 2), (56, 2), (58, 2)),
+    *((60, 2), (62, 2)),
+)
+_SEGMENT = 56  # bytes of a program header: type, flags, offset, address, (address), sizes
+_SEGMENT_FIELDS = ((0, 4), (4, 4), (8, 8), (16, 8), (32, 8), (40, 8), (48, 8))
+_SEGMENT_TYPES = (0, 1, 2, 3, 4, 6, 0x6474E550, 0x6474E551, 0x6474E552)
 # Of what a table's sections of this type consist: entry size, and (offset, size) of its fields.
 _TABLES = {
     6: (16, ((0, 8), (8, 8))),  # dynamic: tag, value
@@ -65,7 +71,9 @@ def elf(data: bytes, chance: Chance) -> bytes:
         section = chance.choice(sections)
         if kind == 0:
             _change(made, 0, _HEADER_FIELDS, chance)
-        elif kind < 3:
+        elif kind == 1:
+            _change_segment(made, chance)
+        elif kind == 2:
             _change(made, section.at, _SECTION_FIELDS, chance)
             if chance.one_in(3):
                 struct.pack_into("<I", made, section.at + 4, chance.choice(_TYPES))
@@ -91,6 +99,18 @@ def _change(data: bytearray, at: int, fields: tuple[tuple[int, int], ...], chanc
     value = int.from_bytes(data[place : place + size], "little")
     other = len(data) if chance.one_in(6) else chance.near(value, 8 * size)
     data[place : place + size] = (other & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+
+
+def _change_segment(data: bytearray, chance: Chance) -> None:
+    """Another value in a program header, by which a loader goes."""
+    table, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    at = table + _SEGMENT * chance.randrange(max(count, 1))
+    if at + _SEGMENT > len(data):
+        return
+    if chance.one_in(4):
+        struct.pack_into("<I", data, at, chance.choice(_SEGMENT_TYPES))
+    else:
+        _change(data, at, _SEGMENT_FIELDS, chance)
 
 
 def _change_table(data: bytearray, section: _Section, chance: Chance) -> None:

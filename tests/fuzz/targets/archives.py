@@ -209,6 +209,7 @@ def of_wheel(name: str, data: bytes, chance: Chance) -> bytes:
 
 
 _FORMATS = "conda_bridge.formats."
+_NAMES = _FORMATS + "member_names:check_name check_link Names _fault"
 _DEB = "flashinfer_build.toolchain.debian.deb"
 TARGETS = (
     Target(
@@ -225,7 +226,7 @@ TARGETS = (
     Target(
         "tar",
         read_tar,
-        (_FORMATS + "tar_stream", _FORMATS + "tar_header", _FORMATS + "member_names"),
+        (_FORMATS + "tar_stream", _FORMATS + "tar_header", _NAMES),
         tar_seeds,
         tar.archive(_bytes_of),
         ("ustar", "path", "linkpath", "size", "GNU.sparse.", "SCHILY.", "././@LongLink"),
@@ -233,7 +234,7 @@ TARGETS = (
     Target(
         "zip",
         from_file("input.zip", read_zip),
-        (_FORMATS + "zip_directory", _FORMATS + "member_names"),
+        (_FORMATS + "zip_directory", _NAMES),
         zip_seeds,
         zip.archive(_bytes_of),
     ),

@@ -33,7 +33,7 @@ def libraries() -> Mapping[str, bytes]:
         '__attribute__((visibility("default"))) int old_name(void){return 1;}'
     )
     return {
-        "library": toy.library(gpu="zstd", flags=("-Wl,-s", *_SMALL)),
+        "library": toy.library(gpu="zstd lz4", flags=("-Wl,-s", *_SMALL)),
         "plain": toy.library(gpu="lto plain", flags=("-Wl,-s", *_SMALL), soname="x.so"),
         "binding": toy.binding(flags=("-Wl,-s", *_SMALL), needed=("libc10.so",)),
         "versions": foreign.compiled(

@@ -282,7 +282,7 @@ TARGETS = (
     Target(
         "json",
         read_json,
-        (_FORMATS + "json_reader",),
+        (_FORMATS + "json_reader:parse _Reader _check _check_text _too_deep",),
         lambda: _dumped(INDEX, [1, -1.5, 1e300, "é\U0001f600\\", None, True, {"a": [[], {}]}], "x"),
         json_of.document(),
         _JSON_WORDS,
@@ -290,7 +290,7 @@ TARGETS = (
     Target(
         "index-json",
         read_index_json,
-        (_FORMATS + "index_json", _FORMATS + "json_reader"),
+        (_FORMATS + "index_json", _FORMATS + "json_reader:parse_object check_fields"),
         lambda: _dumped(INDEX),
         json_of.document(),
         (*INDEX, *_JSON_WORDS),
