@@ -27,6 +27,7 @@ from fuzz.target import Target, check
 
 FINDINGS = Path(__file__).with_name("findings")
 TARGETS = targets.by_name()
+MIB = 1 << 20
 # Inputs of a target beside its seeds; those that start a process or unpack onto a disk take longer.
 _COUNT = 150
 _SLOW = {"elf": 60, "same-conda": 60, "same-tar-bz2": 60, "marker": 60, "requirement": 60}
@@ -112,8 +113,6 @@ def refuses_too_little(data: bytes) -> None:
     if data.startswith(b"slow"):
         while True:
             pass
-    if data.startswith(b"much"):
-        bytearray(b"x" * (600 << 20))
     if data.startswith(b"mute"):
         raise ArtifactError("")
     if data.startswith(b"wrong"):
@@ -138,6 +137,20 @@ def test_each_kind_of_fault_is_a_finding(
     assert finding is not None
     assert finding.what.startswith(found)
     assert check(target, b"fine") == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [(120, 480, False), (120, 500, True), (600, 600, False), (600, 610, True), (120, 120, False)],
+)
+def test_memory_is_a_finding_of_the_input_that_took_it(
+    monkeypatch: pytest.MonkeyPatch, before: int, after: int, found: bool
+) -> None:
+    peaks = iter((before * MIB, after * MIB))
+    monkeypatch.setattr("fuzz.target._memory_at_first", lambda: 110 * MIB)
+    monkeypatch.setattr("fuzz.target.peak_memory", lambda: next(peaks))
+    finding = check(Target("large", len, (), lambda: [b""]), b"")[1]
+    assert (finding is not None) == found
 
 
 FAULTY = """
