@@ -18,11 +18,11 @@ from ..mutators.text import lines
 from ..target import Target
 from ._names import SYMBOL
 
-__all__ = ["TARGETS", "libraries"]
+__all__ = ["SMALL", "TARGETS", "libraries"]
 
 _INFO = "flashinfer_info"
 # As small as a linker makes them, so that a change meets what is read.
-_SMALL = ("-nostdlib", "-Wl,-z,noseparate-code", "-Wl,-z,max-page-size=64", "-Wl,-z,norelro")
+SMALL = ("-nostdlib", "-Wl,-s,-z,noseparate-code,-z,max-page-size=64,-z,norelro")
 
 
 def libraries() -> Mapping[str, bytes]:
@@ -33,9 +33,9 @@ def libraries() -> Mapping[str, bytes]:
         '__attribute__((visibility("default"))) int old_name(void){return 1;}'
     )
     return {
-        "library": toy.library(gpu="zstd lz4", flags=("-Wl,-s", *_SMALL)),
-        "plain": toy.library(gpu="lto plain", flags=("-Wl,-s", *_SMALL), soname="x.so"),
-        "binding": toy.binding(flags=("-Wl,-s", *_SMALL), needed=("libc10.so",)),
+        "library": toy.library(gpu="zstd lz4", flags=SMALL),
+        "plain": toy.library(gpu="lto plain", flags=SMALL, soname="x.so"),
+        "binding": toy.binding(flags=SMALL, needed=("libc10.so",)),
         "versions": foreign.compiled(
             "void *memcpy(); void *f(void *a, void *b, long n) { return memcpy(a, b, n); }",
             rpath="$ORIGIN/lib:$ORIGIN",
@@ -50,7 +50,7 @@ def libraries() -> Mapping[str, bytes]:
 def _defines(source: str) -> bytes:
     """A library with versions of its own."""
     script = Path(__file__).with_name("versions.map")
-    return toy.shared_object(source, (*_SMALL, f"-Wl,--version-script={script}"), "libdefines.so")
+    return toy.shared_object(source, (*SMALL, f"-Wl,--version-script={script}"), "libdefines.so")
 
 
 def read_elf(data: bytes) -> None:
