@@ -132,8 +132,13 @@ def _atheris(session: _Session, mutate: Callable[[bytes, Chance], bytes]) -> Non
     target, args = session.target, session.args
     words = target.dictionary
 
+    seeds = target.inputs()
+
     def custom(data: bytes, largest: int, seed: int) -> bytes:
-        return mutate(data, Chance(seed, atheris.Mutate, words))[:largest]
+        chance = Chance(seed, atheris.Mutate, words)
+        # Most of what is kept is wrong in some way. What is right again reaches what lies behind.
+        start = chance.choice(seeds) if chance.one_in(3) else data
+        return mutate(start, chance)[:largest]
 
     options: dict[str, Any] = {
         **{"seed": args.seed or 1, "max_len": target.largest, "len_control": 0, "timeout": 120},
