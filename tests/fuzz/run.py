@@ -25,10 +25,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ if __name__ == "__main__":
 
     bootstrap.ensure(__file__, "test")
 
-from fuzz.worker import ENGINES, Slate
+from fuzz.worker import ENGINES, ROOM, Slate, in_memory
 
 __all__ = ["Result", "fuzz", "main"]
 
@@ -80,7 +82,7 @@ class Result:
         target: its name.
         executions: inputs that were read.
         accepted: how many of them were right.
-        seconds: of wall time.
+        seconds: of wall time, of the executions alone.
         corpus: inputs kept, each of which reached something that the others did not.
         findings: each kind once.
         coverage: by module, the lines within functions, and how many of them the corpus reaches.
@@ -115,9 +117,15 @@ class Options:
     report: Callable[[str, int, int, int], None] = lambda *_: None
 
 
-def _environment() -> dict[str, str]:
+@contextmanager
+def _environment() -> Iterator[dict[str, str]]:
+    """The environment of a worker, with a folder for its files that goes with it."""
     known = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*PATHS, *known]), "PYTHONHASHSEED": "0"}
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=in_memory()) as room:
+        yield {
+            **os.environ,
+            **{"PYTHONPATH": os.pathsep.join([*PATHS, *known]), "PYTHONHASHSEED": "0", ROOM: room},
+        }
 
 
 def _worker(target: str, *arguments: object) -> list[str]:
@@ -139,21 +147,19 @@ def fuzz(name: str, options: Options) -> Result:
     started = time.monotonic()
     kinds: dict[str, Found] = {}
     for life in range(_DEATHS):
-        left = options.runs - result.executions
-        seconds = options.seconds - (time.monotonic() - started)
-        if left <= 0 or seconds <= 0:
-            break
-        died = _one_life(name, folder, options, result, kinds, life, left, seconds)
-        if not died:
+        died = _one_life(name, folder, options, result, kinds, life)
+        result.seconds = time.monotonic() - started
+        if died is None:
             break
         kinds.setdefault(died.key, died)
+        if result.executions >= options.runs or result.seconds >= options.seconds:
+            break
     result.findings = list(kinds.values())
     for found in result.findings:
         _minimise(name, found, folder)
     result.corpus = sum(1 for _ in corpus.iterdir())
     if options.coverage:
         result.coverage = _coverage(name, corpus)
-    result.seconds = time.monotonic() - started
     return result
 
 
@@ -165,49 +171,41 @@ def _write_seeds(name: str, corpus: Path) -> None:
         "    (Path(sys.argv[2]) / name(data)).write_bytes(data)\n"
     )
     command = [sys.executable, "-c", code, name, str(corpus)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    with _environment() as environ:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{name}: its seeds cannot be made:\n{done.stderr[-3000:]}")
 
 
 def _one_life(
-    name: str,
-    folder: Path,
-    options: Options,
-    result: Result,
-    kinds: dict[str, Found],
-    life: int,
-    runs: int,
-    seconds: float,
+    name: str, folder: Path, options: Options, result: Result, kinds: dict[str, Found], life: int
 ) -> Found | None:
     """One process of a target; what it died of, None where it came to its end."""
     before = (result.executions, result.accepted)
     path = folder / f"slate-{os.getpid()}-{life}"
     path.unlink(missing_ok=True)
     slate = Slate(path)
-    arguments = ("--engine", options.engine, "--runs", runs, "--seconds", seconds)
+    # fmt: off
     command = _worker(
-        name, *arguments, "--seed", options.seed + life, "--corpus", folder / "corpus"
+        name, "--engine", options.engine, "--seed", options.seed + life,
+        "--runs", options.runs - result.executions, "--seconds", options.seconds - result.seconds,
+        "--corpus", folder / "corpus", "--slate", path,
     )
+    # fmt: on
     try:
-        with (folder / "log").open("wb") as log:
+        with _environment() as environ, (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--slate", str(path)],
-                env=_environment(),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=folder,
+                command, env=environ, stdout=subprocess.PIPE, stderr=log, cwd=folder
             )
-        watch = threading.Thread(target=_watch, args=(process, slate, name, options, before))
-        watch.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(b"{"):
-                item = json.loads(line)
-                data = base64.b64decode(item["data"])
-                kinds.setdefault(item["key"], Found(item["what"], item["key"], item["trace"], data))
-        status = process.wait()
-        watch.join()
+            watch = threading.Thread(target=_watch, args=(process, slate, name, options, before))
+            watch.start()
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(b"{"):
+                    found = _from_line(line)
+                    kinds.setdefault(found.key, found)
+            status = process.wait()
+            watch.join()
         executions, accepted, _, done = slate.counts()
         result.executions, result.accepted = before[0] + executions, before[1] + accepted
         if done:
@@ -221,6 +219,12 @@ def _one_life(
     finally:
         for left in folder.glob(f"{path.name}*"):
             left.unlink()
+
+
+def _from_line(line: bytes) -> Found:
+    """A finding as a worker tells of it."""
+    item = json.loads(line)
+    return Found(item["what"], item["key"], item["trace"], base64.b64decode(item["data"]))
 
 
 def _watch(
@@ -247,9 +251,8 @@ def _watch(
 
 def _minimise(name: str, found: Found, folder: Path) -> None:
     command = _worker(name, "--do", "minimise", "--key", found.key, "--seconds", _MINIMISE)
-    done = subprocess.run(
-        command, env=_environment(), input=found.data, capture_output=True, timeout=600
-    )
+    with _environment() as environ:
+        done = subprocess.run(command, env=environ, input=found.data, capture_output=True)
     if done.returncode == 0 and len(done.stdout) < len(found.data):
         found.data = done.stdout
     place = folder / "findings"
@@ -262,9 +265,10 @@ def _minimise(name: str, found: Found, folder: Path) -> None:
 
 def _coverage(name: str, corpus: Path) -> dict[str, Any]:
     command = _worker(name, "--do", "measure", "--corpus", corpus)
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    with _environment() as environ:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
     if done.returncode != 0:
-        return {}
+        raise RuntimeError(f"{name}: the lines cannot be counted:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

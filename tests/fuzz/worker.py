@@ -23,14 +23,21 @@ if TYPE_CHECKING:
     from .mutators.chance import Chance
     from .target import Finding, Target
 
-__all__ = ["ENGINES", "Slate", "main"]
+__all__ = ["ENGINES", "ROOM", "Slate", "in_memory", "main"]
 
 ENGINES = ("atheris", "plain")
+ROOM = "FUZZ_ROOM"  # the variable with the folder for a worker's files
 _PACKAGES = ["conda_bridge", "flashinfer_build"]
 _HEAD = struct.Struct("<4QQ")  # executions, accepted, findings, done; bytes of the input
 _ROOM = 4 << 20
 _MOST = 4 << 30  # of address space, above all that a reader may ask for; a guard for the machine
 _ALL_KEPT = 40  # findings of one kind are counted, and the first of each kept; of so many kinds
+
+
+def in_memory() -> Path | None:
+    """Where files lie in memory; None where the system has no such place."""
+    place = Path("/dev/shm")
+    return place if os.access(place, os.W_OK | os.X_OK) else None
 
 
 class Slate:

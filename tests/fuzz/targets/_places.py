@@ -11,21 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..worker import ROOM, in_memory
+
 __all__ = ["from_file", "made", "place", "scratch"]
 
 
 @functools.cache
-def _room(_process: int) -> Path:
-    memory = Path("/dev/shm")
-    usable = os.access(memory, os.W_OK | os.X_OK)
-    room = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if usable else None))
-    atexit.register(shutil.rmtree, room, ignore_errors=True)
+def _room() -> Path:
+    """A folder of this process; a worker, which may die, has one that its starter removes."""
+    given = os.environ.get(ROOM)
+    room = Path(given or tempfile.mkdtemp(prefix="fuzz-", dir=in_memory()))
+    if not given:
+        atexit.register(shutil.rmtree, room, ignore_errors=True)
     return room
 
 
 def place(name: str) -> Path:
     """Where a file or folder of this name may be written, by this process alone."""
-    path = _room(os.getpid()) / name
+    path = _room() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
