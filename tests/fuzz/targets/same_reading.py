@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import readings
 from readings import Reading
 
+from conda_bridge.formats import wheel_reader
+
 from ..mutators import conda, zip
 from ..target import Target
-from ._places import from_file, place, scratch
+from ._places import from_file, scratch
 from .archives import (
     PACKAGE,
     WHEEL,
@@ -45,17 +46,13 @@ def read_packages(path: Path) -> None:
         )
 
 
-_DIST_INFO = re.compile(rb"([A-Za-z0-9_.]+-[A-Za-z0-9_.+!]+)\.dist-info/")
-
-
-def read_wheels(data: bytes) -> None:
+def read_wheels(path: Path) -> None:
     """A wheel, by installer and zipfile too; pip reads by zipfile.
 
-    Its file name is that of its .dist-info: installers compare them.
+    It gets the name of its .dist-info: installers want them to agree.
     """
-    found = _DIST_INFO.search(data)
-    path = place(f"{found[1].decode()[:200]}-py3-none-any.whl" if found else WHEEL)
-    path.write_bytes(data)
+    stem = wheel_reader.read(path).dist_info.removesuffix(".dist-info")
+    path = path.rename(path.with_name(f"{stem}-py3-none-any.whl"))
     try:
         _read_wheel(path)
     finally:
@@ -86,7 +83,7 @@ TARGETS = (
     ),
     Target(
         "same-wheel",
-        read_wheels,
+        from_file(WHEEL, read_wheels),
         (_FORMATS + "wheel_reader", _FORMATS + "zip_directory"),
         wheel_seeds,
         zip.archive(of_wheel),
