@@ -14,7 +14,7 @@ from types import FrameType
 
 from conda_bridge.errors import BridgeError, Fault
 
-from .mutators.chance import Mutate
+from .mutators.chance import Chance, Mutate
 from .mutators.text import plain
 
 __all__ = ["MEMORY", "SECONDS", "Finding", "Target", "check"]
@@ -53,6 +53,17 @@ class Target:
         """The seeds."""
         found = self.seeds()
         return list(found.values() if isinstance(found, Mapping) else found)
+
+    def changed(self, seed: int) -> Iterator[bytes]:
+        """The seeds, and without end what the mutator makes of them; the same for one number."""
+        seeds = self.inputs()
+        yield from seeds
+        chance = Chance(seed, words=self.dictionary)
+        while True:
+            data = chance.choice(seeds)
+            for _ in range(chance.choice((1, 1, 2, 4))):
+                data = self.mutate(data, chance)[: self.largest]
+            yield data
 
     @property
     def dictionary(self) -> tuple[bytes, ...]:

@@ -15,12 +15,11 @@ import resource
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .mutators.chance import Chance
     from .target import Finding, Target
 
 __all__ = ["ENGINES", "ROOM", "Slate", "in_memory", "main"]
@@ -114,23 +113,13 @@ def _as_line(finding: Finding) -> str:
     return json.dumps({**vars(finding), "data": base64.b64encode(finding.data).decode()})
 
 
-def _plain(session: _Session, mutate: Callable[[bytes, Chance], bytes]) -> None:
-    """Without guidance: every input is a seed, changed a few times."""
-    from .mutators.chance import Chance
-
-    target = session.target
-    seeds = target.inputs()
-    for seed in seeds:
-        session.execute(seed)
-    chance = Chance(session.args.seed, words=target.dictionary)
-    while True:
-        data = chance.choice(seeds)
-        for _ in range(chance.choice((1, 1, 2, 4))):
-            data = mutate(data, chance)[: target.largest]
+def _plain(session: _Session) -> None:
+    """Without guidance."""
+    for data in session.target.changed(session.args.seed):
         session.execute(data)
 
 
-def _atheris(session: _Session, mutate: Callable[[bytes, Chance], bytes]) -> None:
+def _atheris(session: _Session) -> None:
     """With libFuzzer, which keeps what reaches another line and changes that again."""
     import atheris
 
@@ -138,14 +127,13 @@ def _atheris(session: _Session, mutate: Callable[[bytes, Chance], bytes]) -> Non
 
     target, args = session.target, session.args
     words = target.dictionary
-
     seeds = target.inputs()
 
     def custom(data: bytes, largest: int, seed: int) -> bytes:
         chance = Chance(seed, atheris.Mutate, words)
         # Most of what is kept is wrong in some way. What is right again reaches what lies behind.
         start = chance.choice(seeds) if chance.one_in(3) else data
-        return mutate(start, chance)[:largest]
+        return target.mutate(start, chance)[:largest]
 
     options: dict[str, Any] = {
         **{"seed": args.seed or 1, "max_len": target.largest, "len_control": 0, "timeout": 120},
@@ -294,7 +282,7 @@ def main() -> int:
         sys.stdout.buffer.write(data)
     else:
         run = _plain if args.engine == "plain" else _atheris
-        run(_Session(target, args), target.mutate)
+        run(_Session(target, args))
     return 0
 
 

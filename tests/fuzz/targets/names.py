@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import SimpleNamespace
 
@@ -12,7 +12,6 @@ import factories
 import rattler
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
 
 from conda_bridge.bridge import conda_requirements, dependencies
 from conda_bridge.bridge.conda_constraint import constraint
@@ -150,13 +149,25 @@ def _candidates(*said: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _check_same(conda: str, pip: SpecifierSet, what: str) -> None:
-    """Whether conda's constraint and pip's accept the same releases."""
+def _check_same(conda: str, pip: SpecifierSet, endings: Sequence[str] = ("",)) -> None:
+    """Whether conda's constraint and pip's accept the same versions.
+
+    Args:
+        conda: the one.
+        pip: the other.
+        endings: of the versions that are tried, behind a release.
+    """
     spec = rattler.VersionSpec(conda or "*")
-    for version in _candidates(conda, str(pip)):
-        by_conda = spec.matches(rattler.Version(version))
-        by_pip = pip.contains(version, prereleases=True)
-        assert by_conda == by_pip, f"{what}: {conda!r} and {str(pip)!r} differ on {version}"
+    for release in _candidates(conda, str(pip)):
+        # Of pre-releases, every place is said that has up to three numbers.
+        for ending in endings if release.count(".") <= 2 else ("",):
+            version = release + ending
+            by_conda = spec.matches(rattler.Version(conda_spelling(version)))
+            by_pip = pip.contains(version, prereleases=True)
+            assert by_conda == by_pip, f"{conda!r} and {str(pip)!r} differ on {version}"
+
+
+_BEFORE = ("", "rc1", "a0", ".dev1")  # pip's specifiers are said to conda to the last pre-release
 
 
 _MAPPING: dict[str, str | None] = {"a": "a", "_x": None}
@@ -170,13 +181,11 @@ def read_spec(data: bytes) -> None:
     dependencies.may_be_library(spec, Project(), _MAPPING)
     made = dependencies.translate(spec, "input", mapping=_MAPPING).requirement
     if made is not None:
-        specifiers = Requirement(made).specifier
-        _check_same(spec.version, specifiers, "of conda")
+        _check_same(spec.version, Requirement(made).specifier)
 
 
 def read_dependencies(data: bytes) -> None:
     """``depends`` as verify reads it; what cannot be read is a finding."""
-
     package = SimpleNamespace(index={"depends": _text(data).split("\n")})
     report = ArtifactReport("input", "conda")
     found = requirements.specs(report, package, "depends")  # type: ignore[arg-type]
@@ -195,13 +204,11 @@ def read_requirement(data: bytes) -> None:
     assert len(found.depends) <= len(texts)
     for dependency in found.depends:
         dependencies.MatchSpec.parse(dependency, "made of it")
-    named: dict[str, SpecifierSet] = {}
     if len(texts) == 1 and found.depends:
-        requirement = Requirement(texts[0])
-        named[str(canonicalize_name(requirement.name))] = requirement.specifier
-        _, _, conda = found.depends[0].partition(" ")
-        if not any(one.operator == "===" for one in requirement.specifier):
-            _check_same(conda, _without_local(requirement.specifier), "of pip")
+        asked = Requirement(texts[0]).specifier
+        if not any(one.operator == "===" for one in asked):
+            conda = found.depends[0].partition(" ")[2]
+            _check_same(conda, _without_local(asked), _BEFORE)
 
 
 def _without_local(specifiers: SpecifierSet) -> SpecifierSet:
@@ -225,7 +232,7 @@ def read_specifiers(data: bytes) -> None:
     if any(one.operator == "===" for one in specifiers):
         raise ArtifactError("of no order")
     conda = constraint(specifiers, "input")
-    _check_same(conda, _without_local(specifiers), "of pip")
+    _check_same(conda, _without_local(specifiers), _BEFORE)
     requirements.pip_holds_only(specifiers, (2, 13))
     with contextlib.suppress(ArtifactError):  # of no Python that there is
         conda_target(("cp38", "abi3", "linux_x86_64"), said, "input")
