@@ -11,13 +11,7 @@ from flashinfer import _compat
 try:
     from flashinfer import _build_info
 except ImportError as error:
-    raise ImportError(
-        "flashinfer is not built here: this is its source tree.\n"
-        "Build and install it, in an environment that has torch:\n"
-        "  pip install --no-build-isolation .\n"
-        "and start Python in another folder.",
-        name="flashinfer",
-    ) from error
+    raise ImportError(_compat.not_built(__file__), name="flashinfer") from error
 
 _build = _compat.read_build(_build_info)
 _compat.check(_build)

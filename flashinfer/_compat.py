@@ -11,7 +11,16 @@ import os
 from types import ModuleType
 from typing import NamedTuple
 
-__all__ = ["Build", "Found", "check", "check_library", "explain", "inspect_torch", "read_build"]
+__all__ = [
+    "Build",
+    "Found",
+    "check",
+    "check_library",
+    "explain",
+    "inspect_torch",
+    "not_built",
+    "read_build",
+]
 
 # Where wheels and conda packages are published. Empty: not configured, shown as <index>, <channel>.
 INDEX_URL = ""
@@ -88,12 +97,15 @@ def _commands(build: Build, cuda_tag: str, torch_minor: str) -> str:
     local = build.version.partition("+")[2]
     commit = "".join("." + part for part in local.split(".") if part.startswith("g"))
     wheel = f"{build.public_version}+{cuda_tag}torch{torch_minor}{commit}"
-    build_string = f"{cuda_tag}_torch{torch_minor.replace('.', '')}"
+    conda_commit = commit.replace(".", "_")
+    build_string = f"{cuda_tag}_torch{torch_minor.replace('.', '')}{conda_commit}_*"
+    # Torch, and all else that the package depends on, is in conda-forge.
+    channels = " ".join(f"-c {name}" for name in dict.fromkeys((channel, "conda-forge")))
     return (
         f'  pip install "flashinfer=={wheel}" "torch=={torch_minor}.*"'
         f" --extra-index-url {index.rstrip('/')}/{cuda_tag}/torch{torch_minor}/\n"
-        f"  conda install -c {channel}"
-        f' "flashinfer={build.conda_version}={build_string}*" "pytorch={torch_minor}"'
+        f"  conda install {channels}"
+        f' "flashinfer={build.conda_version}={build_string}" "pytorch={torch_minor}"'
     )
 
 
@@ -133,6 +145,24 @@ def explain(build: Build, found: Found | None) -> str:
             f"Install the variant for CUDA {found.cuda}:\n{commands}"
         )
     return ""
+
+
+def not_built(package: str) -> str:
+    """What to say of a source tree; the command is the same from any folder.
+
+    Args:
+        package: ``__file__`` of the package.
+    """
+    import shlex  # only here: an import that succeeds does without
+    from pathlib import Path
+
+    folder = Path(package).absolute().parents[1]
+    return (
+        "flashinfer is not built here: this is its source tree.\n"
+        "Build and install it, in an environment that has torch:\n"
+        f"  pip install {shlex.quote(str(folder))}\n"
+        "and start Python in another folder."
+    )
 
 
 def check(build: Build) -> None:

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=("tests", "benchmarks"), help="one part alone")
     parser.add_argument(
         "--peer-site", type=Path, metavar="DIR",
-        help="a published flashinfer to compare with: pip install --target DIR flashinfer-python",
+        help="a published flashinfer to compare with: `pip install --target DIR flashinfer-python`",
     )  # fmt: skip
     parser.add_argument(
         "--cases", default="", metavar="WORD", help="only benchmarks with this in their name"
@@ -76,7 +76,7 @@ def _plan(args: argparse.Namespace) -> tuple[Machine, Build]:
         gpu_machine.need(
             "pytest",
             "run the tests",
-            "pip install pytest; without a network, pip install --target DIR pytest elsewhere,"
+            "`pip install pytest`; without a network, `pip install --target DIR pytest` elsewhere,"
             " bring DIR and set PYTHONPATH=DIR; or --only benchmarks",
         )
     return machine, build

@@ -107,7 +107,7 @@ def tests(arguments: Sequence[str]) -> None:
 def _spread() -> list[str]:
     """Options that use every core; tests/conftest.py says which tests stay together."""
     processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
-    return [f"--numprocesses={processes}", "--dist=loadgroup", "--no-loadscope-reorder"]
+    return [f"--numprocesses={processes}", "--no-loadscope-reorder"]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -29,23 +30,36 @@ def cuda_devices() -> int:
 
 # What takes longest begins first, so that no core waits for it at the end; and what shares
 # something that takes minutes to make stays in one process. Every other file is on its own.
-_TOGETHER = ("faults", "emulator/test_emulated_mutations.py", "emulator", "cpu_kernels", "artifacts")
+_TOGETHER = (
+    *("faults", "emulator/test_emulated_mutations.py", "emulator", "cpu_kernels", "artifacts"),
+)
 
 
-def _group(item: pytest.Item) -> tuple[int, str]:
-    name = item.path.relative_to(ROOT / "tests").as_posix()
+def _group(nodeid: str) -> tuple[int, str]:
+    name = nodeid.partition("::")[0].removeprefix("tests/")
     for place, start in enumerate(_TOGETHER):
         if name == start or name.startswith(f"{start}/"):
             return place, start
     return len(_TOGETHER), name
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out whole groups, in their order, to the processes of pytest-xdist."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)[1]
+
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)[1]))
         if item.get_closest_marker("gpu") and not cuda_devices():
             item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device here"))
-    items.sort(key=lambda item: _group(item)[0])
+    items.sort(key=lambda item: _group(item.nodeid)[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,5 +1,9 @@
 """The one place that composes and parses what names a build: versions, build strings, file names.
 
+Also the commands that install one build and no other, for all that print some. Names that anybody
+can give a package somewhere else are not enough in them: with a second index or channel, pip and
+conda take the highest version of either.
+
 A variant is (CUDA, torch minor). A label is a variant with a public version, a build number and,
 for a nightly, a commit. Nothing here reads a compiler or a torch: setup.py, the recipes and the
 bridge measure, this module spells. The templates are those of ``[tool.conda-bridge]`` in
@@ -52,6 +56,8 @@ _AnyLabel = TypeVar("_AnyLabel", "Label", "LibraryLabel")
 _ROOT = Path(__file__).resolve().parents[2]
 _VERSION_FILE = _ROOT / "version.txt"
 _PROJECT_FILE = _ROOT / "pyproject.toml"
+# Where torch is, and all else that a conda package of ours depends on.
+_FORGE = "conda-forge"
 _MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
 
 _TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
@@ -250,6 +256,15 @@ class LibraryLabel:
         """The conda package's file name, in the form that this project's own builds have."""
         return f"{self.conda_stem}.conda"
 
+    @property
+    def conda_spec(self) -> str:
+        """This build alone, for conda: ``libflashinfer=0.1.6=cu124_0``."""
+        return f"{LIBRARY_NAME}={self.conda_version}={self.conda_build}"
+
+    def conda_install(self, channel: str) -> str:
+        """The command that installs this build from a channel, an address or a name."""
+        return _conda_install(channel, self.conda_spec)
+
     def as_dict(self) -> dict[str, str]:
         """Every form, for ``--json``."""
         return {
@@ -356,6 +371,33 @@ class Label:
     def conda_file(self) -> str:
         """The conda package's file name, in the form that this project's own builds have."""
         return f"{self.conda_stem}.conda"
+
+    @property
+    def wheel_requirement(self) -> str:
+        """This build alone, for pip: ``flashinfer==0.1.6+cu124torch2.4``.
+
+        No public index has a local version, so none can take its place. Of rebuilds pip takes the
+        highest build number; it has no way to name one.
+        """
+        return f"{NAME}=={self.wheel_version}"
+
+    @property
+    def conda_spec(self) -> str:
+        """This build alone, for conda: ``flashinfer=0.1.6=cu124_torch24_0``."""
+        return f"{NAME}={self.conda_version}={self.conda_build}"
+
+    def pip_install(self, index: str) -> str:
+        """The command that installs this build from a wheel index.
+
+        Args:
+            index: the address of the whole index, with or without a slash at its end.
+        """
+        address = f"{index.rstrip('/')}/{self.index_dir}/"
+        return f'pip install "{self.wheel_requirement}" --extra-index-url {address}'
+
+    def conda_install(self, channel: str) -> str:
+        """The command that installs this build from a channel, an address or a name."""
+        return _conda_install(channel, self.conda_spec)
 
     @property
     def library(self) -> LibraryLabel:
@@ -526,6 +568,11 @@ class Label:
     def parse_lib_conda_file(cls, name: str) -> LibraryLabel:
         """The label in the file name of ``libflashinfer``; see :class:`LibraryLabel`."""
         return LibraryLabel.parse_conda_file(name)
+
+
+def _conda_install(channel: str, spec: str) -> str:
+    channels = " ".join(f"-c {name}" for name in dict.fromkeys((channel, _FORGE)))
+    return f'conda install {channels} "{spec}"'
 
 
 def _generic(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -12,6 +13,8 @@ from rich.table import Table
 
 from conda_bridge.printable import printable
 from conda_bridge.system import terminal
+
+from .label import LIBRARY_NAME, Label, LibraryLabel, split_conda_file
 
 if TYPE_CHECKING:
     from .matrix.report import MatrixReport
@@ -114,14 +117,37 @@ def print_build(result: BuildResult) -> None:
     if result.unchanged:
         console.print("Nothing has changed; nothing was done.")
     elif not result.failures and not result.partial:
-        output = os.path.relpath(result.output)
         console.print("\nTo install what was made:")
-        with_torch = any(len(paths) > 1 for paths in result.files.values())
-        name = "flashinfer" if with_torch else "libflashinfer"
-        console.print(f"  conda install -c file://$PWD/{output}/channel {name}")
-        for paths in result.files.values():
-            if len(paths) > 3:  # a variant; a library has no page for pip
-                folder = os.path.relpath(paths[3].parent.parent)
-                console.print(f"  pip install flashinfer --extra-index-url file://$PWD/{folder}/")
+        for line in _install_lines(result):
+            # One line on any terminal: a part of it must not be taken for all of it.
+            console.print(f"  {escape(line)}", soft_wrap=True)
     for name, error in result.failures.items():
         print(f"error: {name}: {error}", file=sys.stderr)
+
+
+def _install_lines(result: BuildResult) -> Iterable[str]:
+    """The commands that install what was made, each the build that it names and no other."""
+    channel, index = _address(result.output / "channel"), _address(result.output / "index")
+    for paths in result.files.values():
+        names = [path.name for path in paths]
+        # The library of a variant comes with the binding.
+        packages = [name for name in names if split_conda_file(name)[1]]
+        of_variant = [name for name in packages if not name.startswith(f"{LIBRARY_NAME}-")]
+        for name in of_variant:
+            yield Label.parse_conda_file(name).conda_install(channel)
+        for name in () if of_variant else packages:
+            yield LibraryLabel.parse_conda_file(name).conda_install(channel)
+        for name in names:
+            if name.endswith(".whl"):
+                yield Label.parse_wheel_file(name).pip_install(index)
+
+
+def _address(folder: Path) -> str:
+    """A folder as a URL, as it is typed into a shell in the working folder."""
+    here, path = Path.cwd(), folder.resolve()
+    address = path.as_uri()  # nothing in it means anything to a shell
+    whole = here.as_uri()
+    # $PWD is left to the shell, and would come apart at a space.
+    if path.is_relative_to(here) and whole == f"file://{here}":
+        return f"file://$PWD{address.removeprefix(whole)}"
+    return address

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from flashinfer_build.label import Label, Variant
 
+_TESTS = Path(__file__).resolve().parents[1]
+# typed.py, and what that imports.
+sys.path += [str(_TESTS / name) for name in ("commands", "recipe", "scripts")]
 VARIANTS = ("cu130_torch213", "cpu_torch213")
 
 

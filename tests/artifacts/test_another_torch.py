@@ -36,7 +36,7 @@ def test_another_torch_minor_is_named_with_the_commands_that_help(under_211: Pat
     assert "/cu130/torch2.11/" in said
     assert "+cu130torch2.11" in said
     assert "conda install" in said
-    assert "cu130_torch211*" in said
+    assert "cu130_torch211_*" in said
     assert "undefined symbol" not in said
 
 

@@ -7,6 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
+
+from solver import solve
+from typed import Elsewhere, install_lines
 
 from flashinfer_build.label import Label, Variant
 from flashinfer_build.pipeline.ledger import file_digest
@@ -56,6 +60,7 @@ def test_kernels_that_are_built_are_taken_and_missing_ones_are_not_compiled(
     wheel = Label.compose(Variant.parse(_VARIANT)).wheel_file
     made = tmp_path / "dist" / "wheels" / wheel
     assert file_digest(made) == file_digest(dist / "wheels" / wheel)
+    _check_that_it_is_installed(done.stdout, root, made, tmp_path)
     entry = root / "build" / "ledger" / "cpu" / "library.json"
     kept = tmp_path / "library.json"
     shutil.move(entry, kept)
@@ -65,6 +70,17 @@ def test_kernels_that_are_built_are_taken_and_missing_ones_are_not_compiled(
         shutil.move(kept, entry)
     assert done.returncode == 2
     assert "the kernels are not built" in done.stderr
+
+
+def _check_that_it_is_installed(said: str, root: Path, wheel: Path, tmp_path: Path) -> None:
+    """The lines at a build's end take what it made, though others have a higher version."""
+    elsewhere = Elsewhere(tmp_path / "elsewhere")
+    conda, pip = install_lines(said)
+    assert elsewhere.pip_takes(pip, root)[wheel.name] == unquote(wheel.as_uri())
+    label = Label.parse_wheel_file(wheel.name)
+    answer = solve({"": elsewhere.case(conda, root)})[""]
+    assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
+    assert answer["libflashinfer"] == f"{label.conda_version} {label.lib_conda_build}"
 
 
 def test_the_report_of_what_is_built(root: Path, dist: Path) -> None:

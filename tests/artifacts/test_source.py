@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from typed import Elsewhere, install_lines
 
 from flashinfer_build.label import Label
 
@@ -65,6 +66,22 @@ def test_pip_builds_the_sdist_for_the_torch_at_hand_without_nvcc(
     assert label.variant.id == "cpu_torch213"
     assert wheel.name.endswith("-cp38-abi3-linux_x86_64.whl")
     assert "this is the CPU build cpu_torch213" in done.stdout + done.stderr
+
+
+def test_an_import_of_the_source_says_what_installs_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is for any folder, and pip takes that source and no package of that name."""
+    called = [sys.executable, "-c", "import flashinfer"]
+    done = subprocess.run(called, cwd=source, env=_environ(), capture_output=True, text=True)
+    assert "this is its source tree" in done.stderr
+    [line] = install_lines(done.stderr)
+    for name, value in _environ(FLASHINFER_FORCE_CPU="1").items():
+        monkeypatch.setenv(name, value)
+    # Without a network the isolated build, which brings setuptools and ninja, is left out.
+    alone = ("--no-build-isolation", "--no-deps")
+    taken = Elsewhere(tmp_path / "elsewhere").pip_takes(line, tmp_path, *alone)
+    assert list(taken.values()) == [source.as_uri()]
 
 
 @pytest.mark.parametrize(

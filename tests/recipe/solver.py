@@ -22,7 +22,8 @@ class Case:
     ``machine`` has the virtual packages; without it they are those that rattler finds here, as
     ``environ`` overrides them. ``strategy`` is one of rattler's; ``lowest-direct`` takes the oldest
     of what is asked for. ``installed`` was asked for before, and is in the environment with what it
-    needs: conda asks for all of that again, and prefers what there is.
+    needs: conda asks for all of that again, and prefers what there is. Without ``priority`` every
+    channel counts as much as the first, as with conda's ``channel_priority: disabled``.
     """
 
     channels: Sequence[str]
@@ -31,6 +32,7 @@ class Case:
     environ: Mapping[str, str] = field(default_factory=dict)
     strategy: str = "highest"
     installed: Sequence[str] = ()
+    priority: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ async def _answer(case: Case, gateway: object) -> Answer:
             platforms=["linux-64", "noarch"],
             virtual_packages=_virtual_packages(case),
             strategy=case.strategy,
+            channel_priority=(
+                rattler.ChannelPriority.Strict
+                if case.priority
+                else rattler.ChannelPriority.Disabled
+            ),
             **more,
         )
 

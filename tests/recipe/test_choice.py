@@ -5,6 +5,8 @@ The channel has our packages of all rows, conda-forge is its stand-in, the solve
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +110,36 @@ def lines(table: str) -> Iterator[Choice]:
 
 CHOICES = [*lines(TABLE), *lines(INSTALLED)]
 
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+NEWEST = {"12": "12.9", "13": "13.0"}  # drivers for a CUDA, where it says no more
+
+
+def readme() -> Iterator[Choice]:
+    """The command of README's section on installing with conda, and each row of the table below."""
+    section = README.read_text().partition("### Install\n")[2].partition("\n### ")[0]
+    [command] = re.findall(r"^conda install .*", section, re.M)
+    words = shlex.split(command)
+    assert words[:6] == ["conda", "install", "-c", "<channel>", "-c", "conda-forge"]
+    plain = shlex.join(words[6:])
+    driver = "none"
+    for machine, added, gets in re.findall(r"^\| (.*?) \| (.*?)\| `(\w+)` \|$", section, re.M):
+        found = re.search(r"CUDA (\d+)(?:, say (\S+))?", machine)
+        override = re.search(r"CONDA_OVERRIDE_CUDA=(\S+)", machine)
+        if override:
+            driver = override[1]
+        elif found:
+            driver = found[2] or NEWEST[found[1]]
+        elif machine != "the same":
+            driver = {"no driver": "none", "any driver": "13.0"}[machine]
+        typed = shlex.join(shlex.split("".join(re.findall("`(.*?)`", added))))
+        yield Choice(
+            "", driver, typed if "in its place" in added else f"{plain} {typed}".strip(), gets, ""
+        )
+
+
+OF_README = list(readme())
+
 # The library alone, by driver and what is typed: it asks for no driver, but goes with no older one,
 # and with no other CUDA.
 LIBRARIES = {
@@ -177,6 +209,10 @@ def answers(channels: Channels) -> Mapping[str, Answer]:
         for line in CHOICES
     }
     assert len(cases) == len(CHOICES)
+    for line in OF_README:
+        cases[f"README: {line}"] = Case(
+            channels.first, shlex.split(line.typed), driver(line.driver)
+        )
     for cuda, typed in LIBRARIES:
         cases[f"{cuda}, {typed}"] = Case(channels.first, typed.split(), driver(cuda))
     for cuda in OVERRIDES:
@@ -220,6 +256,16 @@ def test_what_is_chosen(answers: Mapping[str, Answer], line: Choice) -> None:
     else:
         assert variant(answer) == line.gets
         assert answer["pytorch"].startswith(line.torch)
+
+
+@pytest.mark.parametrize("line", OF_README, ids=str)
+def test_what_readme_says_is_chosen(answers: Mapping[str, Answer], line: Choice) -> None:
+    assert variant(answers[f"README: {line}"]) == line.gets
+
+
+def test_readme_has_a_row_for_each_kind_of_choice() -> None:
+    assert len(OF_README) >= 9
+    assert sum(line.typed == f"flashinfer=={VERSION}" for line in OF_README) == 3
 
 
 @pytest.mark.parametrize(("cuda", "typed"), LIBRARIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +32,8 @@ def _label(spec: variants.VariantSpec, version: str) -> Label:
     return Label(spec.variant, version, 0, VERSIONS[version] or None)
 
 
-def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
-    """What follows the channels of the command that an installed package of torch 2.4 prints."""
+def _printed(spec: variants.VariantSpec, version: str) -> list[str]:
+    """The commands that an installed package of torch 2.4 prints, of pip and of conda."""
     label = Label(variants.Variant.parse("cu124_torch24"), version, 0, VERSIONS[version] or None)
     build = _compat.Build(
         variant=label.variant.id,
@@ -46,8 +45,15 @@ def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
         cxx11_abi=True,
     )
     torch = "{}.{}".format(*spec.variant.torch)
-    [line] = re.findall("conda install .*", _compat._commands(build, spec.variant.cuda_tag, torch))
-    return shlex.split(line)[4:]
+    text = _compat._commands(build, spec.variant.cuda_tag, torch)
+    return [line.strip() for line in text.splitlines()]
+
+
+def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
+    """What follows the channels of the command for conda."""
+    words = shlex.split(_printed(spec, version)[1])
+    assert words[:6] == ["conda", "install", "-c", "<channel>", "-c", "conda-forge"]
+    return words[6:]
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +68,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
         for output in packages.outputs(spec, environ):
             record = output.record
             records[record["name"], record["version"], record["build"]] = record
+    # Somebody else's, of a higher version; and the next release, with the same build strings.
+    hostile = [stand_in.record("flashinfer", "99", "h_0")]
+    hostile += [{**record, "version": f"{record['version']}.1"} for record in records.values()]
     channels = [
         stand_in.write_channel(folder / "ours", records.values()),
-        stand_in.write_channel(folder / "conda-forge", stand_in.conda_forge()),
+        stand_in.write_channel(folder / "conda-forge", [*stand_in.conda_forge(), *hostile]),
     ]
     return solve(
         {
@@ -75,6 +84,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
                     "__glibc": "2.36",
                     **({"__cuda": spec.cuda_nvcc} if spec.variant.cuda else {}),
                 },
+                priority=False,
             )
             for spec, version in CASES
         }
@@ -91,3 +101,16 @@ def test_the_solver_takes_what_the_command_names(
     assert not answer.refusal
     assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
     assert answer["pytorch"].startswith("{}.{}.".format(*spec.variant.torch))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_the_commands_are_those_of_the_label(spec: variants.VariantSpec, version: str) -> None:
+    """The installed package cannot ask the label module, so it has to say the same by itself."""
+    label = _label(spec, version)
+    torch = "{}.{}".format(*spec.variant.torch)
+    pip, conda = _printed(spec, version)
+    beside = f' "torch=={torch}.*" --extra-index-url'
+    assert pip == label.pip_install("<index>").replace(" --extra-index-url", beside)
+    # Which rebuild there is of another variant, an installed package does not know.
+    assert conda == f'{label.conda_install("<channel>")[:-2]}*" "pytorch={torch}"'

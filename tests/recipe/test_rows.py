@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import environments
 import packages
@@ -12,6 +15,7 @@ import stand_in
 from solver import Answer, Case, solve
 
 from flashinfer_build import variants
+from flashinfer_build.matrix import conda_commands
 from flashinfer_build.variants import VariantSpec
 
 SPECS = variants.load()
@@ -101,6 +105,27 @@ def refused(answers: Mapping[Where, Answer], spec: VariantSpec) -> dict[Where, s
 def test_a_row_of_the_plain_file(answers: Mapping[Where, Answer], spec: VariantSpec) -> None:
     found = [f"{where}\n{text}" for where, text in refused(answers, spec).items()]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("spec", PLAIN, ids=lambda spec: spec.id)
+def test_the_commands_for_a_row_are_for_such_a_machine(
+    answers: Mapping[Where, Answer], spec: VariantSpec
+) -> None:
+    """Each environment of the build comes about with the driver and channels that they name."""
+    made = conda_commands.commands(SPECS, [spec], file=Path("rows.yaml"))
+    assert set(made.commands) == {"rattler-build", *environments.FILES.values()}
+    for builder, line in made.commands.items():
+        words = shlex.split(line)
+        driver = words[0].partition("=")[2] if "=" in words[0] else None
+        channels = [word for flag, word in pairwise(words) if flag == "-c"]
+        assert channels == ["conda-forge"]
+        answered = {
+            (where.package, where.environment): answer.refusal
+            for where, answer in answers.items()
+            if (where.row, where.builder, where.driver) == (spec.id, builder, driver)
+        }
+        assert len(answered) == 6  # of two packages
+        assert not any(answered.values())
 
 
 MISSING = {

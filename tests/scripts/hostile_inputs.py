@@ -61,6 +61,8 @@ TEXTS: Mapping[str, str] = {
     "long": "a" * 100_000,
     "alternatives": "|".join([">1"] * 20_000),
     "commas": "1,>" * 20_000,
+    "series": "=1|" * 1300 + "=1",
+    "exclusions": ",".join(f"!=1.{n}rc1" for n in range(400)),
     "controls": f"x{CONTROLS}\x1b[31my",
     "lines": f"x\n{FAKED}\ny",
     "zero": "a\0b",
@@ -159,6 +161,7 @@ def conda(
     index: Mapping[str, object] | None = None,
     files: Mapping[str, bytes | None] | None = None,
     info: Mapping[str, bytes | None] | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> tuple[str, bytes]:
     """File name and bytes of a whole ``.conda``.
 
@@ -167,6 +170,7 @@ def conda(
         index: replaces values of index.json.
         files: replaces files of the payload; None leaves one out.
         info: replaces documents below info/; None leaves one out.
+        links: symbolic links of the payload, by path their target.
     """
     payload = {k: v for k, v in {**_FILES, **(files or {})}.items() if v is not None}
     paths = [
@@ -178,6 +182,7 @@ def conda(
         }
         for path, data in payload.items()
     ]
+    paths += [{"_path": path, "path_type": "softlink"} for path in links or {}]
     told = {**_INDEX, "name": name, "version": version, "build": build, **(index or {})}
     documents: dict[str, bytes | None] = {
         "index.json": json.dumps(told).encode(),
@@ -191,15 +196,18 @@ def conda(
     data = zip_of(
         [
             ZipEntry.of("metadata.json", b'{"conda_pkg_format_version": 2}'),
-            ZipEntry.of(f"pkg-{stem}.tar.zst", zstd.compress(_tar(payload), 1)),
+            ZipEntry.of(f"pkg-{stem}.tar.zst", zstd.compress(_tar(payload, links), 1)),
             ZipEntry.of(f"info-{stem}.tar.zst", zstd.compress(_tar(told_of), 1)),
         ]
     )
     return f"{stem}.conda", data
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def _tar(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
     blocks = []
+    for path, target in (links or {}).items():
+        blocks.append(pax((b"linkpath", target.encode())))
+        blocks.append(Block(path.encode(), kind=b"2", link=target.encode()[:100]))
     for path, data in files.items():
         name = path.encode()
         if len(name) > 100:
@@ -290,6 +298,7 @@ def conda_packages() -> Iterator[Hostile]:
     for what, name in names():
         yield Hostile(f"a file's name: {what}", *conda(files={name: b"x"}))
         yield Hostile(f"a module's name: {what}", *conda(files={f"site-packages/{name}": b"x"}))
+        yield Hostile(f"a link's target: {what}", *conda(links={"lib/a": name}))
     for what, text in TEXTS.items():
         if len(text) < 120 and "/" not in text and "-" not in text and "\0" not in text:
             for part in ("name", "version", "build"):

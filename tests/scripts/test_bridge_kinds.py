@@ -184,6 +184,9 @@ def test_metadata_of_the_build_is_kept(tmp_path: Path) -> None:
             f"{own}entry_points.txt": points,
             f"{own}LICENSE.txt": LICENSE,
             f"{own}sboms/demo.cdx.json": b"{}",
+            f"{own}pbr.json": b'{"is_release": true}',
+            f"{own}RECORD.jws": b"",
+            f"{own}top_level.txt": "demo\n",
             f"{own}RECORD": "",
             f"{own}INSTALLER": "conda",
             f"{own}direct_url.json": "{}",
@@ -196,8 +199,9 @@ def test_metadata_of_the_build_is_kept(tmp_path: Path) -> None:
     info = "demo_project-1.2.0.dist-info"
     assert {name.partition("/")[2] for name in files if name.startswith(info)} == {
         *("METADATA", "WHEEL", "RECORD", "entry_points.txt"),
-        *("licenses/LICENSE.txt", "sboms/demo.cdx.json"),
+        *("licenses/LICENSE.txt", "sboms/demo.cdx.json", "pbr.json"),
     }
+    assert files[f"{info}/pbr.json"] == b'{"is_release": true}'
     assert files[f"{info}/entry_points.txt"].decode() == points
     said = headers(files)
     assert (said["Name"], said["Summary"]) == ("Demo.Project", "from METADATA")

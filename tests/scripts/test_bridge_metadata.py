@@ -45,7 +45,7 @@ def test_the_files_of_a_dist_info() -> None:
     }
     own = DistInfo.read("demo-1.0.dist-info", files, "demo.conda: demo-1.0.dist-info")
     assert own.licenses == {"a/LICENSE": b"MIT", "COPYING": b"copy"}
-    assert own.sboms == {"sboms/x.json": b"{}"}
+    assert own.others == {"sboms/x.json": b"{}", "AUTHORS": b"me"}
     assert own.built_as == ["py3-none-any"]
     assert own.where == "demo.conda: demo-1.0.dist-info/METADATA"
 

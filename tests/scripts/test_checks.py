@@ -114,23 +114,31 @@ def test_the_overview_of_the_index() -> None:
         folders[variant.replace("_", "/")] = [
             OURS.scheme.parse_wheel_version(label.wheel_version, 0, "x") for label in built
         ]
-    lines = index_page.index_page(folders, OURS.scheme).splitlines()
+    lines = index_page.index_page(folders).splitlines()
     rows = [line for line in lines if line.startswith("<tr>")]
     assert rows == [
-        "<tr><th>CUDA</th><th>torch</th><th>index</th><th>newest</th></tr>",
+        "<tr><th>CUDA</th><th>torch</th><th>index</th><th>install</th></tr>",
         *(
             f'<tr><td>{cuda}</td><td>{torch}</td><td><a href="{folder}/flashinfer/">{folder}</a>'
-            f"</td><td>{newest}</td></tr>"
-            for cuda, torch, folder, newest in (
-                ("none (CPU)", "2.13", "cpu/torch213", "0.1.6+cputorch2.13"),
-                ("12.6", "2.13", "cu126/torch213", "0.1.6+cu126torch2.13"),
-                ("13.0", "2.9", "cu130/torch29", "0.1.6+cu130torch2.9"),
-                ("13.0", "2.13", "cu130/torch213", "0.1.6+cu130torch2.13"),
+            f"</td><td><pre>pip install &quot;flashinfer=={newest}&quot; --extra-index-url"
+            f" &lt;this address&gt;/{place}/</pre></td></tr>"
+            for cuda, torch, folder, newest, place in (
+                ("none (CPU)", "2.13", "cpu/torch213", "0.1.6+cputorch2.13", "cpu/torch2.13"),
+                ("12.6", "2.13", "cu126/torch213", "0.1.6+cu126torch2.13", "cu126/torch2.13"),
+                ("13.0", "2.9", "cu130/torch29", "0.1.6+cu130torch2.9", "cu130/torch2.9"),
+                ("13.0", "2.13", "cu130/torch213", "0.1.6+cu130torch2.13", "cu130/torch2.13"),
             )
         ),
     ]
     assert lines.index("<table>") < lines.index(rows[0]) < lines.index("</table>")
     assert lines.index(rows[-1]) < lines.index("</table>")
+
+
+def test_a_version_that_no_build_has_is_named_with_its_folder() -> None:
+    read = OURS.scheme.parse_wheel_version("0.1+cu130torch2.13", 0, "x")
+    with pytest.raises(LabelError, match="is not of the form") as caught:
+        index_page.index_page({"cu130/torch2.13": [read]})
+    assert caught.value.where == "index/cu130/torch2.13/flashinfer"
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,23 @@ def test_a_whole_artifact_passes(tmp_path: Path, written: Callable[[Hostile], Pa
     assert ended.code == 1, ended
 
 
+def test_a_folder_is_named_as_its_owner_likes(tmp_path: Path) -> None:
+    """What no builder gives an artifact, a person may give a folder: it is shown, not refused."""
+    folder = tmp_path / f"a\u3000b\x1b[31m\n{FAKED}"
+    folder.mkdir()
+    for file, data in (hostile.conda(), hostile.wheel()):
+        (folder / file).write_bytes(data)
+    for words in ([], ["--json"]):
+        ended = ended_well("conda-bridge", "verify", "--no-config", str(folder), *words)
+        assert ended.code == 0, ended
+    package, out = str(folder / "toy-1.0-py_0.conda"), str(folder / "out")
+    ended = ended_well("conda-bridge", "to-wheel", "--no-config", package, "-o", out)
+    assert ended.code == 0, ended
+    assert b"\\x1b[31m" in ended.out
+    ended = ended_well("conda-bridge", "index", "--no-config", out, "--add", package)
+    assert ended.code == 0, ended
+
+
 # ------------------------------------------------------------ arguments, variables, files
 
 

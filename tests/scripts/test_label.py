@@ -116,6 +116,22 @@ def test_every_form_of_a_cuda_label() -> None:
     assert label.lib_conda_file == "libflashinfer-0.1.6-cu124_0.conda"
 
 
+@pytest.mark.parametrize("index", ["https://wheels.test", "https://wheels.test/"])
+def test_the_commands_that_install_a_build(index: str) -> None:
+    label = Label(CU124_TORCH24, "0.1.7rc1", 2)
+    assert label.pip_install(index) == (
+        'pip install "flashinfer==0.1.7rc1+cu124torch2.4"'
+        " --extra-index-url https://wheels.test/cu124/torch2.4/"
+    )
+    assert label.conda_install("file://$PWD/channel") == (
+        'conda install -c file://$PWD/channel -c conda-forge "flashinfer=0.1.7.rc1=cu124_torch24_2"'
+    )
+    # Once it is there, there is no other to name.
+    assert label.library.conda_install("conda-forge") == (
+        'conda install -c conda-forge "libflashinfer=0.1.7.rc1=cu124_2"'
+    )
+
+
 def test_every_form_of_a_cpu_label() -> None:
     label = Label(CPU_TORCH213, "0.1.6")
     assert label.wheel_file == "flashinfer-0.1.6+cputorch2.13-cp38-abi3-linux_x86_64.whl"

@@ -118,8 +118,9 @@ def test_the_group_ends_with_its_caller(tmp_path: Path, number: signal.Signals) 
     pid_file = tmp_path / "pid"
     program = textwrap.dedent(
         f"""
-        import os
+        import os, signal
         from conda_bridge.system import process
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process.run(["sh", "-c", "echo $$ > {pid_file}; exec sleep 100"], environ=dict(os.environ))
         """
     )
@@ -132,7 +133,7 @@ def test_the_group_ends_with_its_caller(tmp_path: Path, number: signal.Signals) 
     child = pid_in(pid_file)
     assert alive(child)
     caller.send_signal(number)
-    caller.wait()
+    caller.wait(timeout=60)  # less than the child would sleep
     assert gone(child)
 
 
@@ -152,8 +153,9 @@ def test_what_has_a_process_group_of_its_own_ends_too(
     )
     program = textwrap.dedent(
         f"""
-        import os, sys
+        import os, signal, sys
         from conda_bridge.system import process
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process.run(
             ["sh", "-c", 'exec "$0" -c "$1" & wait', sys.executable, {inner!r}],
             environ=dict(os.environ),
@@ -169,7 +171,7 @@ def test_what_has_a_process_group_of_its_own_ends_too(
     child = pid_in(pid_file)
     assert os.getpgid(child) == child
     caller.send_signal(number)
-    caller.wait()
+    caller.wait(timeout=60)  # less than the child would sleep
     assert gone(child)
 
 

@@ -52,7 +52,8 @@ _STRANGER = Project()
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 # Of a .dist-info these are written anew, or are about the folder it was installed into.
 _NOT_READ = re.compile(
-    r"/(RECORD|INSTALLER|REQUESTED|direct_url\.json|top_level\.txt|SOURCES\.txt|zip-safe)$"
+    r"/(RECORD(\.jws|\.p7s)?|INSTALLER|REQUESTED|direct_url\.json|top_level\.txt|SOURCES\.txt"
+    r"|zip-safe)$"
 )
 
 Report = Callable[[int, int], None]
@@ -312,7 +313,7 @@ class _Plan:
         )
         metadata.render()  # what is wrong with it is said before anything is written
         points = entry_points(own, main.entry_points, f"{where}: info/link.json")
-        more = {**own.sboms, **({"entry_points.txt": points.encode()} if points else {})}
+        more = {**own.others, **({"entry_points.txt": points.encode()} if points else {})}
         contents = _contents(parts[0], project, own, _stem(name, version))
         project.hooks.check_package(main, label, contents)
         number = label.number

@@ -128,7 +128,10 @@ class MatchSpec:
         """Whether a package with this version and build string is one of those asked for."""
         if self.version:
             asked = foreign.version_spec(self.version)
-            if not asked.matches(foreign.conda_version(version)):
+            try:
+                if not asked.matches(foreign.conda_version(version)):
+                    return False
+            except foreign.Unreadable:  # a package of no version is none that was asked for
                 return False
         return not self.build or fnmatch.fnmatchcase(build, self.build)
 

@@ -34,6 +34,8 @@ __all__ = ["DistInfo", "Needs", "compose", "needs_of", "version_of"]
 # What both recipes state and every builder writes. Other addresses are for [project.urls] of
 # pyproject.toml, which reaches the wheel by the source's metadata.
 _URL_LABELS = {"home": "Homepage", "dev_url": "Repository"}
+# What of a .dist-info a wheel has in a form of its own.
+_READ = ("METADATA", "WHEEL", "entry_points.txt")
 _SCRIPTS = ("console_scripts", "gui_scripts")
 _ENTRY_POINT = re.compile(r"\s*(?P<name>[^=\[\]\r\n]+?)\s*=\s*(?P<object>[^\s=][^\r\n]*?)\s*")
 
@@ -49,7 +51,8 @@ class DistInfo:
         built_as: the tags in WHEEL.
         entry_points: the text of entry_points.txt.
         licenses: by path below ``licenses``, or as ``License-File`` names them.
-        sboms: by path in the folder, ``sboms/...``.
+        others: files that tools or the project itself look for there (``sboms/...``), by their
+            path in the folder; none of a ``.egg-info``.
     """
 
     folder: str = ""
@@ -59,7 +62,7 @@ class DistInfo:
     built_as: list[str] = field(default_factory=list)
     entry_points: str = ""
     licenses: dict[str, bytes] = field(default_factory=dict)
-    sboms: dict[str, bytes] = field(default_factory=dict)
+    others: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str, files: Mapping[str, bytes], where: str) -> DistInfo:
@@ -91,8 +94,8 @@ class DistInfo:
                 found.licenses[name.removeprefix("licenses/")] = content
             elif name in named:
                 found.licenses[name] = content
-            elif name.startswith("sboms/"):
-                found.sboms[name] = content
+            elif name not in _READ and folder.endswith(".dist-info"):
+                found.others[name] = content
         return found
 
     def scripts(self) -> dict[str, str]:
@@ -301,9 +304,10 @@ def _as_stated(
             if find_conda(item.name, project, mapping).name != spec.name:
                 continue
             asked = constraint(item.specifier)
-        except ArtifactError:  # conda has no such name or version
+            stated = str(foreign.version_spec(asked)) if asked else ""
+        except (ArtifactError, foreign.Unreadable):  # conda has no such name or version
             continue
-        if (str(foreign.version_spec(asked)) if asked else "") == spec.version:
+        if stated == spec.version:
             return Requirement(f"{item.name}{item.specifier}")
     return None
 

@@ -136,12 +136,13 @@ def tag_of(
     """
     built = [tag.split("-") for tag in built_as if tag.count("-") == 2]
     if not modules:
-        # What pip or the build backend wrote when the package was made, if it says less than all.
-        pure = [
-            pair[0] for pair in built if pair[1] == "none" and pair[0].startswith(("py3", "cp3"))
-        ]
+        # What the build backend wrote: that it is for this one Python (a library that is loaded
+        # with ctypes may be), or less. What it meant by that is not seen here.
         own = f"cp{python.replace('.', '')}"
-        return Tag(own if pure == [own] and python else "py3", "none", platform)
+        said = {(pair[0], pair[1]) for pair in built if pair[0].startswith(("py3", "cp3"))}
+        if python and said and said <= {(own, "none"), (own, own)}:
+            return Tag(own, "none" if (own, "none") in said else own, platform)
+        return Tag("py3", "none", platform)
     exact = sorted({module.abi or f"cp{python.replace('.', '')}" for module in modules} - {"abi3"})
     silent = next((module for module in modules if not module.abi), None)
     if silent and not python:

@@ -216,6 +216,8 @@ def match_spec(text: object) -> Any:
     spec = _rattler("MatchSpec", check(text, limits.DEPENDENCY_LENGTH))
     if spec.name is None:
         raise Unreadable("it names no package")
+    if spec.version is not None:
+        version_spec(str(spec.version))  # what it is written as again may be longer
     return spec
 
 

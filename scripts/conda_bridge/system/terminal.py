@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArgumentParser", "Guard", "console", "guarded", "print_json", "print_ready", "say"]
 
-_WIDE = 160  # a table that goes to a file or a pipe is not cut to a terminal's width
+_WIDE = 1000  # in a file or a pipe no path is folded at a terminal's width
 
 
 class Guard:

