@@ -253,13 +253,13 @@ def raw_conda(
     stem = path.name.removesuffix(".conda")
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", compression) as outer:
-        members = {
-            "metadata.json": metadata,
-            f"pkg-{stem}.tar.zst": zstd.compress(payload),
-            f"info-{stem}.tar.zst": zstd.compress(info),
-            **(more or {}),
-        }
-        for name, data in members.items():
+        members = [
+            ("metadata.json", metadata),
+            (f"pkg-{stem}.tar.zst", zstd.compress(payload)),
+            (f"info-{stem}.tar.zst", zstd.compress(info)),
+            *(more or {}).items(),
+        ]
+        for name, data in members:
             outer.writestr(zipfile.ZipInfo(name), data, compression)  # without the time of day
     return path
 
