@@ -234,14 +234,18 @@ TARGETS = (
     Target(
         "zip",
         from_file("input.zip", read_zip),
-        (_FORMATS + "zip_directory", _NAMES),
+        (_FORMATS + "zip_directory", _FORMATS + "member_names:check_name Names _fault"),
         zip_seeds,
         zip.archive(_bytes_of),
     ),
     Target(
         "wheel",
         from_file(WHEEL, read_wheel),
-        (_FORMATS + "wheel_reader", _FORMATS + "zip_directory", _FORMATS + "headers"),
+        (
+            _FORMATS + "wheel_reader:read Wheel _record _rows _hex_digest",
+            _FORMATS + "zip_directory",
+            _FORMATS + "headers",
+        ),
         wheel_seeds,
         zip.archive(of_wheel),
         ("Metadata-Version", "Root-Is-Purelib", "Wheel-Version", "Tag", "sha256=", ".dist-info/"),
@@ -249,7 +253,7 @@ TARGETS = (
     Target(
         "conda",
         from_file(f"{PACKAGE}.conda", read_package),
-        (_FORMATS + "conda_package", _FORMATS + "conda_container", _FORMATS + "tar_stream"),
+        (_FORMATS + "conda_package", _FORMATS + "conda_container:_Zip", _FORMATS + "tar_stream"),
         conda_seeds,
         conda.package,
         ("_path", "path_type", "softlink", "sha256", "size_in_bytes", "info/", "noarch"),
@@ -257,7 +261,7 @@ TARGETS = (
     Target(
         "tar-bz2",
         from_file(f"{PACKAGE}.tar.bz2", read_package),
-        (_FORMATS + "conda_package", _FORMATS + "conda_container", _FORMATS + "tar_stream"),
+        (_FORMATS + "conda_package", _FORMATS + "conda_container:_TarBz2", _FORMATS + "tar_stream"),
         tar_bz2_seeds,
         conda.tar_bz2,
         ("_path", "path_type", "softlink", "sha256", "size_in_bytes", "info/", "noarch"),

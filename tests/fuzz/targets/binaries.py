@@ -113,7 +113,11 @@ TARGETS = (
     Target(
         "symbols",
         read_symbols,
-        (_FORMATS + "abi3", _FORMATS + "elf", "flashinfer_build.checks.torch_abi"),
+        (
+            _FORMATS + "abi3",
+            _FORMATS + "elf:string_abi mangled_names floors",
+            "flashinfer_build.checks.torch_abi:measured _is_torchs",
+        ),
         _symbols,
         lines(SYMBOL),
         ("_ZN", "PyObject_", "Ss", "__cxx11", "GLIBC_", "3c10", "2at"),

@@ -429,7 +429,7 @@ TARGETS = (
     Target(
         "config",
         from_file("config.toml", read_config),
-        ("conda_bridge.config", "conda_bridge.template", "conda_bridge.label"),
+        ("conda_bridge.config", "conda_bridge.template", "conda_bridge.label:Scheme _field"),
         _config_seeds,
         json_of.toml(tomllib.loads),
         _WORDS_OF_CONFIG,

@@ -251,7 +251,10 @@ TARGETS = (
     Target(
         "label",
         read_label,
-        ("flashinfer_build.label", "conda_bridge.label", "conda_bridge.template"),
+        (
+            "flashinfer_build.label:Variant LibraryLabel check_public_version _two _variant _parsed"
+            " _of_wheel_version _conda_parts _public_of_conda _must_spell",
+        ),
         lambda: [
             *(
                 b"flashinfer-0.1.6-cu130_torch213_0.conda",
@@ -287,7 +290,7 @@ TARGETS = (
     Target(
         "template",
         read_template,
-        ("conda_bridge.template", "conda_bridge.label"),
+        ("conda_bridge.template", "conda_bridge.label:Scheme _field"),
         lambda: [
             b"{a}_torch{b:flat}[_g{commit}]_{number}\ncu130_torch213_0",
             b"{c}_{number}\nxy_1",
