@@ -24,6 +24,7 @@ from conda_bridge.errors import ArtifactError
 from fuzz import targets
 from fuzz.mutators.chance import Chance
 from fuzz.target import Target, check
+from fuzz.worker import ENGINES
 
 FINDINGS = Path(__file__).with_name("findings")
 TARGETS = targets.by_name()
@@ -155,7 +156,7 @@ TARGETS = (Target("faulty", read, ("fuzz.target",), lambda: [b"abcdefgh"], mutat
 """
 
 
-@pytest.mark.parametrize("engine", run.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_program_finds_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:

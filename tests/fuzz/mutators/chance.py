@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal
 
 __all__ = ["NUMBERS", "Chance", "Mutate"]
 
-_T = TypeVar("_T")
 # Where sizes, counts and offsets turn over.
 NUMBERS = (
     *(0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 100, 127, 128, 255, 256, 511, 512, 1000, 1023),
@@ -84,6 +83,6 @@ class Chance(random.Random):
             data[at : at + size] = self.number(8 * size).to_bytes(size, self.choice(_ORDERS))
 
 
-_ORDERS = ("little", "big")
+_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 # A mutator: the bytes and where decisions come from.
 Mutate = Callable[[bytes, Chance], bytes]

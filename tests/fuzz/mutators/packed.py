@@ -54,7 +54,9 @@ def zstd_frame(inner: Mutate = plain) -> Mutate:
         if chance.one_in(12) and len(data) > 12:
             return chance.choice(whole)(data)
         if chance.one_in(8):
-            flags = {zstd.CompressionParameter.content_size_flag: chance.randrange(2)}
+            flags: dict[int, int] = {
+                zstd.CompressionParameter.content_size_flag: chance.randrange(2)
+            }
             flags[zstd.CompressionParameter.checksum_flag] = chance.randrange(2)
             return _packed(inner, _unzstd, lambda raw: zstd.compress(raw, options=flags))(
                 data, chance

@@ -16,13 +16,14 @@ import yaml
 from conda_bridge import config
 from conda_bridge.bridge import names
 from conda_bridge.bridge.conda_layout import entry_points
-from conda_bridge.errors import ArtifactError
+from conda_bridge.errors import ArtifactError, ConfigError
 from conda_bridge.formats import conda_package, json_reader, wheel_reader
 from conda_bridge.formats.headers import read_headers
 from conda_bridge.formats.index_json import check_index, check_record
 from conda_bridge.formats.wheel import Metadata
 from conda_bridge.project import Project
 from conda_bridge.publish import channel, wheels
+from conda_bridge.publish.intake import WheelName
 from flashinfer_build import variants
 from flashinfer_build.checks import build_info
 from flashinfer_build.toolchain import lock
@@ -112,7 +113,7 @@ _LABEL = factories.label_of("cu130_torch213")
 
 
 def _entry(**changes: Any) -> wheels.WheelEntry:
-    named = wheels.WheelName.of(_LABEL.wheel_file, _PROJECT)
+    named = WheelName.of(_LABEL.wheel_file, _PROJECT)
     return wheels.WheelEntry(named, _SHA, 100, ">=3.8", _SHA, **changes)
 
 
@@ -157,7 +158,7 @@ def read_mapping(data: bytes) -> None:
         path.write_bytes(data)
         try:
             names.read_mapping(path)
-        except names.ConfigError as error:
+        except ConfigError as error:
             refusals.append(error)
     if len(refusals) == 2:
         raise refusals[0]

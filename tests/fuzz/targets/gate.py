@@ -38,8 +38,10 @@ def judge(path: Path, project: Project = _STRANGER) -> None:
 
 def _own_seeds() -> Iterable[bytes]:
     """A wheel of this project, with libraries as small as a linker makes them."""
-    named = {"library": toy.library(flags=SMALL), "binding": toy.binding(flags=SMALL)}
-    yield made("own", lambda folder: toy.write_wheel(folder, _LABEL, **named))
+    library, binding = toy.library(flags=SMALL), toy.binding(flags=SMALL)
+    yield made(
+        "own", lambda folder: toy.write_wheel(folder, _LABEL, library=library, binding=binding)
+    )
 
 
 def _of_own(name: str, data: bytes, chance: Chance) -> bytes:
