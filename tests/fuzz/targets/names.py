@@ -12,6 +12,7 @@ import factories
 import rattler
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 
 from conda_bridge.bridge import conda_requirements, dependencies
 from conda_bridge.bridge.conda_constraint import constraint
@@ -158,8 +159,13 @@ def _check_same(conda: str, pip: SpecifierSet, endings: Sequence[str] = ("",)) -
         endings: of the versions that are tried, behind a release.
     """
     spec = rattler.VersionSpec(conda or "*")
+    versions = [Version(one.version.removesuffix(".*")) for one in pip]
+    posts = {len(one.release) for one in versions if one.is_postrelease}
     for release in _candidates(conda, str(pip)):
-        # Of pre-releases, every place is said that has up to three numbers.
+        # To conda 1.post1 is newer than 1.0.5; and of pre-releases, every place is said that has
+        # up to three numbers.
+        if posts and release.count(".") + 1 not in posts:
+            continue
         for ending in endings if release.count(".") <= 2 else ("",):
             version = release + ending
             by_conda = spec.matches(rattler.Version(conda_spelling(version)))
