@@ -46,17 +46,19 @@ class BridgeError(Exception):
     def __init__(
         self, what: str, *, where: str = "", expected: str = "", fix: str = "", log: str = ""
     ) -> None:
-        self.what = shortened(what)
-        self.log = log
+        self._said = shortened(what)
+        self._log = log
+        self.what = f"{self._said}\n{log}" if log else self._said
         self.where = shortened(where)
         self.expected = shortened(expected)
         self.fix = shortened(fix)
         super().__init__(self._render())
 
     def _render(self) -> str:
-        what = printable(self.what)
-        lines = [f"{printable(self.where)}: {what}" if self.where else what]
-        lines += [f"    {line}" for line in printable_lines(self.log).splitlines()]
+        said = printable(self._said)
+        lines = [f"{printable(self.where)}: {said}" if self.where else said]
+        if self._log:
+            lines.append(printable_lines(self._log))
         if self.expected:
             lines.append(f"  expected: {printable(self.expected)}")
         if self.fix:
@@ -74,7 +76,7 @@ class BridgeError(Exception):
         """The same facts for ``--json``."""
         return {
             "error": type(self).__name__,
-            "what": f"{self.what}\n{self.log}" if self.log else self.what,
+            "what": self.what,
             "where": self.where,
             "expected": self.expected,
             "fix": self.fix,

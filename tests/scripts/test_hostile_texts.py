@@ -30,7 +30,7 @@ from conda_bridge.verify.gate import verify
 from flashinfer_build.checks import build_info
 
 # Of the artifacts every so many are given to the programs; HOSTILE_EVERY=1 gives all.
-EVERY = int(os.environ.get("HOSTILE_EVERY", "29"))
+EVERY = int(os.environ.get("HOSTILE_EVERY", "61"))
 
 
 @pytest.fixture(autouse=True)
@@ -128,13 +128,14 @@ def test_every_program_says_what_is_wrong(
 def test_no_field_commands_the_terminal(
     what: str, written: Callable[[Hostile], Path | None], tmp_path: Path
 ) -> None:
-    item, _conda = OBEYED[what]
+    item, conda = OBEYED[what]
     path = written(item)
     assert path is not None, what
     ended_well("conda-bridge", "show", "--no-config", "--files", str(path))
     ended_well("conda-bridge", "verify", "--no-config", str(path), terminal=True)
-    other = str(tmp_path / "toy-1.0-py_1.conda")
-    ended_well("conda-bridge", "compare", "--builders", other, str(path))
+    if conda:
+        other = str(tmp_path / "toy-1.0-py_1.conda")
+        ended_well("conda-bridge", "compare", "--builders", other, str(path))
 
 
 def test_a_whole_artifact_passes(tmp_path: Path, written: Callable[[Hostile], Path | None]) -> None:

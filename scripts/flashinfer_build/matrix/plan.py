@@ -163,7 +163,7 @@ def plan(
         else:
             missing.append(Missing(cuda_tag, supply.missing, True))
     if not jobs and not kernels:
-        reasons = "\n".join(f"{item.name}: {item.reason}" for item in missing)
+        reasons = "\n".join(f"  {item.name}: {item.reason}" for item in missing)
         raise ConfigError(
             "nothing that was asked for can be built here:",
             log=reasons,

@@ -269,7 +269,7 @@ class Job:
             log.line(line)
         wrong = [*report.errors, *report.findings]
         if wrong:
-            shown = "\n".join(str(item) for item in wrong[:8])
+            shown = "\n".join(f"  {item}" for item in wrong[:8])
             raise TestsFailed(f"{len(wrong)} findings:", log=shown)
         return [], {"summary": f"{report.passed} checks", "archs": report.archs}
 
