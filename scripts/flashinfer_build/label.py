@@ -419,6 +419,30 @@ class Label:
         """``cu124/torch2.4``, the folder of the wheel index."""
         return self.variant.index_dir
 
+    @property
+    def requests(self) -> dict[str, str]:
+        """How installers are asked for this build of any variant, by the names of _build_info.py.
+
+        ``{cuda}``, ``{torch}`` and ``{torch:flat}`` stand for those of the variant that is wanted.
+
+        >>> Label(Variant.parse("cu130_torch213"), "0.1.6rc1", 0, "1a2b3c4").requests["CONDA"]
+        'flashinfer=0.1.6.rc1={cuda}_torch{torch:flat}_g1a2b3c4_*'
+        """
+        grammar, left = _grammar(), {"cuda", "torch", "number"}
+        local, build = grammar.scheme.local, grammar.scheme.build
+        assert local is not None and build is not None
+        values = dict(self._generic.values)
+
+        def any_rebuild(template: Template) -> str:
+            return template.format(values, left).replace("{number}", "*")
+
+        return {
+            "WHEEL": f"{NAME}=={self.public_version}+{local.format(values, left)}",
+            "CONDA": f"{NAME}={self.conda_version}={any_rebuild(build)}",
+            "CONDA_LIBRARY": f"{LIBRARY_NAME}={self.conda_version}={any_rebuild(grammar.library)}",
+            "INDEX_DIR": grammar.layout.format(values, left),
+        }
+
     def __str__(self) -> str:
         return self.wheel_version
 

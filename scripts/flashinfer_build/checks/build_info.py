@@ -109,11 +109,11 @@ def expected(label: Label) -> dict[str, object]:
     return {
         "VERSION": label.wheel_version,
         "PUBLIC_VERSION": label.public_version,
-        "CONDA_VERSION": label.conda_version,
         "VARIANT": label.variant.id,
         "TORCH": "{}.{}".format(*label.variant.torch),
         "COMMIT": label.commit or "",
         "BUILD_NUMBER": label.build_number,
+        **label.requests,
     }
 
 

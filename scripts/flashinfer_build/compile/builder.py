@@ -122,7 +122,8 @@ def build(
         started = time.monotonic()
         floor = glibc.state_measured(made, measured)
         report(f"__glibc >={floor}, as measured" if floor else "no __glibc is stated")
-        conda_writer.normalise(measured, final)
+        # The package is of this machine's own making, and compressing it is what takes longest.
+        conda_writer.normalise(measured, final, threads=os.cpu_count() or 1)
         report(f"normalised in {time.monotonic() - started:.1f} s: {final.name}")
         if test:
             _test(final, channels, folder, whole, report, spec)

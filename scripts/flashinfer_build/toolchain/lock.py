@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
-from conda_bridge.formats import foreign
+from conda_bridge.formats import foreign, limits
 from conda_bridge.formats.json_reader import read_object
 
 __all__ = [
@@ -236,9 +236,12 @@ class Lock:
             ".." in path
             or not re.fullmatch(r"pool/[\w.+~/-]+", path)
             or Path(path).name != filename
+            or len(filename) > limits.FILE_NAME
+            or type(size) is not int
+            or size < 0
         ):
             raise ValueError(f"{filename}: {path!r} is not its path")
-        return LockedDeb(filename, cls._digest(filename, sha256), path, int(size))
+        return LockedDeb(filename, cls._digest(filename, sha256), path, size)
 
     @classmethod
     def _checked(cls, filename: str, digest: str) -> str:

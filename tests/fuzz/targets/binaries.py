@@ -97,7 +97,7 @@ TARGETS = (
     Target(
         "elf",
         read_elf,
-        (_FORMATS + "elf", _FORMATS + "fatbin"),
+        (_FORMATS + "elf", _FORMATS + "elf_tables", _FORMATS + "fatbin"),
         libraries,
         change_elf,
         ("GLIBC_2.34", "_ZN3c10", "Ss", "$ORIGIN/", "/home/", "component=", "_h_env_placehold"),
