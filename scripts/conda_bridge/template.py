@@ -36,6 +36,7 @@ __all__ = ["Choices", "Field", "Form", "Template", "Word", "ambiguity", "rewritt
 _DIGITS = frozenset("0123456789")
 _LEADING = frozenset("123456789")
 _MAX_DIGITS = 18  # conda's tools keep numbers in 64 bits
+_MAX_PLACES = 512  # whether a template is reversible takes time by the square of them
 _NAME = r"[a-z][a-z0-9_]*"
 _State = TypeVar("_State")
 _REFERENCE = re.compile(rf"\{{(?P<name>{_NAME})(?::(?P<style>[a-z0-9]+))?\}}")
@@ -327,7 +328,7 @@ class Template:
 
     Raises:
         ConfigError: a field that is not there or stands twice, brackets that do not close or hold
-            no field, or a template that can be read in two ways.
+            no field, a template that can be read in two ways, or one longer than any name.
     """
 
     def __init__(self, text: str, fields: Mapping[str, Field], where: str) -> None:
@@ -339,7 +340,15 @@ class Template:
         for name in self.names:
             if self.names.count(name) > 1:
                 raise ConfigError(f"{text!r} has {{{name}}} twice", where=where)
-        twice = ambiguity(self._node())
+        node = self._node()
+        places = _places(node)
+        if places > _MAX_PLACES:
+            raise ConfigError(
+                f"{text[:80]!r}... has {places} places for a character",
+                where=where,
+                expected=f"at most {_MAX_PLACES}: a file name has 255 bytes",
+            )
+        twice = ambiguity(node)
         if twice is not None:
             raise ConfigError(
                 f"{text!r} can be read in two ways: {twice!r}",
@@ -498,6 +507,16 @@ class Template:
 
 
 # ---------------------------------------------------------------- the proof
+
+
+def _places(node: _Node) -> int:
+    """How many classes of characters there are in a regular expression."""
+    count, waiting = 0, [node]
+    while waiting:
+        one = waiting.pop()
+        count += one.kind == "chars"
+        waiting += one.parts
+    return count
 
 
 class _Automaton:

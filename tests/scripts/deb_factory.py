@@ -17,7 +17,7 @@ __all__ = ["ar", "make_deb", "tar_of"]
 
 _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
     "": bytes,
-    ".gz": gzip.compress,
+    ".gz": lambda data: gzip.compress(data, mtime=0),
     ".xz": lzma.compress,
     ".zst": zstd.compress,
 }

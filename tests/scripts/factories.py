@@ -253,11 +253,14 @@ def raw_conda(
     stem = path.name.removesuffix(".conda")
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", compression) as outer:
-        outer.writestr("metadata.json", metadata)
-        outer.writestr(f"pkg-{stem}.tar.zst", zstd.compress(payload))
-        outer.writestr(f"info-{stem}.tar.zst", zstd.compress(info))
-        for name, data in (more or {}).items():
-            outer.writestr(name, data)
+        members = [
+            ("metadata.json", metadata),
+            (f"pkg-{stem}.tar.zst", zstd.compress(payload)),
+            (f"info-{stem}.tar.zst", zstd.compress(info)),
+            *(more or {}).items(),
+        ]
+        for name, data in members:
+            outer.writestr(zipfile.ZipInfo(name), data, compression)  # without the time of day
     return path
 
 

@@ -81,6 +81,16 @@ def test_several_at_once_accept_what_pip_accepts() -> None:
 def test_what_conda_cannot_be_told_is_refused() -> None:
     with pytest.raises(ArtifactError, match="not a version that conda reads"):
         constraint(SpecifierSet("===spam"))
+    for long in (
+        "9" * 19,
+        f"1.{'9' * 30}",
+        f"1.0rc{'9' * 20}",
+        f"1.post{'9' * 20}",
+        f"{'9' * 19}!1",
+    ):
+        for specifier in (f"=={long}", f">={long}", f"<{long}", f"!={long}"):
+            with pytest.raises(ArtifactError, match="not a version that conda reads"):
+                constraint(SpecifierSet(specifier))
     many = ",".join(f"!=1.{n}.0.*" for n in range(8))
     with pytest.raises(ArtifactError, match="more than conda can be told"):
         constraint(SpecifierSet(many))

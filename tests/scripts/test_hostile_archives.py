@@ -371,6 +371,12 @@ def test_the_depth_has_one_limit(depth: int, pair: str) -> None:
         ("license", 1),
         ("subdir", ["noarch"]),
         ("timestamp", "now"),
+        ("timestamp", 253_402_300_799),  # seconds to rattler, and past its last
+        ("timestamp", 253_402_207_201_000),
+        ("version", "1.0d\0"),
+        ("version", "9" * 30),
+        ("version", ""),
+        ("track_features", None),
         ("noarch", "java"),
         ("noarch", 1),
         ("track_features", 1),

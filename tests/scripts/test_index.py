@@ -1437,6 +1437,29 @@ def test_a_wheel_is_what_its_file_name_says(tmp_path: Path, metadata: str, words
     assert caught.value.expected == f"{expected}, as the file name has it"
 
 
+@pytest.mark.parametrize(
+    ("info", "right"),
+    [
+        ("other-1.0", False),
+        ("toy-2.0", False),
+        ("toy", False),  # and the tag after it
+        ("Toy-1.0.0", True),
+    ],
+)
+def test_a_wheels_metadata_lies_where_installers_look(
+    tmp_path: Path, info: str, right: bool
+) -> None:
+    metadata = "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n"
+    path = foreign_wheel(tmp_path, f"{info}-py3-none-any.whl", metadata=metadata)
+    wheel = path.rename(tmp_path / "toy-1.0-py3-none-any.whl")
+    if right:
+        assert intake.read_wheel(wheel, Project())[0].project == "toy"
+        return
+    with pytest.raises(ArtifactError, match="no installer takes it") as caught:
+        intake.read_wheel(wheel, Project())
+    assert caught.value.expected == "toy-1.0.dist-info"
+
+
 def test_the_projects_wheel_has_its_name_to_the_letter(tmp_path: Path) -> None:
     own = Project.of(config.parse({"wheel-name": "toy"}, "x"))
     metadata = "Metadata-Version: 2.1\nName: Toy\nVersion: 1.0\n"

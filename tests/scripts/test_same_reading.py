@@ -16,70 +16,32 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import archive_mutations as mutations
 import conda_package_streaming.create as conda_create
-import conda_package_streaming.extract as conda_extract
 import factories
 import pytest
 import test_hostile_archives as hostile
 from archive_mutations import Block, tar_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from installer.sources import WheelFile
-from rattler import package_streaming as rattler_streaming
+from readings import (
+    Reading,
+    by_conda,
+    by_installer,
+    by_rattler,
+    by_zipfile,
+    on_disk,
+    ours,
+    ours_of_wheel,
+)
 
 from conda_bridge.errors import ArtifactError
-from conda_bridge.formats import conda_package, tar_stream, wheel_reader
+from conda_bridge.formats import tar_stream
 from conda_bridge.formats.conda_writer import PackageFile, write
 from conda_bridge.formats.zstd import zstd
-
-# path -> ("file", sha256) or ("link", target)
-Reading = dict[str, tuple[str, str]]
-
-
-def file_of(data: bytes) -> tuple[str, str]:
-    return "file", hashlib.sha256(data).hexdigest()
-
-
-def on_disk(folder: Path) -> Reading:
-    """What lies in a folder; folders count by what is in them."""
-    found: Reading = {}
-    for parent, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            path = Path(parent, name)
-            key = path.relative_to(folder).as_posix()
-            if path.is_symlink():
-                found[key] = "link", str(path.readlink())
-            elif path.is_file():
-                found[key] = file_of(path.read_bytes())
-    return found
-
-
-# ------------------------------------------------------------ conda packages
-
-
-def ours(path: Path) -> Reading:
-    package = conda_package.read(path)
-    found = {name: file_of(data) for name, data in package.info.items()}
-    for member in package.payload():
-        link = member.link_target
-        found[member.path] = ("link", link) if link is not None else file_of(member.read())
-    return found
-
-
-def by_rattler(path: Path, folder: Path) -> Reading:
-    rattler_streaming.extract(str(path), str(folder))
-    return on_disk(folder)
-
-
-def by_conda(path: Path, folder: Path) -> Reading:
-    folder.mkdir()
-    conda_extract.extract(str(path), folder)
-    return on_disk(folder)
 
 
 def write_ours(folder: Path) -> Path:
@@ -303,18 +265,6 @@ def test_a_changed_header_is_refused_or_read_alike(
 # ------------------------------------------------------------ wheels
 
 
-def ours_of_wheel(path: Path) -> Reading:
-    wheel = wheel_reader.read(path)
-    return {member.path: file_of(stream.read()) for member, stream in wheel.stream()}
-
-
-def by_installer(path: Path) -> Reading:
-    with WheelFile.open(path) as wheel:
-        return {
-            str(record[0]): file_of(stream.read()) for record, stream, _ in wheel.get_contents()
-        }
-
-
 def by_uv(wheels: list[Path], folder: Path) -> Reading:
     """What uv unpacks into site-packages."""
     subprocess.run(
@@ -475,7 +425,6 @@ def test_zipfile_and_this_reader_see_the_same(tmp_path: Path) -> None:
             found = ours_of_wheel(path)
         except ArtifactError:
             continue
-        with zipfile.ZipFile(path) as archive:
-            assert found == {name: file_of(archive.read(name)) for name in archive.namelist()}
+        assert found == by_zipfile(path)
         accepted += 1
     assert accepted == 0

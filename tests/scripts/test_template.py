@@ -148,6 +148,7 @@ def _is_one(reference: str, text: str) -> int:
         ("[x]", "no field in the brackets"),
         ("{torch", "brace"),
         ("a]", "bracket"),
+        ("{cuda}" + "9" * 1000, "places for a character"),
     ],
 )
 def test_what_cannot_be_a_template_is_refused_with_its_place(text, witness):

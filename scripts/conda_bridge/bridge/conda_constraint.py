@@ -27,6 +27,7 @@ __all__ = ["constraint"]
 # Comparisons that all have to hold; of several such, one.
 _All = tuple[str, ...]
 _MAX_ALTERNATIVES = 64
+_MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
 
 
 def constraint(specifiers: SpecifierSet, where: str = "", numbers: int = 0) -> str:
@@ -68,15 +69,17 @@ def _of(item: Specifier, where: str, numbers: int) -> list[_All]:
     if operator == "===":
         operator = "=="
     try:
-        if text.endswith(".*"):
-            return _prefix(operator, Version(text[:-2]), numbers)
-        version = Version(text)
+        version = Version(text.removesuffix(".*"))
+        if max(version.epoch, *version.release, *_numbers_behind(version)) >= _MAX_NUMBER:
+            raise InvalidVersion
     except InvalidVersion:
         raise ArtifactError(
             f"{item} is not a version that conda reads",
             where=where,
-            expected="a version as in PEP 440",
+            expected="a version as in PEP 440, with numbers of up to 18 digits",
         ) from None
+    if text.endswith(".*"):
+        return _prefix(operator, version, numbers)
     if version.local is not None:
         if operator == "!=":
             return [()]  # conda's builds are none of pip's
@@ -87,6 +90,11 @@ def _of(item: Specifier, where: str, numbers: int) -> list[_All]:
             for one in _compared(">=", version, numbers)
         ]
     return _compared(operator, version, numbers)
+
+
+def _numbers_behind(version: Version) -> tuple[int, ...]:
+    """Those of a pre-, post- and development release."""
+    return (version.pre[1] if version.pre else 0, version.post or 0, version.dev or 0)
 
 
 def _compared(operator: str, version: Version, numbers: int) -> list[_All]:

@@ -6,13 +6,40 @@ no client can read the index at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ArtifactError
+from . import foreign
 from .json_reader import Field, check_fields
 
 __all__ = ["check_index", "check_record"]
+
+
+_SECONDS = 253_402_300_799  # what is above that is milliseconds to conda's tools
+_LAST = 253_402_207_200  # seconds to where rattler's times end, two days before the year 10000
+_HEXADECIMAL = {"md5": re.compile(r"[0-9a-f]{32}"), "sha256": re.compile(r"[0-9a-f]{64}")}
+
+
+def _time(value: object) -> bool:
+    if not isinstance(value, int) or not _count(value):
+        return False
+    return (value if value <= _SECONDS else value // 1000) <= _LAST
+
+
+def _version(value: object) -> bool:
+    try:
+        foreign.conda_version(value)
+    except foreign.Unreadable:
+        return False
+    return True
+
+
+def _digest(key: str) -> Field:
+    pattern = _HEXADECIMAL[key]
+    name = f"{key} in hexadecimal, of small letters"
+    return name, lambda value: isinstance(value, str) and bool(pattern.fullmatch(value))
 
 
 def _text(value: object) -> bool:
@@ -28,7 +55,7 @@ def _texts(value: object) -> bool:
 
 
 def _text_or_texts(value: object) -> bool:
-    return _optional_text(value) or _texts(value)
+    return isinstance(value, str) or _texts(value)
 
 
 def _count(value: object) -> bool:
@@ -63,7 +90,7 @@ _INDEX: Mapping[str, Field] = {
     ),
     "python_site_packages_path": _OPTIONAL,
     "build_number": ("a whole number", _whole),
-    "timestamp": _COUNT,
+    "timestamp": ("milliseconds since 1970, before the year 10000", _time),
     "depends": _TEXTS,
     "constrains": _TEXTS,
     "flags": _TEXTS,
@@ -76,7 +103,8 @@ _RECORD: Mapping[str, Field] = {
     **_INDEX,
     "build_number": _COUNT,
     "noarch": ('"python" or "generic"', _noarch),
-    **dict.fromkeys(("md5", "sha256"), _TEXT),
+    "version": ("a version as conda reads it", _version),
+    **{key: _digest(key) for key in _HEXADECIMAL},
     "size": _COUNT,
 }
 

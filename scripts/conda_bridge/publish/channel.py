@@ -21,6 +21,7 @@ from ..formats.json_reader import parse_object
 from ..formats.member_names import check_path
 from ..formats.zstd import zstd
 from ..formats.zstd_frame import decompressed
+from ..label import split_conda_file
 
 __all__ = [
     "CHANNEL",
@@ -153,7 +154,9 @@ def _records(text: bytes, where: str) -> Records:
     for key, ending in _SECTIONS.items():
         for name, record in document[key].items():
             check_path(Path(name))
-            if "/" in name or not name.endswith(ending) or not _SHA256.fullmatch(record["sha256"]):
+            stem, found = split_conda_file(name)
+            whole = stem.count("-") >= 2 and "/" not in name and found == ending
+            if not whole or not _SHA256.fullmatch(record["sha256"]):
                 raise ValueError(f"the entry of {name} in {key}")
             check_record(record, f"{where}: {name}")
             records[name] = record

@@ -300,7 +300,7 @@ def read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
     """What a wheel says of itself, with a name that the project gives.
 
     Raises:
-        ArtifactError: it cannot be read, or METADATA is not that of the file name.
+        ArtifactError: it cannot be read, or METADATA or its folder is not that of the file name.
         LabelError: it is another project's, or has a version that this one does not spell.
     """
     with stage("reading", path):
@@ -326,6 +326,14 @@ def _read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
                 expected=f"{expected!r}, as the file name has it",
                 fix="a wheel must not be renamed; build it again",
             )
+    folder, _, version = wheel.dist_info.removesuffix(".dist-info").partition("-")
+    if not _same_name(folder, wheel.name) or not same_version(version, named.version):
+        raise ArtifactError(
+            "its metadata is in a folder of another name, and no installer takes it",
+            where=f"{path.name}: {wheel.dist_info}",
+            expected=f"{wheel.name}-{wheel.version}.dist-info",
+            fix="a wheel must not be renamed; build it again",
+        )
     return named, wheel
 
 
