@@ -119,13 +119,13 @@ def make_packages(folder: Path, size: int, incompressible: float, level: int) ->
     values = {
         "VERSION": label.wheel_version,
         "PUBLIC_VERSION": label.public_version,
-        "CONDA_VERSION": label.conda_version,
         "VARIANT": label.variant.id,
         "TORCH": "2.13",
         "CUDA": "13.0.88",
         "CXX11_ABI": True,
         "COMMIT": "",
         "BUILD_NUMBER": 0,
+        **label.requests,
     }
     build_info = "".join(f"{key} = {value!r}\n" for key, value in values.items()).encode()
     metadata = (

@@ -1,22 +1,33 @@
 """FlashInfer: attention kernels for serving large language models.
 
 Raises ImportError if the torch in this environment is not the one this build was made for; the
-message has the commands that install the right build.
+message has the commands that install the right build. ``python -m flashinfer.env`` says what is
+installed, what was found and whether it fits, also where this import fails.
 """
 
 from __future__ import annotations
 
 from flashinfer import _compat
 
+if _compat.is_doctor():
+    # Python imports this package before the module in it; whatever would fail here is what the
+    # doctor is asked about, so it takes over before that.
+    from flashinfer import env
+
+    raise SystemExit(env.main())
+
 try:
     from flashinfer import _build_info
 except ImportError as error:
-    raise ImportError(_compat.not_built(__file__), name="flashinfer") from error
+    raise _compat.unfit(_compat.not_built()) from error
 
 _build = _compat.read_build(_build_info)
 _compat.check(_build)
 
-from flashinfer import _ops  # noqa: E402  (loads the binding, so only after the check)
+try:
+    from flashinfer import _ops  # loads the binding, so only after the check
+except ImportError as error:
+    raise _compat.unfit(_compat.not_loaded(_build, str(error))) from error
 
 _compat.check_library(_build, *_ops.build_info())
 

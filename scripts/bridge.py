@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from conda_bridge.system.failure import door
+from conda_bridge.system.terminal import ArgumentParser
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
@@ -21,8 +23,9 @@ from conda_bridge.cli.to_wheel import lines, run_for
 from conda_bridge.project import Project
 
 
+@door("bridge.py")
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="bridge.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

@@ -23,7 +23,8 @@ import os
 import sys
 from pathlib import Path
 
-from conda_bridge.system.failure import failure
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser, print_json, print_ready, say
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__, builds=True)
@@ -40,7 +41,7 @@ from flashinfer_build.variants import DEFAULT_VARIANT
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@door("build.py")
 def main() -> int:
     parser = _parser()
     args = parser.parse_args()
@@ -90,14 +92,14 @@ def main() -> int:
         pipeline = Pipeline(options.settings(args))
         if args.list:
             rows = pipeline.rows()
-            print(json.dumps(rows, indent=2) if args.json else report.variants_table(rows), end="")
+            print_json(rows) if args.json else print_ready(report.variants_table(rows))
             return 0
         if args.library:
             specs = []
         else:
             specs = pipeline.available() if args.all else pipeline.select(args.variant)
         for line in variables.without_part_in_packages(os.environ):
-            print("note:", line, file=sys.stderr)
+            say(f"note: {line}", error=True)
         progress = Progress(0, quiet=args.json and not sys.stderr.isatty())
         with progress.running():
             result = pipeline.run(
@@ -116,7 +118,7 @@ def main() -> int:
         print("interrupted; the next call continues here", file=sys.stderr)
         return 130
     if args.json:
-        print(json.dumps(result.as_dict(), indent=2))
+        print_json(result.as_dict())
     else:
         report.print_build(result)
     return result.exit_code

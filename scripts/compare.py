@@ -20,17 +20,19 @@ import argparse
 
 from conda_bridge.cli.compare import add_arguments, run
 from conda_bridge.errors import BridgeError
-from conda_bridge.system.failure import failure
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
     return parser
 
 
+@door("compare.py")
 def main() -> int:
     args = _parser().parse_args()
     try:

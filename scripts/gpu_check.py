@@ -17,7 +17,6 @@ no finding. docs/gpu.md has the rest.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,9 @@ if sys.version_info < _MINIMUM:
 
 # No bootstrap: that environment would not have this machine's torch, and would need a download.
 from conda_bridge.errors import BridgeError
+from conda_bridge.printable import printable
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser, print_json
 from flashinfer_build.tryout import gpu_check, gpu_machine
 from flashinfer_build.tryout.gpu_machine import Build, Machine
 
@@ -37,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -106,7 +108,7 @@ def _findings(found: dict[str, Any], ran: Sequence[str], benchmarks_good: bool) 
 
 
 def _check(args: argparse.Namespace, machine: Machine, build: Build) -> tuple[dict[str, Any], int]:
-    def say(line: str) -> None:
+    def say(line: str) -> None:  # a headline has two
         print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     ran = [args.only] if args.only else ["tests", "benchmarks"]
@@ -153,13 +155,14 @@ def _show_plan(args: argparse.Namespace, machine: Machine, build: Build) -> None
         steps.append(f"benchmarks/gpu/run.py {' '.join(_benchmark_arguments(args))}")
     steps.append(f"write {path}")
     if args.json:
-        print(json.dumps({"device": machine.name, "wheel": build.path.name, "steps": steps}))
+        print_json({"device": machine.name, "wheel": build.path.name, "steps": steps})
     else:
         print(_headline(machine, build))
         for step in steps:
-            print(f"would: {step}")
+            print(f"would: {printable(step)}")
 
 
+@door("gpu_check.py")
 def main() -> int:
     parser = _parser()
     args = parser.parse_args()
@@ -174,13 +177,9 @@ def main() -> int:
             return 0
         found, code = _check(args, machine, build)
     except BridgeError as error:
-        if args.json:
-            print(json.dumps(error.as_dict(), indent=2))
-        else:
-            print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return failure(error, as_json=args.json)
     if args.json:
-        print(json.dumps({**found, "exit_code": code}, indent=1))
+        print_json({**found, "exit_code": code}, indent=1)
     return code
 
 

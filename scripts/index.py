@@ -20,17 +20,19 @@ import argparse
 from conda_bridge.cli.index import add_own_arguments, run_for
 from conda_bridge.errors import BridgeError
 from conda_bridge.project import Project
-from conda_bridge.system.failure import failure
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_own_arguments(parser)
     return parser
 
 
+@door("index.py")
 def main() -> int:
     args = _parser().parse_args()
     try:

@@ -11,16 +11,16 @@ FLASHINFER_BUILD_VERSION, FLASHINFER_BUILD_COMMIT and FLASHINFER_BUILD_NUMBER ac
 
 from __future__ import annotations
 
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser, console, print_json, say
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from conda_bridge.errors import BridgeError, LabelError
@@ -48,7 +48,7 @@ _MEANING = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -87,16 +87,17 @@ def _show(label: Label | LibraryLabel) -> None:
     if not sys.stdout.isatty():
         width = max(len(_MEANING[key]) for key in forms)
         for key, value in forms.items():
-            print(f"{_MEANING[key]:{width}}  {value}")
+            say(f"{_MEANING[key]:{width}}  {value}")
         return
     table = Table(show_header=False, box=None)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in forms.items():
         table.add_row(_MEANING[key], value)
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
+@door("label.py")
 def main() -> int:
     parser = _parser()
     args = parser.parse_args()
@@ -116,13 +117,9 @@ def main() -> int:
                 released=args.after,
             )
     except BridgeError as error:
-        if args.json:
-            print(json.dumps(error.as_dict(), indent=2))
-        else:
-            print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return failure(error, as_json=args.json)
     if args.json:
-        print(json.dumps(label.as_dict(), indent=2))
+        print_json(label.as_dict())
     else:
         _show(label)
     return 0

@@ -12,13 +12,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conda_bridge.system.failure import door
+from conda_bridge.system.terminal import ArgumentParser
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__, "test")
 
 
+@door("lock_requirements.py")
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--upgrade", action="store_true", help="ignore the present lock")

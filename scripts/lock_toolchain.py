@@ -8,11 +8,12 @@ flashinfer_build/toolchain/locking.py. What is locked already and still wanted s
 
 from __future__ import annotations
 
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser, say
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -26,8 +27,9 @@ from flashinfer_build.toolchain.locking import write_lock
 _TABLES = {"pypi": ("tools", "cuda", "torch", "wheels"), "debian": ("debian", "debs")}
 
 
+@door("lock_toolchain.py")
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog="example: python scripts/lock_toolchain.py --python python3.10 --python python3.11",
     )
@@ -65,13 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             fresh = Path(scratch) / "lock.json" if chosen.dry_run else chosen.output
             before = chosen.output.read_bytes() if chosen.output.is_file() else b""
-            write_lock(fresh, pythons, keep=keep, report=lambda line: print(line, file=sys.stderr))
+            write_lock(fresh, pythons, keep=keep, report=lambda line: say(line, error=True))
             changed = fresh.read_bytes() != before
     except BridgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return failure(error, as_json=False)
     verb = "would change" if chosen.dry_run else "changed"
-    print(f"{chosen.output}: {verb if changed else 'unchanged'}")
+    say(f"{chosen.output}: {verb if changed else 'unchanged'}")
     return 0
 
 

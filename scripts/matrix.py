@@ -18,13 +18,13 @@ input. docs/matrix.md says more.
 
 from __future__ import annotations
 
-from conda_bridge.system.failure import failure
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser, print_json, print_ready, say
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -47,7 +47,7 @@ _EVENT_HELP = "what CI builds for: newest torch of each CUDA on a pull request, 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--update-golden", action="store_true", help="rewrite tests/matrix/golden from the matrix"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    what = argparse.ArgumentParser(add_help=False)
+    what = ArgumentParser(add_help=False)
     what.add_argument("--all", action="store_true", help="the whole matrix (the default)")
     what.add_argument("--variant", action="append", default=[], metavar="ID")
     what.add_argument(
@@ -132,7 +132,7 @@ def _fan_out(args: argparse.Namespace) -> int:
             for form in ("github", "json", "table"):
                 path = root / GOLDEN / f"{event}.{form}"
                 atomic.write_text(path, getattr(jobs, f"as_{form}")())
-                print(os.path.relpath(path))
+                say(os.path.relpath(path))
         return 0
     jobs = fan_out.fan_out(pipeline, args.event)
     if args.event == "release":
@@ -150,7 +150,7 @@ def _check(args: argparse.Namespace) -> int:
     pipeline = Pipeline(options.settings(args))
     missing = fan_out.missing_files(pipeline, args.event, args.folder)
     if args.json:
-        print(json.dumps({"schema": 1, "missing": missing}, indent=2))
+        print_json({"schema": 1, "missing": missing})
     elif missing:
         print("\n".join(f"missing {name}" for name in missing))
     else:
@@ -173,23 +173,23 @@ def _conda_args(args: argparse.Namespace) -> int:
     if not args.dry_run:
         made.write(root)
     if args.json:
-        print(json.dumps(made.as_dict(), indent=2))
+        print_json(made.as_dict())
         return 0
     if made.file:
-        print(f"{'would write' if args.dry_run else 'wrote'} {made.file}")
+        say(f"{'would write' if args.dry_run else 'wrote'} {made.file}")
     for line in made.lacking:
-        print(line)
+        say(line)
     if Path.cwd() != root:
-        print(f"in {root}:")
+        say(f"in {root}:")
     for command in made.commands.values():
-        print(command)
+        say(command)
     return 0
 
 
 def _show(line: str) -> None:
     """What Snakemake says, without what says nothing."""
     if line.strip() and not _NOISE.match(line):
-        print(line, file=sys.stderr, flush=True)
+        say(line, error=True)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -212,12 +212,13 @@ def _run(args: argparse.Namespace) -> int:
         if args.dry_run:
             return 0
     if args.json:
-        print(json.dumps(made.as_dict(), indent=2))
+        print_json(made.as_dict())
     else:
-        print(report.matrix_table(made), end="")
+        print_ready(report.matrix_table(made))
     return made.exit_code
 
 
+@door("matrix.py")
 def main() -> int:
     parser = _parser()
     args = parser.parse_args()

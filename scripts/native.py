@@ -11,13 +11,12 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError
-from conda_bridge.system.failure import without_tracebacks
+from conda_bridge.system.failure import door, failure, without_tracebacks
+from conda_bridge.system.terminal import ArgumentParser, print_json, say
 from flashinfer_build.compile import prerequisites
 
 without_tracebacks()
@@ -29,7 +28,7 @@ from flashinfer_build.compile.project import Project
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -47,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@door("native.py")
 def main() -> int:
     args = _parser().parse_args()
     try:
@@ -54,24 +54,23 @@ def main() -> int:
         if args.command == "info":
             facts = project.facts()
             if args.json:
-                print(json.dumps(facts, indent=2))
+                print_json(facts)
             else:
                 for name, value in facts.items():
-                    print(f"{name:12} {value}")
+                    say(f"{name:12} {value}")
             return 0
         project.check(binding=args.command == "binding")
         for line in variables.notes(os.environ, project.nvcc):
-            print("flashinfer:", line, file=sys.stderr)
+            say(f"flashinfer: {line}", error=True)
         if args.command == "lib":
-            print(project.build_library(args.prefix.resolve(), args.build_dir.resolve()))
+            say(str(project.build_library(args.prefix.resolve(), args.build_dir.resolve())))
         else:
             project.build_binding(
                 args.output.resolve(), args.build_dir.resolve(), args.library_dir.resolve()
             )
-            print(args.output)
+            say(str(args.output))
     except BridgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return failure(error, as_json=False)
     return 0
 
 

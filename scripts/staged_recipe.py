@@ -12,13 +12,13 @@ to go on. Exit status: 0 done, 1 another submission is there, 2 unusable input.
 
 from __future__ import annotations
 
-from conda_bridge.system.failure import failure
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser, print_json, say
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__)
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from flashinfer_build.forge import staged
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="a checkout of staged-recipes, or any folder")
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@door("staged_recipe.py")
 def main() -> int:
     parser = _parser()
     args = parser.parse_args()
@@ -76,14 +77,15 @@ def main() -> int:
         return failure(error, as_json=args.json)
     if args.json:
         facts = {"url": source.url, "sha256": source.sha256, "published": source.published}
-        print(json.dumps({"schema": 1, **result.as_dict(), **facts}, indent=2))
+        print_json({"schema": 1, **result.as_dict(), **facts})
         return 0
     if result.outcome == "unchanged":
         print("nothing has changed")
     for name in result.files if result.outcome != "unchanged" else ():
         path = os.path.relpath(result.folder / name)
-        print(f"{'would write' if args.dry_run else 'wrote'} {path}")
-    print(f"source {source.url}\nsha256 {source.sha256}")
+        say(f"{'would write' if args.dry_run else 'wrote'} {path}")
+    say(f"source {source.url}")
+    say(f"sha256 {source.sha256}")
     if not source.published:
         print("That address is this machine's: for a build here, not for conda-forge (--url).")
     return 0

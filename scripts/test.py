@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from conda_bridge.system.failure import door
+from conda_bridge.system.terminal import ArgumentParser
 from flashinfer_build import bootstrap
 
 bootstrap.ensure(__file__, "test", builds=True)
@@ -109,7 +111,7 @@ def _spread() -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@door("test.py")
 def main() -> int:
     args = _parser().parse_args()
     parts: dict[str, Callable[[], None]] = {

@@ -20,18 +20,20 @@ import argparse
 from conda_bridge.cli.verify import add_own_arguments, print_report
 from conda_bridge.errors import BridgeError
 from conda_bridge.project import Project
-from conda_bridge.system.failure import failure
+from conda_bridge.system.failure import door, failure
+from conda_bridge.system.terminal import ArgumentParser
 from conda_bridge.verify.gate import verify
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_own_arguments(parser)
     return parser
 
 
+@door("verify.py")
 def main() -> int:
     args = _parser().parse_args()
     try:

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "gpu_code.h"
 #include "launcher.h"
 
 namespace flashinfer {
@@ -62,6 +63,7 @@ Device::Device(const fi_exec& exec)
   if (error_ == cudaSuccess) {
     error_ = cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_);
   }
+  if (error_ == cudaSuccess && !has_code(device_)) error_ = cudaErrorNoKernelImageForDevice;
 }
 
 Device::~Device() {
@@ -79,6 +81,10 @@ int64_t Device::resident_threads() {
 fi_status Device::status(const char* op) const {
   if (error_ == cudaSuccess) return FI_OK;
   cudaGetLastError();  // leave no error behind for the caller's next check
+  // Said here, or by the runtime: of PTX that the driver is too old for, say.
+  if (error_ == cudaErrorNoKernelImageForDevice || error_ == cudaErrorUnsupportedPtxVersion) {
+    return no_code(op, device_);
+  }
   return fail(FI_CUDA_ERROR, "%s: %s: %s", op, cudaGetErrorName(error_),
               cudaGetErrorString(error_));
 }

@@ -45,7 +45,8 @@ class Device {
     return int64_t{multiprocessors_} * blocks_per_multiprocessor(kernel, threads, shared_bytes);
   }
 
-  // FI_CUDA_ERROR with the runtime's words, for `op`, if one of the calls so far was refused.
+  // FI_CUDA_ERROR with the runtime's words, for `op`, if one of the calls so far was refused; but
+  // FI_UNSUPPORTED, with what to install, if the library has no code for this GPU.
   fi_status status(const char* op) const;
 
   // The status of `op` whose kernel is launched by this call.

@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from .errors import ConfigError
-from .system.toml import tomllib
+from .system import toml
 
 __all__ = [
     "TABLE",
@@ -242,12 +242,12 @@ def document(path: Path) -> dict[str, Any]:
         ConfigError: it is not there, cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("there is no such file", where=str(path)) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # UnicodeDecodeError is one, too
         raise ConfigError(f"is not TOML: {error}", where=str(path)) from error
 
 

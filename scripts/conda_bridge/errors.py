@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .printable import printable, printable_lines, shortened
+
 __all__ = [
     "ArtifactError",
     "BridgeError",
     "BuildFailed",
     "ConfigError",
     "ConflictError",
+    "Fault",
     "LabelError",
     "LabelMismatch",
     "StorageError",
@@ -34,23 +37,32 @@ class BridgeError(Exception):
         where: the file, member, key or step in which it was found.
         expected: what would have been right.
         fix: the command or change that solves it.
+        log: the last lines of a program that failed, which are shown below `what`. Everything else
+            is shown in one line: a name with a line feed in it begins no line of ours.
     """
 
     exit_code: ClassVar[int] = 2
 
-    def __init__(self, what: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
-        self.what = what
-        self.where = where
-        self.expected = expected
-        self.fix = fix
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", fix: str = "", log: str = ""
+    ) -> None:
+        self._said = shortened(what)
+        self._log = log
+        self.what = f"{self._said}\n{log}" if log else self._said
+        self.where = shortened(where)
+        self.expected = shortened(expected)
+        self.fix = shortened(fix)
         super().__init__(self._render())
 
     def _render(self) -> str:
-        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        said = printable(self._said)
+        lines = [f"{printable(self.where)}: {said}" if self.where else said]
+        if self._log:
+            lines.append(printable_lines(self._log))
         if self.expected:
-            lines.append(f"  expected: {self.expected}")
+            lines.append(f"  expected: {printable(self.expected)}")
         if self.fix:
-            lines.append(f"  to do:    {self.fix}")
+            lines.append(f"  to do:    {printable(self.fix)}")
         return "\n".join(lines)
 
     def within(self, name: str) -> BridgeError:
@@ -98,6 +110,34 @@ class StorageError(BridgeError):
         names = [str(name) for name in (error.filename, error.filename2) if name]
         what = f"{type(error).__name__}: {error.strerror or error}"
         super().__init__(what, where=" -> ".join(names), fix=full_disk_fix(str(error)))
+
+
+class Fault(BridgeError):
+    """A mistake in this program: an exception that no part of it foresaw.
+
+    Args:
+        what: the exception.
+        stage: what the program was doing.
+        file: what it was doing it with; may be empty.
+        traceback: where in the program it was, in lines.
+    """
+
+    def __init__(self, what: str, stage: str = "", file: str = "", traceback: str = "") -> None:
+        self.traceback = traceback
+        super().__init__(
+            what,
+            where=f"{file}: {stage}" if file else stage,
+            fix="this is a mistake in the program, not in the file: report it with what stands"
+            " below",
+        )
+
+    def _render(self) -> str:
+        lines = printable_lines(self.traceback).splitlines()
+        return "\n".join([super()._render(), *(f"  | {line}" for line in lines)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same facts for ``--json``, with the traceback."""
+        return {**super().as_dict(), "traceback": self.traceback}
 
 
 class LabelMismatch(BridgeError):

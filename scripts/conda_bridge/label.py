@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from .errors import ConfigError, LabelError
 from .template import Choices, Field, Form, Template, Word
@@ -36,8 +36,10 @@ __all__ = [
 # condarc has `conda_build: pkg_format: 1`.
 CONDA_ENDINGS = (".conda", ".tar.bz2")
 COMMIT = Word("commit", characters="0123456789abcdef", least=7, most=40)
+_LONGEST = 255  # characters of a file name, of which a word is a part
 NUMBER = Form("number", form="{number}")
 
+_MAX_STEP = 10**9  # conda's tools keep a build number in 64 bits
 _CONDA_PRE_RELEASE = re.compile(r"\.(a|b|rc)(?=\d)", re.ASCII)
 _PRE_RELEASE = re.compile(r"(?<=\d)(a|b|rc)(?=\d)", re.ASCII)
 _IN_BUILD = re.compile(r"[A-Za-z0-9_.+]*", re.ASCII)
@@ -152,11 +154,13 @@ class Scheme:
                 where=f"{self._where}.rank",
                 expected="the name of a field that has a form",
             )
-        if self.rank_step < 1:
+        if not 1 <= self.rank_step <= _MAX_STEP:
             raise ConfigError(
-                f"{self.rank_step} build numbers of a rank leave none of them room",
+                f"{self.rank_step} build numbers of a rank leave none of them room"
+                if self.rank_step < 1
+                else "more build numbers of a rank than an index has",
                 where=f"{self._where}.rank-step",
-                expected="a number from 1, such as 1000",
+                expected=f"a number from 1 to {_MAX_STEP}, such as 1000",
             )
 
     def label(
@@ -283,11 +287,12 @@ def _field(name: str, about: Mapping[str, Any], where: str) -> Field:
     if kinds == ["choices"]:
         return Choices(name, none, tuple(about["choices"]))
     least, most = about.get("least", 1), about.get("most", 0)
-    if least < 1 or most < 0 or 0 < most < least:
+    if not 1 <= least <= _LONGEST or not 0 <= most <= _LONGEST or 0 < most < least:
         raise ConfigError(
             f"no word has {least} to {most} characters",
             where=where,
-            expected="least from 1, and most no less than that; 0 for any number",
+            expected="least from 1, and most no less than that; 0 for any number;"
+            f" neither above {_LONGEST}",
         )
     return Word(name, none, about["characters"], least, most)
 
@@ -326,7 +331,7 @@ def public_version(conda_version: str, where: str = "") -> str:
     plain = _CONDA_PRE_RELEASE.sub(r"\1", conda_version)
     try:
         spelled = str(Version(plain))
-    except InvalidVersion:
+    except ValueError:  # it is none, or has more digits than Python makes a number of
         spelled = ""
     # Both sides read 2024.08.01 as 2024.8.1.
     if not spelled or spelled != re.sub(r"(?<!\d)0+(?=\d)", "", plain):
@@ -346,5 +351,5 @@ def same_version(one: str, other: str) -> bool:
     """
     try:
         return Version(one) == Version(other)
-    except InvalidVersion:
+    except ValueError:  # as above
         return one == other

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -349,8 +349,12 @@ class Template:
             )
         self._pattern = re.compile(self._regular_expression(), re.ASCII)
 
-    def format(self, values: Mapping[str, str | None]) -> str:
+    def format(self, values: Mapping[str, str | None], left: Collection[str] = ()) -> str:
         """The text of these values.
+
+        Args:
+            values: of the fields, by name.
+            left: fields that stay as the template has them, ``{cuda}`` or ``{torch:flat}``.
 
         Raises:
             ValueError: a value that cannot be written.
@@ -358,11 +362,11 @@ class Template:
         written = []
         for element in self._elements:
             if not isinstance(element, tuple):
-                written.append(self._written(element, values))
+                written.append(self._written(element, values, left))
                 continue
             inside = [item.field.name for item in element if isinstance(item, _Reference)]
-            if all(values.get(name) is not None for name in inside):
-                written += [self._written(item, values) for item in element]
+            if all(name in left or values.get(name) is not None for name in inside):
+                written += [self._written(item, values, left) for item in element]
         return "".join(written)
 
     def parse(self, text: str) -> dict[str, str | None]:
@@ -457,9 +461,13 @@ class Template:
                     yield item
 
     @staticmethod
-    def _written(item: str | _Reference, values: Mapping[str, str | None]) -> str:
+    def _written(
+        item: str | _Reference, values: Mapping[str, str | None], left: Collection[str]
+    ) -> str:
         if isinstance(item, str):
             return item
+        if item.field.name in left:
+            return f"{{{item.field.name}{':' if item.style else ''}{item.style}}}"
         return item.field.spell(values.get(item.field.name), item.style)
 
     def _node(self) -> _Node:

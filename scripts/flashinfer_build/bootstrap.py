@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from conda_bridge.errors import BridgeError, ConfigError, StorageError, ToolchainError
+from conda_bridge.printable import printable_lines
 from conda_bridge.system import atomic, process
 from conda_bridge.system.failure import without_tracebacks
 
@@ -184,7 +185,8 @@ def environment(name: str) -> Path:
                     stream.flush()
                     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                     raise ToolchainError(
-                        f"`{' '.join(command[1:4])}` failed:\n{tail}",
+                        f"`{' '.join(command[1:4])}` failed:",
+                        log=tail,
                         where=str(log),
                         fix="on Debian install python3-venv; check that pip reaches its index",
                     )
@@ -195,7 +197,7 @@ def environment(name: str) -> Path:
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
     def write(line: str) -> None:
-        stream.write(line + "\n")
+        stream.write(printable_lines(line) + "\n")
 
     return write
 

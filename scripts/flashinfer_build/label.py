@@ -25,7 +25,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from conda_bridge import label as generic
 from conda_bridge.errors import ConfigError, LabelError
@@ -33,9 +33,9 @@ from conda_bridge.label import CONDA_ENDINGS, Scheme, conda_spelling, split_cond
 from conda_bridge.template import Template
 
 try:
-    from conda_bridge.system.toml import tomllib
+    from conda_bridge.system import toml
 except ImportError:  # a conda host environment with an older Python: the recipes ask for pip alone
-    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
+    from pip._vendor import tomli as toml  # type: ignore[no-redef]
 
 __all__ = [
     "CONDA_ENDINGS",
@@ -61,7 +61,7 @@ _FORGE = "conda-forge"
 _MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
 
 _TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
-_NUMBER = r"(?:0|[1-9]\d*)"
+_NUMBER = r"(?:0|[1-9]\d{0,17})"
 _WHOLE_NUMBER = re.compile(_NUMBER, re.ASCII)
 _CONDA_PRE_RELEASE = re.compile(r"\.(a|b|rc)(?=\d)", re.ASCII)
 
@@ -92,11 +92,11 @@ def _grammar() -> _Grammar:
     """
     where = f"{_PROJECT_FILE.name}: tool.conda-bridge"
     try:
-        document: dict[str, Any] = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))
+        document: dict[str, Any] = toml.loads(_PROJECT_FILE.read_text(encoding="utf-8"))
         table = document["tool"]["conda-bridge"]
         [fold] = [item for item in table["fold"] if item["package"] == LIBRARY_NAME]
         label, library, layout = table["label"], fold["build"], table["index-layout"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{type(error).__name__}: {error}",
             where=where,
@@ -419,6 +419,30 @@ class Label:
         """``cu124/torch2.4``, the folder of the wheel index."""
         return self.variant.index_dir
 
+    @property
+    def requests(self) -> dict[str, str]:
+        """How installers are asked for this build of any variant, by the names of _build_info.py.
+
+        ``{cuda}``, ``{torch}`` and ``{torch:flat}`` stand for those of the variant that is wanted.
+
+        >>> Label(Variant.parse("cu130_torch213"), "0.1.6rc1", 0, "1a2b3c4").requests["CONDA"]
+        'flashinfer=0.1.6.rc1={cuda}_torch{torch:flat}_g1a2b3c4_*'
+        """
+        grammar, left = _grammar(), {"cuda", "torch", "number"}
+        local, build = grammar.scheme.local, grammar.scheme.build
+        assert local is not None and build is not None
+        values = dict(self._generic.values)
+
+        def any_rebuild(template: Template) -> str:
+            return template.format(values, left).replace("{number}", "*")
+
+        return {
+            "WHEEL": f"{NAME}=={self.public_version}+{local.format(values, left)}",
+            "CONDA": f"{NAME}={self.conda_version}={any_rebuild(build)}",
+            "CONDA_LIBRARY": f"{LIBRARY_NAME}={self.conda_version}={any_rebuild(grammar.library)}",
+            "INDEX_DIR": grammar.layout.format(values, left),
+        }
+
     def __str__(self) -> str:
         return self.wheel_version
 
@@ -512,7 +536,7 @@ class Label:
         if given:
             check_public_version(given, "FLASHINFER_BUILD_VERSION")
             return given
-        text = version_file.read_text().strip()
+        text = version_file.read_text(encoding="utf-8", errors="backslashreplace").strip()
         check_public_version(text, str(version_file))
         return text
 
@@ -628,7 +652,7 @@ def check_public_version(text: str, where: str = "") -> None:
         )
     try:
         version = Version(text)
-    except InvalidVersion:
+    except ValueError:  # it is none, or has more digits than Python makes a number of
         raise LabelError(f"{text!r} is not a version", where=where, expected=example) from None
     if version.epoch or len(version.release) != 3:
         raise LabelError(f"{text!r} is not of the form X.Y.Z", where=where, expected=example)

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from conda_bridge.printable import printable
+from conda_bridge.system import terminal
 
 from .label import LIBRARY_NAME, Label, LibraryLabel, split_conda_file
 
@@ -22,12 +24,6 @@ __all__ = ["matrix_table", "print_build", "variants_table"]
 
 _STYLES = {"done": "green", "kept": "cyan", "failed": "bold red", "not run": "yellow"}
 _BESIDE_NAMES = 70  # columns for what stands beside the names of both sides
-_WIDE = 1000  # in a file or a pipe no path is folded at a terminal's width
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
 def variants_table(rows: Sequence[Mapping[str, str]], *, width: int | None = None) -> str:
@@ -37,7 +33,7 @@ def variants_table(rows: Sequence[Mapping[str, str]], *, width: int | None = Non
         rows: the variants.
         width: columns; those of the terminal by default.
     """
-    console = Console(highlight=False, width=width) if width else _console()
+    console = terminal.console(width=width) if width else terminal.console()
     # The names of both sides fit beside the rest, or go below it; they are never broken.
     names = max((len(row[key]) for row in rows for key in ("conda_file", "wheel_file")), default=0)
     beside = console.width >= names + _BESIDE_NAMES
@@ -63,7 +59,7 @@ def variants_table(rows: Sequence[Mapping[str, str]], *, width: int | None = Non
 
 def matrix_table(made: MatrixReport) -> str:
     """The end of a matrix: outcome, cost and log of each stage; what failed; what is missing."""
-    console = _console()
+    console = terminal.console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("variant", no_wrap=True)
     table.add_column("stage", no_wrap=True)
@@ -93,7 +89,7 @@ def matrix_table(made: MatrixReport) -> str:
         console.print()
         files = [path for name in made.stages if made.built(name) for path in made.files[name]]
         for path in dict.fromkeys(files):
-            console.print(os.path.relpath(path), soft_wrap=True)
+            console.print(escape(printable(os.path.relpath(path))), soft_wrap=True)
         for line in failed:
             console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
         for item in made.plan.missing:
@@ -108,14 +104,14 @@ def matrix_table(made: MatrixReport) -> str:
 
 def print_build(result: BuildResult) -> None:
     """The end of a build: what was made and where, or what is due, or what failed."""
-    console = _console()
+    console = terminal.console()
     for name, outcomes in result.variants.items():
         if result.dry_run:
             for outcome in outcomes:
                 console.print(f"{name}: {outcome.title}: {outcome.outcome}")
         elif name not in result.failures and not result.partial:
             for path in result.files[name]:
-                console.print(f"{os.path.relpath(path)}")
+                console.print(escape(printable(os.path.relpath(path))))
     if result.dry_run:
         return
     if result.unchanged:

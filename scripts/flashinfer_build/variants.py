@@ -279,12 +279,19 @@ def _spec(
 def _read(path: Path) -> tuple[Mapping[str, Sequence[_Item]], tuple[str, ...]]:
     """The file's lists with their lines, and the zipped keys."""
     try:
+        return _parsed(path)
+    except RecursionError:
+        raise ConfigError("lists in one another without end", where=str(path)) from None
+
+
+def _parsed(path: Path) -> tuple[Mapping[str, Sequence[_Item]], tuple[str, ...]]:
+    try:
         text = path.read_text()
         document = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigError(error.strerror or str(error), where=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not YAML: {error}", where=str(path)) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(document, yaml.MappingNode):
         raise ConfigError("not a mapping of keys to lists", where=str(path))
     for number, line in enumerate(text.splitlines(), 1):

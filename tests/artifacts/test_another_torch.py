@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,23 @@ def test_another_torch_minor_is_named_with_the_commands_that_help(under_211: Pat
     assert "conda install" in said
     assert "cu130_torch211_*" in said
     assert "undefined symbol" not in said
+
+
+def test_the_doctor_says_what_the_import_does(under_211: Path) -> None:
+    done = subprocess.run(
+        [str(under_211), "-m", "flashinfer.env", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=under_211.parent,
+    )
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert report["torch"]["version"].startswith("2.11.")
+    finding = report["findings"][0]
+    assert finding["code"] == "torch-minor"
+    assert finding["problem"] in _import(under_211)
+    assert '"flashinfer==' in finding["commands"]["pip"]
+    assert report["installer"] == "pip"
 
 
 def test_no_torch_is_said(under_211: Path, tmp_path: Path) -> None:

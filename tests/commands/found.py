@@ -93,7 +93,8 @@ def _texts(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _commands(text: str, file: Path, *, prose: bool = False) -> Iterator[Command]:
-    for line in text.splitlines():
+    # What a shell continues on the next line is one.
+    for line in text.replace("\\\n", " ").splitlines():
         for found in _COMMAND.finditer(line):
             before = line[: found.start()]
             words = found[1].partition("`")[0] if before.endswith("`") else found[1]

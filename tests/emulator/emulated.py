@@ -94,7 +94,7 @@ def build(
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True)
     folders = [HERE / "include", csrc, csrc / "include"]
     original_folders = [HERE / "include", CSRC, CSRC / "include"]
-    info = ['-DFLASHINFER_VERSION="0"', '-DFLASHINFER_ARCH_LIST="emulated"']
+    info = ['-DFLASHINFER_VERSION="0"', '-DFLASHINFER_ARCH_LIST="8.0+PTX;9.0a"']
     host = sorted((HERE / "src").glob("*.cpp"))
     if interface:
         host += [HERE / "no_cpu.cpp", *sorted(csrc.glob("*.cpp"))]
@@ -145,7 +145,7 @@ class Emulator:
         self.library = ctypes.CDLL(str(path))
         self.library.fi_emulator_alloc.restype = ctypes.c_void_p
         self.library.fi_emulator_last_stream.restype = ctypes.c_void_p
-        for count in ("launches", "last_blocks", "loads_by_launches"):
+        for count in ("launches", "last_blocks", "loads_by_launches", "capabilities_asked"):
             getattr(self.library, f"fi_emulator_{count}").restype = ctypes.c_int64
         self._structs: dict[str, Any] = {}
         self._allocated: list[int] = []

@@ -177,6 +177,52 @@ def test_a_refused_device_is_an_error_with_the_runtimes_words(gpu: Emulator) -> 
     assert gpu.library.fi_emulator_current_device() == 0
 
 
+OLD, OF_PTX = 3, 4  # devices of the emulator
+
+
+@pytest.mark.parametrize("op", ["rmsnorm", "attention_plan"])
+def test_a_gpu_without_code_is_named_with_what_the_library_has(gpu: Emulator, op: str) -> None:
+    before = gpu.library.fi_emulator_launches()
+    with pytest.raises(Failed) as error:
+        if op == "rmsnorm":
+            gpu(op, device=OLD, **norm_arguments(gpu))
+        else:
+            gpu(op, device=OLD, num_qo_heads=1, num_kv_heads=1, head_dim=64,
+                result=torch.zeros(5, dtype=torch.int64))  # fmt: skip
+    assert str(error.value) == (
+        f"{op}: no code for the GPU cuda:3, Emulated GPU of compute capability 7.5: libflashinfer"
+        " 0 for CUDA none was built for the architectures 8.0+PTX;9.0a. The kernels need compute"
+        " capability 8.0 or newer: no package has them for it"
+    )
+    assert error.value.status == UNSUPPORTED
+    assert gpu.library.fi_emulator_launches() == before
+    assert gpu.library.fi_emulator_current_device() == 0, "the caller's device is restored"
+
+
+def test_ptx_that_the_driver_is_too_old_for(gpu: Emulator) -> None:
+    gpu("rmsnorm", device=OF_PTX, **norm_arguments(gpu))
+    gpu.library.fi_emulator_set_driver(12040, True)
+    try:
+        with pytest.raises(
+            Failed, match=r"cuda:4, Emulated GPU of compute capability 12\.0"
+        ) as error:
+            gpu("rmsnorm", device=OF_PTX, **norm_arguments(gpu))
+    finally:
+        gpu.library.fi_emulator_set_driver(13000, False)
+    assert "The driver, for CUDA 12.4, does not take it: update the driver" in str(error.value)
+    assert error.value.status == UNSUPPORTED
+    gpu("rmsnorm", device=OF_PTX, **norm_arguments(gpu))
+
+
+def test_a_device_is_asked_for_its_capability_once(gpu: Emulator) -> None:
+    for _ in range(2):
+        gpu("rmsnorm", device=1, **norm_arguments(gpu))
+    asked = gpu.library.fi_emulator_capabilities_asked()
+    for _ in range(3):
+        gpu("rmsnorm", device=1, **norm_arguments(gpu))
+    assert gpu.library.fi_emulator_capabilities_asked() == asked
+
+
 @pytest.mark.parametrize("op", ["rmsnorm", "fused_add_rmsnorm", "layernorm", "act_and_mul", "rope"])
 def test_fp8_is_unsupported_where_something_is_computed(gpu: Emulator, op: str) -> None:
     sizes = {

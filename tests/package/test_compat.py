@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,18 +17,22 @@ from rattler.package import BuildString
 
 import flashinfer
 from flashinfer import _build_info, _compat
+from flashinfer_build.checks import build_info
 from flashinfer_build.label import Label, Variant
 
-CUDA = _compat.Build(
-    variant="cu130_torch213",
-    version="0.1.6+cu130torch2.13",
-    public_version="0.1.6",
-    conda_version="0.1.6",
-    torch="2.13",
-    cuda="13.0.88",
-    cxx11_abi=True,
-)
-CPU = CUDA._replace(variant="cpu_torch213", version="0.1.6+cputorch2.13", cuda="")
+
+def build_of(variant: str, version: str = "0.1.6", commit: str | None = None) -> _compat.Build:
+    """A build as the build writes itself down."""
+    label = Label(Variant.parse(variant), version, 0, commit)
+    cuda = "{}.{}.88".format(*label.variant.cuda) if label.variant.cuda else ""
+    archs = "8.0+PTX;9.0a" if cuda else ""
+    facts = {"CUDA": cuda, "CXX11_ABI": True, "ARCH_LIST": archs}
+    return _compat.read_build(SimpleNamespace(**build_info.expected(label), **facts))
+
+
+CUDA = build_of("cu130_torch213")
+CPU = build_of("cpu_torch213")
+DOCTOR = "To see what was found here, and what fits:"
 
 
 def torch_of(version: str, cuda: str | None = None, abi: bool = True) -> ModuleType:
@@ -73,6 +78,7 @@ def text_of(build: _compat.Build, torch: ModuleType | None, monkeypatch: pytest.
 
 
 def test_another_torch_minor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # so that `python` is no name of this one
     assert text_of(CUDA, torch_of("2.11.0", "13.0"), monkeypatch).splitlines() == [
         "flashinfer 0.1.6+cu130torch2.13 (variant cu130_torch213) was built for torch 2.13,"
         " and this is torch 2.11.0 with CUDA 13.0.",
@@ -81,6 +87,8 @@ def test_another_torch_minor(monkeypatch: pytest.MonkeyPatch) -> None:
         " --extra-index-url https://wheels.test/cu130/torch2.11/",
         "  conda install -c conda.test -c conda-forge"
         ' "flashinfer=0.1.6=cu130_torch211_*" "pytorch=2.11"',
+        DOCTOR,
+        f"  {sys.executable} -m flashinfer.env",
     ]
 
 
@@ -98,9 +106,7 @@ def test_a_cpu_torch_of_another_minor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_abi(monkeypatch: pytest.MonkeyPatch) -> None:
-    build = CUDA._replace(
-        variant="cu124_torch24", version="0.1.6+cu124torch2.4", torch="2.4", cuda="12.4.131"
-    )
+    build = build_of("cu124_torch24")
     text = text_of(build, torch_of("2.4.0", "12.4", abi=False), monkeypatch)
     assert "with the new ABI of C++ strings (_GLIBCXX_USE_CXX11_ABI=1)" in text
     assert "this torch 2.4.0 with CUDA 12.4 has the old one" in text
@@ -133,11 +139,7 @@ def test_a_broken_torch_speaks_for_itself(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_nightly_keeps_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    nightly = CUDA._replace(
-        version="0.1.6.dev20261122+cu130torch2.13.g1a2b3c4",
-        public_version="0.1.6.dev20261122",
-        conda_version="0.1.6.dev20261122",
-    )
+    nightly = build_of("cu130_torch213", "0.1.6.dev20261122", "1a2b3c4")
     text = text_of(nightly, torch_of("2.11.0", "13.0"), monkeypatch)
     assert '"flashinfer==0.1.6.dev20261122+cu130torch2.11.g1a2b3c4"' in text
     assert '"flashinfer=0.1.6.dev20261122=cu130_torch211_g1a2b3c4_*"' in text
@@ -148,10 +150,7 @@ def test_each_command_has_its_clients_spelling_of_a_version(
     public: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pip compares by PEP 440; to conda 0.1.6rc1 is another version than the package's."""
-    label = Label(Variant.parse("cu130_torch213"), public)
-    build = CUDA._replace(
-        version=label.wheel_version, public_version=public, conda_version=label.conda_version
-    )
+    build = build_of("cu130_torch213", public)
     wanted = Label(Variant.parse("cu130_torch211"), public)
     text = text_of(build, torch_of("2.11.0", "13.0"), monkeypatch)
     assert f'"flashinfer=={wanted.wheel_version}"' in text
@@ -172,6 +171,31 @@ def test_places_that_are_not_configured(monkeypatch: pytest.MonkeyPatch) -> None
     assert "conda install -c <channel> " in text
     monkeypatch.setattr(_compat, "INDEX_URL", "https://own.test/wheels")
     assert "https://own.test/wheels/cu130/" in text_of(CUDA, None, monkeypatch)
+
+
+def test_a_place_with_a_password_is_printed_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASHINFER_INDEX_URL", "https://user:secret@wheels.test/\x1b[31m")
+    monkeypatch.setenv("FLASHINFER_CONDA_CHANNEL", "https://token@conda.test")
+    text = text_of(CUDA, None, monkeypatch)
+    assert "--extra-index-url https://****@wheels.test/\\x1b[31m/cu130/torch2.13/" in text
+    assert "-c https://****@conda.test " in text
+    assert "secret" not in text and "token" not in text and "\x1b" not in text
+
+
+def test_a_torch_that_says_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = text_of(CUDA, torch_of('\x1b[2J$(rm -r ~)"', "13.0"), monkeypatch)
+    assert 'this is torch \\x1b[2J$(rm -r ~)" with CUDA 13.0, which is no version' in text
+    assert '"flashinfer==0.1.6+cu130torch2.13"' in text
+    [line] = [line for line in text.splitlines() if line.startswith("  pip")]
+    assert "rm -r" not in line
+
+
+def test_a_folder_that_is_called_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch").mkdir()
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ImportError, match=f"finds here .{tmp_path}/torch. is broken, or no torch"):
+        _compat.check(CUDA)
 
 
 BINDING = (
@@ -257,3 +281,50 @@ def test_source_tree_without_a_build(copied: Path) -> None:
     error = import_copy(copied)
     assert "flashinfer is not built here: this is its source tree" in error
     assert f"  pip install {copied.parent}\n" in error  # whatever folder it is read in
+
+
+def test_without_the_library_the_commands_install_it_again(copied: Path) -> None:
+    (copied / "_C.abi3.so").write_bytes(b"not a library")
+    error = import_copy(copied)
+    assert "The compiled part of flashinfer" in error
+    assert "pip install --force-reinstall --no-deps" in error
+    assert "libflashinfer" in error
+    assert DOCTOR in error
+
+
+def test_a_library_that_is_older_than_the_build_needs() -> None:
+    words = "/lib/libc.so.6: version `GLIBC_2.38' not found (required by /x/_C.abi3.so)"
+    finding = _compat.not_loaded(CUDA, words)
+    assert finding.code == "glibc"
+    assert "It needs GLIBC_2.38" in finding.problem
+    assert finding.commands == ("", "")
+    assert _compat.not_loaded(CUDA, "undefined symbol: _ZN3c105").code == "not-loaded"
+
+
+def test_a_free_threaded_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    finding = _compat.not_loaded(CUDA, "cannot import name '_C'")
+    assert "loads no extension for the stable ABI" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("argv", "command", "doctor"),
+    [
+        (["-m"], ["python", "-m", "flashinfer.env"], True),
+        (["-m", "--json"], ["python", "-X", "dev", "-m", "flashinfer.env", "--json"], True),
+        (["-m", "--json"], ["python", "-Im", "flashinfer.env", "--json"], True),
+        (["-m"], ["python", "-Imflashinfer.env"], True),
+        (["-m"], ["python", "-m", "my.flashinfer.env"], False),
+        (["-m", "flashinfer.env"], ["python", "-m", "other", "flashinfer.env"], False),
+        (["/x/other.py"], ["python", "-m", "flashinfer.env"], False),
+        (["-c"], ["python", "-c", "import flashinfer"], False),
+        ([], [], False),
+        (["-m"], [], False),
+    ],
+)
+def test_who_is_the_doctor(
+    argv: list[str], command: list[str], doctor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", command)
+    assert _compat.is_doctor() is doctor

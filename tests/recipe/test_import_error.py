@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import packages
 import pytest
@@ -13,6 +14,7 @@ from solver import Answer, Case, solve
 
 from flashinfer import _compat
 from flashinfer_build import variants
+from flashinfer_build.checks import build_info
 from flashinfer_build.label import Label
 
 SPECS = variants.select(
@@ -25,6 +27,7 @@ VERSIONS = {
     "0.1.7.dev20261122": "1a2b3c4",
     "0.1.8rc1.dev20261123": "0123456",
 }
+[CUDA_12] = [spec for spec in SPECS if spec.id == "cu126_torch29"]
 CASES = [(spec, version) for spec in SPECS for version in VERSIONS]
 
 
@@ -32,26 +35,18 @@ def _label(spec: variants.VariantSpec, version: str) -> Label:
     return Label(spec.variant, version, 0, VERSIONS[version] or None)
 
 
-def _printed(spec: variants.VariantSpec, version: str) -> list[str]:
+def _printed(spec: variants.VariantSpec, version: str, cuda: str = "") -> list[str]:
     """The commands that an installed package of torch 2.4 prints, of pip and of conda."""
     label = Label(variants.Variant.parse("cu124_torch24"), version, 0, VERSIONS[version] or None)
-    build = _compat.Build(
-        variant=label.variant.id,
-        version=label.wheel_version,
-        public_version=label.public_version,
-        conda_version=label.conda_version,
-        torch="2.4",
-        cuda="12.4.131",
-        cxx11_abi=True,
-    )
+    facts = {"CUDA": "12.4.131", "CXX11_ABI": True, "ARCH_LIST": "9.0a"}
+    build = _compat.read_build(SimpleNamespace(**build_info.expected(label), **facts))
     torch = "{}.{}".format(*spec.variant.torch)
-    text = _compat._commands(build, spec.variant.cuda_tag, torch)
-    return [line.strip() for line in text.splitlines()]
+    return list(_compat.commands(build, cuda or spec.variant.cuda_tag, torch))
 
 
-def _typed(spec: variants.VariantSpec, version: str) -> list[str]:
+def _typed(spec: variants.VariantSpec, version: str, cuda: str = "") -> list[str]:
     """What follows the channels of the command for conda."""
-    words = shlex.split(_printed(spec, version)[1])
+    words = shlex.split(_printed(spec, version, cuda)[1])
     assert words[:6] == ["conda", "install", "-c", "<channel>", "-c", "conda-forge"]
     return words[6:]
 
@@ -88,6 +83,16 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Answer]:
             )
             for spec, version in CASES
         }
+        # Of the doctor, for a driver of CUDA 12: what there is for it.
+        | {
+            f"any CUDA 12 {version}": Case(
+                channels,
+                _typed(CUDA_12, version, "cu12*"),
+                {"__glibc": "2.36", "__cuda": "12.4"},
+                priority=False,
+            )
+            for version in VERSIONS
+        }
     )
 
 
@@ -104,9 +109,20 @@ def test_the_solver_takes_what_the_command_names(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_conda_finds_a_variant_for_the_major_of_a_driver(
+    answers: Mapping[str, Answer], version: str
+) -> None:
+    answer = answers[f"any CUDA 12 {version}"]
+    label = _label(CUDA_12, version)
+    assert not answer.refusal
+    assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
+    assert answer["pytorch"].startswith("2.9.")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
 def test_the_commands_are_those_of_the_label(spec: variants.VariantSpec, version: str) -> None:
-    """The installed package cannot ask the label module, so it has to say the same by itself."""
+    """The installed package cannot ask the label module: it has what that composed for it."""
     label = _label(spec, version)
     torch = "{}.{}".format(*spec.variant.torch)
     pip, conda = _printed(spec, version)

@@ -57,7 +57,6 @@ def build_info(label: Label, **changes: object) -> bytes:
     values: dict[str, object] = {
         "VERSION": label.wheel_version,
         "PUBLIC_VERSION": label.public_version,
-        "CONDA_VERSION": label.conda_version,
         "VARIANT": label.variant.id,
         "TORCH": "{}.{}".format(*label.variant.torch),
         "CUDA": "{}.{}.88".format(*label.variant.cuda) if label.variant.cuda else "",
@@ -65,6 +64,7 @@ def build_info(label: Label, **changes: object) -> bytes:
         "ARCH_LIST": "8.0+PTX;9.0a" if label.variant.cuda else "",
         "COMMIT": label.commit or "",
         "BUILD_NUMBER": label.build_number,
+        **label.requests,
         **changes,
     }
     lines = ['"""Written by the build."""'] + [

@@ -78,10 +78,12 @@ def test_what_a_user_is_told_of_the_abi_is_the_same_rule(torch: str, abi: bool) 
     assert spec is not None and spec.loader is not None
     compat = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(compat)
-    build = compat.Build("cpu_torch26", "0.1.6+cputorch2.6", "0.1.6", "0.1.6", torch, "", abi)
-    text = compat.explain(build, compat.Found(f"{torch}.0", "", not abi))
-    assert "PyPI's torch up to {}.{} has the old ABI".format(*torch_abi.OLD_UNTIL) in text
-    assert compat.explain(build, compat.Found(f"{torch}.0", "", abi)) == ""
+    requests = factories.label_of("cpu_torch26").requests.values()
+    build = compat.Build("cpu_torch26", "0.1.6+cputorch2.6", torch, "", abi, "", *requests)
+    finding = compat.explain(build, compat.Found(f"{torch}.0", "", not abi))
+    rule = "PyPI's torch up to {}.{} has the old ABI".format(*torch_abi.OLD_UNTIL)
+    assert rule in finding.problem
+    assert compat.explain(build, compat.Found(f"{torch}.0", "", abi)) is None
 
 
 @pytest.mark.parametrize(

@@ -475,11 +475,16 @@ def test_a_fault_of_the_program_is_said_to_be_one(
         raise RuntimeError("oops")
 
     monkeypatch.setattr("conda_bridge.cli.show.contents", broken)
+    monkeypatch.setattr("conda_bridge.system.failure.CAUGHT", [])
     assert main(["show", "x.whl"]) == 2
-    assert "RuntimeError: oops" in capsys.readouterr().err
-    monkeypatch.setenv("CONDA_BRIDGE_TRACEBACK", "1")
-    with pytest.raises(RuntimeError):
-        main(["show", "x.whl"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: x.whl: reading: RuntimeError: oops\n")
+    assert "mistake in the program" in said
+    assert "in broken" in said  # where it was
+    assert main(["show", "x.whl", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"] == "Fault"
+    assert "in broken" in told["traceback"]
 
 
 def test_every_kind_of_failure_has_its_exit_code(

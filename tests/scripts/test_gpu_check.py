@@ -15,6 +15,7 @@ import pytest
 from wheel_factory import make_wheel
 
 from conda_bridge.errors import ArtifactError, ConfigError, TestsFailed, ToolchainError
+from flashinfer_build.label import Label
 from flashinfer_build.tryout import gpu_check, gpu_machine
 from flashinfer_build.tryout.gpu_check import TestReport
 from flashinfer_build.tryout.gpu_machine import Machine
@@ -32,7 +33,8 @@ def wheel(
     runtime = "cu" + "".join(cuda.split(".")[:2]) if cuda else "cpu"
     version = f"0.1.6+{runtime}torch{torch}"
     facts = {
-        "VERSION": version, "PUBLIC_VERSION": "0.1.6", "CONDA_VERSION": "0.1.6",
+        "VERSION": version, "PUBLIC_VERSION": "0.1.6",
+        **Label.parse_wheel_version(version).requests,
         "TORCH": torch, "CUDA": cuda,
         "VARIANT": f"{runtime}_torch{torch.replace('.', '')}", "CXX11_ABI": True,
         "ARCH_LIST": "8.0+PTX;9.0a", **changes,

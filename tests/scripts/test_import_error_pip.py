@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import toy_artifacts
@@ -17,6 +17,7 @@ from wheel_factory import make_wheel
 from conda_bridge.project import Project
 from conda_bridge.publish import index
 from flashinfer import _compat
+from flashinfer_build.checks import build_info
 from flashinfer_build.label import Label, Variant
 
 LABELS = [
@@ -32,6 +33,8 @@ def published(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[
         toy_artifacts.write_wheel(folder / "wheels", label)
         torch = "{}.{}.1".format(*label.variant.torch)
         make_wheel(folder / "others", "torch", torch)
+    # Anybody may put this on PyPI, where nobody can put a local version.
+    make_wheel(folder / "others", "flashinfer", "99.0")
     index.update(folder, project=Project.load(root / "pyproject.toml"))
     return folder
 
@@ -44,18 +47,10 @@ def test_pip_takes_what_the_command_names(
     other = Label(
         Variant.parse("cu124_torch24"), label.public_version, label.build_number, label.commit
     )
-    build = _compat.Build(
-        variant=other.variant.id,
-        version=other.wheel_version,
-        public_version=other.public_version,
-        conda_version=other.conda_version,
-        torch="2.4",
-        cuda="12.4.131",
-        cxx11_abi=True,
-    )
+    facts = {"CUDA": "12.4.131", "CXX11_ABI": True, "ARCH_LIST": "9.0a"}
+    build = _compat.read_build(SimpleNamespace(**build_info.expected(other), **facts))
     torch = "{}.{}".format(*label.variant.torch)
-    text = _compat._commands(build, label.variant.cuda_tag, torch)
-    [line] = re.findall("pip install .*", text)
+    line = _compat.commands(build, label.variant.cuda_tag, torch).pip
     (tmp_path / "none").mkdir()
     done = subprocess.run(
         # What PyPI would have is a folder; the rest is as it is printed.

@@ -142,7 +142,8 @@ def test_a_given_library_has_to_be_of_this_build(
     if version:
         compat, label = project_module._compat(project.root), project.label
         build = compat.Build(
-            *(label.variant.id, label.wheel_version, "9.8.7", "9.8.7", "2.4", "12.4.131", False)
+            *(label.variant.id, label.wheel_version, "2.4", "12.4.131", False, "9.0a"),
+            *label.requests.values(),
         )
         binding = "version=9.8.7\nvariant=cu124_torch24\ntorch=2.4\ncxx11_abi=0"
         try:

@@ -22,7 +22,8 @@ extern "C" {
 typedef enum fi_status {
   FI_OK = 0,
   FI_INVALID_ARGUMENT = 1,  // an argument is out of range; fi_last_error() names it
-  FI_UNSUPPORTED = 2,       // understood, but not in this build (e.g. CUDA in a CPU build)
+  FI_UNSUPPORTED = 2,       // understood, but not in this build (e.g. CUDA in a CPU build, or
+                            // code for this GPU)
   FI_CUDA_ERROR = 3         // the CUDA runtime refused; fi_last_error() has its words
 } fi_status;
 

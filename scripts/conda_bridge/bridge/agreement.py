@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
 from ..errors import ArtifactError, ConflictError
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
 from ..label import Label
@@ -120,13 +119,13 @@ def check_license(package: CondaPackage, project: Project, files: Sequence[str])
 def is_spdx(text: str) -> bool:
     """Whether a text is an SPDX licence expression."""
     try:
-        return bool(text) and bool(canonicalize_license_expression(text))
-    except InvalidLicenseExpression:
+        return bool(text) and bool(foreign.license_expression(text))
+    except foreign.Unreadable:
         return False
 
 
 def _spdx(text: str) -> str:
-    return str(canonicalize_license_expression(text)) if is_spdx(text) else text
+    return foreign.license_expression(text) if is_spdx(text) else text
 
 
 def check_no_entry_points(package: CondaPackage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from fnmatch import fnmatch
 
 from ..errors import ArtifactError, LabelMismatch
 from ..formats import elf
+from ..formats.content import Content, as_content
 from ..formats.elf import SharedObject, Symbol
 from .conda_target import MACHINES
 from .layout import is_library
@@ -24,6 +24,7 @@ _GCC_OF_GLIBCXX = {
     **{21: "5", 22: "6", 23: "7", 24: "7", 25: "8", 26: "9", 27: "9", 28: "9", 29: "11"},
     **{30: "12", 31: "13", 32: "13", 33: "14", 34: "15"},
 }
+_NAME = 150  # bytes that a name takes beside its text
 _CUDA_RUNTIME = re.compile(r"libcudart\.so\.(\d+)")
 _CUDA_IN_LOCAL = re.compile(r"(?<![a-z])cu(\d{2})\d*(?![0-9])")
 
@@ -40,7 +41,8 @@ class Object:
         floors: the newest version that it asks of each runtime.
         gpu: whether it has GPU code.
         old_strings: symbols that it wants of other libraries with the C++ strings of before 2015.
-        exported: names that it provides.
+        exported: names that it provides, of those with such strings.
+        weight: bytes of memory that all of this takes, about.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Object:
     gpu: bool
     old_strings: tuple[str, ...]
     exported: frozenset[str]
+    weight: int = 0
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Needs:
     unknown: tuple[str, ...] = ()
 
 
-def read_object(data: bytes | mmap.mmap, path: str, where: str) -> Object | None:
+def read_object(data: bytes | Content, path: str, where: str) -> Object | None:
     """The facts of a file; None for what is no shared object that a loader would load.
 
     A wheel may have other ELF files: objects for a linker, GPU code, libraries for another system.
@@ -80,14 +83,17 @@ def read_object(data: bytes | mmap.mmap, path: str, where: str) -> Object | None
         ArtifactError: a file with a shared object's name that contradicts itself.
     """
     # 64 bits, little-endian, and of the type ET_DYN.
-    if data[:6] != b"\x7fELF\x02\x01" or data[16:18] != b"\x03\x00":
+    content = as_content(data)
+    head = content.at(0, 18)
+    if head[:6] != b"\x7fELF\x02\x01" or head[16:18] != b"\x03\x00":
         return None
     try:
-        found = elf.read(data, where)
+        found = elf.read(content, where)
     except ArtifactError:
         if is_library(path):
             raise
         return None  # data that begins so
+    old, provided = _old_strings(found), _provided(found)
     return Object(
         path=path,
         machine=_MACHINES.get(found.machine, found.machine),
@@ -95,8 +101,9 @@ def read_object(data: bytes | mmap.mmap, path: str, where: str) -> Object | None
         needed=found.needed,
         floors=dict(found.floors),
         gpu=bool(found.gpu_codes),
-        old_strings=_old_strings(found),
-        exported=frozenset(symbol.name for symbol in found.exported),
+        old_strings=old,
+        exported=provided,
+        weight=found.weight + sum(len(name) + _NAME for name in (*old, *provided)),
     )
 
 
@@ -108,8 +115,16 @@ def _old_strings(found: SharedObject) -> tuple[str, ...]:
     return tuple(
         symbol.name
         for symbol in found.undefined
-        if foreign(symbol) and elf.string_abi((symbol.name,)) in ("old", "mixed")
+        if foreign(symbol) and _has_old_string(symbol.name)
     )
+
+
+def _provided(found: SharedObject) -> frozenset[str]:
+    return frozenset(symbol.name for symbol in found.exported if _has_old_string(symbol.name))
+
+
+def _has_old_string(name: str) -> bool:
+    return "Ss" in name and elf.string_abi((name,)) in ("old", "mixed")
 
 
 def measure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import csv
 import io
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import ArtifactError
+from ..formats import foreign
 from .conda_target import Target
 
 __all__ = [
@@ -149,11 +149,9 @@ def entry_points(text: bytes, where: str) -> list[EntryPoint]:
         ArtifactError: it is not such a file, or has a command whose name is no file name or that
             is no ``module:function``.
     """
-    parser = configparser.RawConfigParser(delimiters=("=",), interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[method-assign,assignment]
     try:
-        parser.read_string(text.decode())
-    except (UnicodeDecodeError, configparser.Error) as error:
+        groups = foreign.entry_points(text)
+    except foreign.Unreadable as error:
         raise ArtifactError(
             f"cannot be read: {error}",
             where=where,
@@ -161,7 +159,7 @@ def entry_points(text: bytes, where: str) -> list[EntryPoint]:
         ) from error
     found = {}
     for section in ("console_scripts", "gui_scripts"):
-        for name, value in parser.items(section) if parser.has_section(section) else ():
+        for name, value in groups.get(section, {}).items():
             object_ = _OBJECT.fullmatch(value.strip())
             if not object_ or not _NAME.fullmatch(name):
                 raise ArtifactError(

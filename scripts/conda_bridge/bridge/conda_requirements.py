@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from packaging.markers import Marker
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..errors import ArtifactError
+from ..formats import foreign
 from ..project import Project
 from .conda_constraint import constraint
 from .conda_target import MACHINES, Target
@@ -79,7 +80,7 @@ def read_requirements(
     needed: list[tuple[Requirement, bool]] = []
     for text in texts:
         requirement = _parsed(text, where)
-        verdicts = _verdicts(requirement.marker, target, found)
+        verdicts = _verdicts(requirement.marker, target, found, where)
         if not any(verdicts):
             asks_extra = requirement.marker is not None and "extra" in str(requirement.marker)
             found.dropped[str(requirement)] = (
@@ -109,8 +110,8 @@ def read_requirements(
 
 def _parsed(text: str, where: str) -> Requirement:
     try:
-        return Requirement(text)
-    except InvalidRequirement as error:
+        return foreign.requirement(text)
+    except foreign.Unreadable as error:
         raise ArtifactError(
             f"{text[:200]!r} is no requirement: {error}", where=f"{where}: Requires-Dist"
         ) from error
@@ -141,13 +142,26 @@ def _add(
         )
 
 
-def _verdicts(marker: Marker | None, target: Target, found: Requirements) -> list[bool]:
+def _evaluated(marker: Marker, environment: dict[str, str], where: str) -> bool:
+    try:
+        return foreign.evaluate(marker, environment)
+    except foreign.Unreadable as error:
+        raise ArtifactError(
+            f"the marker {str(marker)[:200]!r} says nothing: {error}",
+            where=f"{where}: Requires-Dist",
+            expected="comparisons of what there is, as in PEP 508",
+        ) from error
+
+
+def _verdicts(marker: Marker | None, target: Target, found: Requirements, where: str) -> list[bool]:
     """What the marker says in each environment that the package can get into."""
     if marker is None:
         return [True]
     systems = {
         system: [
-            marker.evaluate({**environment, **values, "platform_machine": machine, "extra": ""})
+            _evaluated(
+                marker, {**environment, **values, "platform_machine": machine, "extra": ""}, where
+            )
             for environment in _pythons(target)
             for machine in (
                 [MACHINES[target.subdir]] if target.subdir in MACHINES else _MACHINES[system]
@@ -208,7 +222,10 @@ def _candidates(specifiers: SpecifierSet) -> Iterable[Version]:
     """Versions at, just above and just below each bound."""
     yield Version("0")
     for item in specifiers:
-        version = Version(item.version.removesuffix(".*"))
+        try:
+            version = foreign.pip_version(item.version.removesuffix(".*"))
+        except foreign.Unreadable:  # `===` compares texts, and no other version is that
+            continue
         epoch = f"{version.epoch}!" if version.epoch else ""
         yield version
         yield Version(f"{epoch}{'.'.join(map(str, version.release))}.0.1")

@@ -21,10 +21,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from ..errors import ArtifactError
+from ..formats import foreign
 from .conda_constraint import constraint
 
 __all__ = ["MACHINES", "Target", "target"]
@@ -179,10 +180,10 @@ def _subdir(platforms: Iterable[str], where: str) -> str:
 
 def _specifiers(text: str, where: str) -> SpecifierSet:
     try:
-        return SpecifierSet(text)
-    except InvalidSpecifier as error:
+        return foreign.specifiers(text)
+    except foreign.Unreadable as error:
         raise ArtifactError(
-            f"{text!r} is no version specifier: {error}",
+            f"{text!r:.200} is no version specifier: {error}",
             where=f"{where}: Requires-Python",
             expected="comparisons as in PEP 440, such as >=3.9",
         ) from error

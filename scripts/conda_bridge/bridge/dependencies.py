@@ -24,12 +24,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
+from ..formats import foreign
 from ..label import public_version
 from ..project import Project
 from .names import find_pip
@@ -85,17 +83,15 @@ class MatchSpec:
         Raises:
             ArtifactError: no dependency, or one on a channel, a file or a condition.
         """
-        import rattler  # only here: it takes its time
-
         expected = "name, version and build, separated by spaces"
         try:
-            found = rattler.MatchSpec(text)
-            name = "" if found.name is None else found.name.normalized
-            version = "" if found.version is None else str(found.version)
-        except Exception as error:  # of several kinds
+            found = foreign.match_spec(text)
+        except foreign.Unreadable as error:
             raise ArtifactError(
-                f"{text!r} is no dependency: {error}", where=where, expected=expected
+                f"{text!r:.200} is no dependency: {error}", where=where, expected=expected
             ) from error
+        name = found.name.normalized
+        version = "" if found.version is None else str(found.version)
         more = {
             "a channel": found.channel,
             "a namespace": found.namespace,
@@ -109,13 +105,13 @@ class MatchSpec:
         for what, value in more.items():
             if value:
                 raise ArtifactError(
-                    f"{text!r} asks for {what}, which pip has no word for",
+                    f"{text!r:.200} asks for {what}, which pip has no word for",
                     where=where,
                     expected=expected,
                 )
         build = str(found.build or "")
         if not name or " " in build:
-            raise ArtifactError(f"{text!r} is no dependency", where=where, expected=expected)
+            raise ArtifactError(f"{text!r:.200} is no dependency", where=where, expected=expected)
         return cls(name, "" if version == "*" else version, "" if build == "*" else build)
 
     def __str__(self) -> str:
@@ -130,10 +126,13 @@ class MatchSpec:
 
     def matches(self, version: str, build: str) -> bool:
         """Whether a package with this version and build string is one of those asked for."""
-        import rattler
-
-        if self.version and not rattler.VersionSpec(self.version).matches(rattler.Version(version)):
-            return False
+        if self.version:
+            asked = foreign.version_spec(self.version)
+            try:
+                if not asked.matches(foreign.conda_version(version)):
+                    return False
+            except foreign.Unreadable:  # a package of no version is none that was asked for
+                return False
         return not self.build or fnmatch.fnmatchcase(build, self.build)
 
 
@@ -169,12 +168,10 @@ def pip_specifier(version: str, where: str, name: str = "") -> str:
     """
     if not version or version == "*":
         return ""
-    import rattler
-
     fix = _FIX.format(name=name or "<name>")
     try:
-        plain = str(rattler.VersionSpec(version))
-    except Exception as error:  # of several kinds
+        plain = str(foreign.version_spec(version))
+    except foreign.Unreadable as error:
         raise ArtifactError(
             f"pip has no form for the version {version!r}: {error}",
             where=where,
@@ -186,8 +183,8 @@ def pip_specifier(version: str, where: str, name: str = "") -> str:
         if len(ranges) > 1:
             ranges = [_one_range(ranges)]
         for specifier in ranges[0]:
-            SpecifierSet(specifier)
-    except (ValueError, InvalidSpecifier) as error:
+            foreign.specifiers(specifier)
+    except ValueError as error:
         raise ArtifactError(
             f"pip has no form for the version {version!r}: {error}",
             where=where,
@@ -276,7 +273,7 @@ def _bounds(specifiers: Sequence[str]) -> tuple[_Release, _Release | None]:
     high: _Release | None = None
     for text in specifiers:
         operator, version = re.fullmatch(r"(\D+)(.*)", text).groups()  # type: ignore[union-attr]
-        parsed = Version(version.removesuffix(".*"))
+        parsed = foreign.pip_version(version.removesuffix(".*"))
         release = parsed.release
         if str(parsed) != ".".join(map(str, release)):
             raise ValueError("pip has no word for 'or'")
@@ -387,7 +384,7 @@ def _is_library(name: str) -> bool:
 
 def _valid(text: str, where: str) -> str:
     try:
-        Requirement(text)
-    except InvalidRequirement as error:
+        foreign.requirement(text)
+    except foreign.Unreadable as error:
         raise ArtifactError(f"{text!r} is no requirement: {error}", where=where) from error
     return text

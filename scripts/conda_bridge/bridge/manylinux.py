@@ -11,7 +11,7 @@ import fnmatch
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, LabelMismatch
@@ -26,6 +26,7 @@ __all__ = [
     "Policy",
     "architecture",
     "choose_tag",
+    "is_name",
     "is_plain",
     "lowest",
     "obstacles",
@@ -44,6 +45,7 @@ ARCHITECTURES = {
     "EM_RISCV": "riscv64",
 }
 # Loaders name the platform itself; auditwheel leaves them out as well.
+_PATTERN = re.compile(r"[*?\[]")
 _LOADER = re.compile(r"ld(-linux-[a-z0-9-]+|64)\.so\.[0-9]+")
 
 
@@ -143,6 +145,16 @@ def policy_of(tag: str, arch: str = "x86_64") -> Policy:
     )
 
 
+def is_name(text: str) -> bool:
+    """Whether a library's name is meant by `text` as it is, and no pattern for several."""
+    return not _PATTERN.search(text)
+
+
+@lru_cache(maxsize=16)
+def _patterns(provided: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(text for text in provided if not is_name(text)))
+
+
 def strangers(
     policy: Policy | None, library: SharedObject, provided: Collection[str] = ()
 ) -> tuple[str, ...]:
@@ -154,12 +166,15 @@ def strangers(
         provided: names and patterns of libraries that are in the wheel or come with what it
             requires.
     """
+    names = frozenset(provided)
+    patterns = _patterns(names)
     return tuple(
         name
         for name in library.needed
         if not _LOADER.fullmatch(name)
         and (policy is None or name not in policy.libraries)
-        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in provided)
+        and name not in names
+        and not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     )
 
 
@@ -181,29 +196,45 @@ def obstacles(
             Obstacle(where, name, "only libraries that every such Linux has")
             for name in strangers(policy, library, provided)
         ]
-        for provider, versions in library.required_versions.items():
-            for version in versions:
-                family, _, number = version.partition("_")
-                if number not in policy.versions.get(family, frozenset({number})):
-                    expected = f"{family}_{policy.newest(family)} at most"
-                    found.append(Obstacle(where, _user(library, provider, version), expected))
-        found += [
-            Obstacle(where, f"{symbol.name} of {name}", "another function")
-            for name in library.needed
-            for symbol in library.undefined
-            if symbol.name in policy.withheld.get(name, ()) and not symbol.weak
+        newer = [
+            (provider, version, family)
+            for provider, versions in library.required_versions.items()
+            for version in versions
+            for family, _, number in (version.partition("_"),)
+            if number not in policy.versions.get(family, frozenset({number}))
         ]
+        users = _users(library) if newer else {}
+        for provider, version, family in newer:
+            named = [users[key] for key in ((version, provider), (version, "")) if key in users]
+            what = f"{min(named)}@{version}" if named else f"{version} of {provider}"
+            found.append(Obstacle(where, what, f"{family}_{policy.newest(family)} at most"))
+        found += _withheld(policy, library, where)
     return tuple(found)
 
 
-def _user(library: SharedObject, provider: str, version: str) -> str:
-    """A symbol that asks for `version`, as ``pthread_create@GLIBC_2.34``."""
-    names = sorted(
-        symbol.name
+def _users(library: SharedObject) -> dict[tuple[str, str], str]:
+    """(version, library that has it) -> the first symbol that asks for it, by name."""
+    found: dict[tuple[str, str], str] = {}
+    for symbol in library.undefined:
+        key = symbol.version, symbol.library
+        found[key] = min(found.get(key, symbol.name), symbol.name)
+    return found
+
+
+def _withheld(policy: Policy, library: SharedObject, where: str) -> list[Obstacle]:
+    """The symbols that must not be used of libraries that every such Linux has."""
+    of_library: dict[str, list[str]] = {}
+    for name in dict.fromkeys(library.needed):
+        for symbol in policy.withheld.get(name, ()):
+            of_library.setdefault(symbol, []).append(name)
+    if not of_library:
+        return []
+    return [
+        Obstacle(where, f"{symbol.name} of {name}", "another function")
         for symbol in library.undefined
-        if symbol.version == version and symbol.library in ("", provider)
-    )
-    return f"{names[0]}@{version}" if names else f"{version} of {provider}"
+        if not symbol.weak
+        for name in of_library.get(symbol.name, ())
+    ]
 
 
 def lowest(libraries: Sequence[SharedObject], provided: Collection[str] = ()) -> Policy | None:

@@ -6,19 +6,18 @@ entry points are those that the build wrote. A package without a ``.dist-info`` 
 
 from __future__ import annotations
 
-import configparser
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit, urlunsplit
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ..errors import ArtifactError
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from ..formats.wheel import Metadata
 from ..label import public_version
@@ -106,17 +105,14 @@ class DistInfo:
 
 
 def _groups(text: str, where: str) -> dict[str, dict[str, str]]:
-    reader = configparser.RawConfigParser(delimiters=("=",), strict=False)
-    reader.optionxform = str  # type: ignore[assignment,method-assign]
     try:
-        reader.read_string(text)
-    except configparser.Error as error:
+        return foreign.entry_points(text)
+    except foreign.Unreadable as error:
         raise ArtifactError(
             f"cannot be read: {error}",
             where=f"{where}/entry_points.txt",
             expected="sections such as [console_scripts] with lines name = package.module:function",
         ) from error
-    return {group: dict(reader.items(group)) for group in reader.sections()}
 
 
 def entry_points(own: DistInfo, linked: Sequence[str], where: str) -> str:
@@ -167,8 +163,8 @@ def version_of(package: CondaPackage, source: Metadata | None) -> str:
     public = public_version(package.version, where)
     if source is not None:
         try:
-            own = Version(source.version)
-        except InvalidVersion:
+            own = foreign.pip_version(source.version)
+        except foreign.Unreadable:
             return public
         if Version(own.public) == Version(Version(public).public):
             return str(own)
@@ -271,23 +267,23 @@ def _python(version: str, source: Metadata | None, where: str) -> str:
 
 
 def _same_pythons(version: str, said: str) -> bool:
-    import rattler  # only here: it takes its time
-
     try:
-        asked, wanted = rattler.VersionSpec(version), SpecifierSet(said)
-    except Exception:  # of several kinds: neither says anything of any Python
+        asked, wanted = foreign.version_spec(version), foreign.specifiers(said)
+    except foreign.Unreadable:  # it says nothing of any Python
         return False
     pythons = (f"3.{minor}.{patch}" for minor in range(NEWEST + 2) for patch in range(30))
-    return all(asked.matches(rattler.Version(one)) == wanted.contains(one) for one in pythons)
+    return all(asked.matches(foreign.conda_version(one)) == wanted.contains(one) for one in pythons)
 
 
 def _parsed(texts: Sequence[str]) -> list[Requirement]:
     found = []
     for text in texts:
         try:
-            found.append(Requirement(text))
-        except InvalidRequirement as error:
-            raise ArtifactError(f"{text!r}: {error}", where="METADATA: Requires-Dist") from error
+            found.append(foreign.requirement(text))
+        except foreign.Unreadable as error:
+            raise ArtifactError(
+                f"{text!r:.200}: {error}", where="METADATA: Requires-Dist"
+            ) from error
     return found
 
 
@@ -301,8 +297,6 @@ def _as_stated(
 
     There are constraints that pip has no other words for than those that they were made of.
     """
-    import rattler  # only here: it takes its time
-
     for item in own:
         if spec.build or item.url or _of_extra(item):
             continue
@@ -310,9 +304,10 @@ def _as_stated(
             if find_conda(item.name, project, mapping).name != spec.name:
                 continue
             asked = constraint(item.specifier)
-        except ArtifactError:  # conda has no such name or version
+            stated = str(foreign.version_spec(asked)) if asked else ""
+        except (ArtifactError, foreign.Unreadable):  # conda has no such name or version
             continue
-        if (str(rattler.VersionSpec(asked)) if asked else "") == spec.version:
+        if stated == spec.version:
             return Requirement(f"{item.name}{item.specifier}")
     return None
 
@@ -353,8 +348,8 @@ def _of_extra(item: Requirement) -> bool:
 def specifiers(text: str) -> str:
     """A list of version specifiers in its one order; the text itself where it is none."""
     try:
-        return str(SpecifierSet(text))
-    except InvalidSpecifier:
+        return str(foreign.specifiers(text))
+    except foreign.Unreadable:
         return text
 
 

@@ -28,7 +28,7 @@ from ..config import Dropped
 from ..errors import ArtifactError, ConfigError
 from ..formats import json_reader
 from ..project import Project
-from ..system.toml import tomllib
+from ..system import toml
 from .name_tables import DIFFERENT, NO_PYTHON_PATTERNS, NOT_PYTHON, SAME, TO_CONDA
 
 __all__ = ["Answer", "conda_name", "find_conda", "find_pip", "pip_name", "read_mapping"]
@@ -236,8 +236,8 @@ def _json(text: str, where: str) -> object:
 
 def _toml(text: str, where: str) -> object:
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return toml.loads(text)
+    except ValueError as error:
         raise ConfigError(
             f"is not TOML: {error}", where=where, fix="a JSON file has to end in .json"
         ) from error

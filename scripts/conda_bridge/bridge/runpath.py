@@ -101,6 +101,7 @@ def patch(file: Path, runpath: str, shared: SharedObject, where: str) -> None:
         [program, *force, "--set-rpath", runpath, str(file)],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     if done.returncode:

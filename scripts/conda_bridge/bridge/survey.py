@@ -8,17 +8,17 @@ than to the last file that is.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import mmap
 import posixpath
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ArtifactError
+from ..formats import limits
 from ..formats.conda_package import CondaPackage, PathEntry
+from ..formats.content import Allowance, Room
 from ..formats.tar_stream import TarMember
 
 if TYPE_CHECKING:  # it takes its time to import
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it takes its time to import
 
 __all__ = ["SMALL", "Survey", "read_small", "survey"]
 
-SMALL = 4 << 20  # of a file that is kept in memory
+SMALL = limits.TEXT_SIZE  # of a file that is kept in memory
 _ELF = b"\x7fELF"
 _HEAD = 64
 
@@ -87,90 +87,113 @@ def survey(
     left = {entry.path for entry in package.paths.values() if wanted(entry)}
     if not left:
         return found
+    look = _Look(package, found, text, binary, whole, folder)
     with contextlib.closing(package.payload()) as members:
         for member in members:
             left.discard(member.path)
-            _look(package, member, found, text, binary, whole, folder)
+            look.at(member)
             if not left:
                 break
-    found.links = {path: _end(package, found.links, path) for path in found.links}
+    found.links = _ends(package, found.links)
     return found
 
 
-def _look(
-    package: CondaPackage,
-    member: TarMember,
-    found: Survey,
-    text: Callable[[str], bool],
-    binary: Callable[[str], bool],
-    whole: bool,
-    folder: Path | None,
-) -> None:
-    path = member.path
-    where = f"{package.path.name}: {path}"
-    if member.link_target is not None:
-        target = posixpath.join(posixpath.dirname(path), member.link_target)
-        found.links[path] = posixpath.normpath(target)
-        return
-    if not (whole or text(path) or binary(path)):
-        return
-    chunks = member.chunks()
-    first = next(chunks, b"")
-    found.heads[path] = first[:_HEAD]
-    if member.executable:
-        found.executable.add(path)
-    is_elf = first.startswith(_ELF)
-    if binary(path) and not is_elf:
-        raise ArtifactError(
-            "is called as a shared object is, and is no ELF file",
-            where=where,
-            expected="a library for Linux",
-            fix="if the wheel is right without it (a linker's script, a library for another "
-            f'system), say so in [tool.conda-bridge.files]: "{path}" = "drop"',
-        )
-    if is_elf:
+class _Look:
+    """Looks into one member after the other."""
+
+    def __init__(
+        self,
+        package: CondaPackage,
+        found: Survey,
+        text: Callable[[str], bool],
+        binary: Callable[[str], bool],
+        whole: bool,
+        folder: Path | None,
+    ) -> None:
+        self._package = package
+        self._found = found
+        self._text = text
+        self._binary = binary
+        self._whole = whole
+        place = folder if folder and folder.is_dir() else None
+        self._file, self._tables = Room(place), Room(place)
+        self._texts = Allowance(limits.TEXTS, "the files that are looked into")
+        self._facts = Allowance(limits.LIBRARY_FACTS, "the facts of all libraries")
+
+    def at(self, member: TarMember) -> None:
+        """Takes what is wanted of a member.
+
+        Raises:
+            ArtifactError: what :func:`survey` refuses.
+        """
+        path, found = member.path, self._found
+        where = f"{self._package.path.name}: {path}"
+        if member.link_target is not None:
+            target = posixpath.join(posixpath.dirname(path), member.link_target)
+            found.links[path] = posixpath.normpath(target)
+            return
+        if not (self._whole or self._text(path) or self._binary(path)):
+            return
+        chunks = member.chunks()
+        first = next(chunks, b"")
+        found.heads[path] = first[:_HEAD]
+        if member.executable:
+            found.executable.add(path)
+        is_elf = first.startswith(_ELF)
+        if self._binary(path) and not is_elf:
+            raise ArtifactError(
+                "is called as a shared object is, and is no ELF file",
+                where=where,
+                expected="a library for Linux",
+                fix="if the wheel is right without it (a linker's script, a library for another "
+                f'system), say so in [tool.conda-bridge.files]: "{path}" = "drop"',
+            )
+        if is_elf:
+            self._read_object(path, chain([first], chunks), where)
+        elif self._text(path):
+            if member.size > SMALL:
+                raise ArtifactError(f"is larger than {SMALL} bytes", where=where)
+            self._texts.spend(member.size, where)
+            found.texts[path] = first + b"".join(chunks)
+
+    def _read_object(self, path: str, chunks: Iterable[bytes], where: str) -> None:
         from ..formats import elf  # only here: it takes its time to import
 
-        with tempfile.TemporaryFile(dir=folder if folder and folder.is_dir() else None) as room:
-            room.write(first)
-            for data in chunks:
-                room.write(data)
-            room.flush()
-            mapped = mmap.mmap(room.fileno(), 0, access=mmap.ACCESS_READ)
-            try:
-                read = elf.read(mapped, where, program=not binary(path))
-            except ArtifactError:
-                if binary(path):
-                    raise
-                return  # data that begins so: of a test, or for another machine
-            # A copy that does not hold the file.
-            found.objects[path] = dataclasses.replace(read, data=b"")
-    elif text(path):
-        if member.size > SMALL:
-            raise ArtifactError(f"is larger than {SMALL} bytes", where=where)
-        found.texts[path] = first + b"".join(chunks)
+        try:
+            read = elf.read(self._file.only(chunks), where, program=not self._binary(path))
+        except ArtifactError:
+            if self._binary(path):
+                raise
+            return  # data that begins so: of a test, or for another machine
+        self._facts.spend(read.weight, where)
+        self._found.objects[path] = read.without_data(self._tables)
 
 
-def _end(package: CondaPackage, links: dict[str, str], path: str) -> str:
-    """The file that a link leads to, in the end."""
-    seen = [path]
-    while seen[-1] in links:
-        following = links[seen[-1]]
-        if following in seen:
+def _ends(package: CondaPackage, links: dict[str, str]) -> dict[str, str]:
+    """The file that each link leads to, in the end."""
+    ends: dict[str, str] = {}
+    for path in links:
+        seen = {path: None}
+        last = path
+        while last in links and last not in ends:
+            last = links[last]
+            if last in seen:
+                raise ArtifactError(
+                    "a link that leads to itself",
+                    where=f"{package.path.name}: {path}",
+                    expected="a link to a file of the package",
+                )
+            seen[last] = None
+        last = ends.get(last, last)
+        if last not in package.paths:
+            folder = any(name.startswith(f"{last}/") for name in package.paths)
             raise ArtifactError(
-                "a link that leads to itself",
+                f"a link to {'the folder' if folder else 'what is not in the package:'} {last}",
                 where=f"{package.path.name}: {path}",
-                expected="a link to a file of the package",
+                expected="a link to a file of the package; a wheel has files only",
             )
-        seen.append(following)
-    if seen[-1] not in package.paths:
-        folder = any(name.startswith(f"{seen[-1]}/") for name in package.paths)
-        raise ArtifactError(
-            f"a link to {'the folder' if folder else 'what is not in the package:'} {seen[-1]}",
-            where=f"{package.path.name}: {path}",
-            expected="a link to a file of the package; a wheel has files only",
-        )
-    return seen[-1]
+        ends.update((name, last) for name in seen if name in links)
+    return ends
 
 
 def read_small(member: TarMember, where: str, limit: int = SMALL) -> bytes:

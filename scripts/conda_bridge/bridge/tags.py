@@ -11,10 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from packaging.specifiers import SpecifierSet
-
 from ..errors import ArtifactError, LabelMismatch
-from ..formats import abi3
+from ..formats import abi3, foreign
 from ..formats.wheel import Tag, abi3_tag
 from . import manylinux
 
@@ -190,7 +188,7 @@ def check_python(python: str, asked: str, where: str) -> None:
     """
     # Whichever release of the series: one of the first, or one that is yet to come.
     releases = (f"{python}.{number}" for number in range(100))
-    if python and not any(SpecifierSet(asked).contains(release) for release in releases):
+    if python and not any(foreign.specifiers(asked).contains(release) for release in releases):
         raise ArtifactError(
             f"depends on python {asked}",
             where=where,

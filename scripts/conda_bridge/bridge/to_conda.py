@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import mmap
 import os
 import re
 import tempfile
@@ -27,11 +26,12 @@ from pathlib import Path
 from typing import IO
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ..errors import ArtifactError, ConfigError, LabelError
-from ..formats import conda_writer, wheel_reader
+from ..formats import conda_writer, foreign, limits, wheel_reader
 from ..formats.conda_writer import PackageFile
+from ..formats.content import Allowance, Stored
 from ..formats.wheel_reader import MemberStream, Wheel, WheelMember, file_sha256
 from ..label import Label, conda_spelling
 from ..project import Project
@@ -147,7 +147,8 @@ def to_conda(
         mapping: names that the user gives, conda name -> PyPI name.
         overwrite: replace a package that has the name and other bytes.
         dry_run: check everything and write nothing.
-        threads: that compress; 0 for one a core. Not seen in the bytes.
+        threads: that compress; 0 for one a core, of as many as take 350 MB together. Not seen in
+            the bytes.
         level: of zstd, 1 to 22.
         report: called with the payload bytes that are done and their total.
 
@@ -269,6 +270,8 @@ class _Plan:
             if any(fnmatchcase(member.path, pattern) for pattern in wanted)
         }
         self._contents: dict[str, bytes] = {}
+        self._texts = Allowance(limits.TEXTS, "licences and what else is looked into")
+        self._facts = Allowance(limits.LIBRARY_FACTS, "the facts of all libraries")
         self._main = _Part({})
         self._places = self._folded_places()
         self._folded: dict[str, _Part] = {fold.package: _Part({}) for fold in project.config.fold}
@@ -294,8 +297,9 @@ class _Plan:
                 expected=f"{wheel.name}, as in the file name",
             )
         try:
-            of_file, inside = Version(wheel.version.replace("_", "-")), Version(version)
-        except InvalidVersion as error:
+            of_file = foreign.pip_version(wheel.version.replace("_", "-"))
+            inside = foreign.pip_version(version)
+        except foreign.Unreadable as error:
             raise ArtifactError(
                 f"{error}", where=where, expected="a version as in PEP 440"
             ) from error
@@ -393,9 +397,12 @@ class _Plan:
         )
         small = special or (content.starts_as(b"#!python") and place.script)
         data = content.whole(_SMALL) if small else None
+        if special:
+            self._texts.spend(member.size, where)
         if data is None and content.starts_as(b"\x7fELF"):
             found = self._object(content, member.path, blob)
             if found:
+                self._facts.spend(found.weight, where)
                 self._part_of(member.path)[0].objects.append(found)
         elif data is None:
             content.copy(blob)
@@ -411,8 +418,8 @@ class _Plan:
         with blob.open("w+b") if blob else tempfile.TemporaryFile() as room:
             content.write_to(room)
             room.flush()
-            mapped = mmap.mmap(room.fileno(), 0, access=mmap.ACCESS_READ)
-            return read_object(mapped, path, f"{self.where}: {path}")
+            stored = Stored(room, 0, content.size)
+            return read_object(stored, path, f"{self.where}: {path}")
 
     def _add(
         self,
@@ -787,6 +794,6 @@ def _encoded(data: bytes) -> str:
 
 def _is_version(text: str, version: Version) -> bool:
     try:
-        return Version(text.replace("_", "-")) == version
-    except InvalidVersion:
+        return foreign.pip_version(text.replace("_", "-")) == version
+    except foreign.Unreadable:
         return False

@@ -12,10 +12,10 @@ Exit status: 0 the same, 1 a difference, 2 an input that cannot be read.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..system.terminal import print_json, say
 from .display import working
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         comparisons = compare_all(args.left, args.right)
     if args.json:
         found = [comparison.as_dict() for comparison in comparisons]
-        print(json.dumps({"schema": SCHEMA, "comparisons": found}, indent=2))
+        print_json({"schema": SCHEMA, "comparisons": found})
     else:
         for comparison in comparisons:
             _show(comparison, builders=args.builders)
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
 def _show(comparison: Comparison, *, builders: bool) -> None:
     count = len(comparison.differences)
     result = "the same" if comparison.same else f"{count} difference{'s' if count > 1 else ''}"
-    print(f"{comparison.name}: {result}, {comparison.files} files equal")
+    say(f"{comparison.name}: {result}, {comparison.files} files equal")
     for difference in comparison.differences:
-        print(f"  {difference}")
+        say(f"  {difference}")
     if builders:
         for item in comparison.of_the_builder:
-            print(f"  of the builder: {item}")
+            say(f"  of the builder: {item}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..errors import BridgeError, ConfigError, StorageError
+from ..system.failure import stage
+from ..system.terminal import print_json, say
 from .display import Report, bar
 
 __all__ = ["convert_all", "written_line"]
@@ -52,7 +53,7 @@ def convert_all(
     errors: list[BridgeError] = []
     for path in paths:
         try:
-            with bar(path, quiet=as_json) as report:
+            with bar(path, quiet=as_json) as report, stage("converting", path):
                 result = convert(path, report)
         except OSError as error:
             error.filename = error.filename or str(output)  # a full disk has no name
@@ -64,14 +65,14 @@ def convert_all(
             made.append(result)
             if not as_json:
                 for line in lines(result):
-                    print(line)
+                    say(line)
             continue
         if not as_json:
             print(f"error: {errors[-1]}", file=sys.stderr)
     if as_json:
         results = [result.as_dict() for result in made]
         failures = [error.as_dict() for error in errors]
-        print(json.dumps({"schema": SCHEMA, key: results, "errors": failures}, indent=2))
+        print_json({"schema": SCHEMA, key: results, "errors": failures})
     return max((error.exit_code for error in errors), default=0)
 
 

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..printable import printable
+from ..system import terminal
+
 __all__ = ["Report", "bar", "working"]
 
 # Is told of the bytes that are done, and of all.
@@ -20,13 +23,13 @@ def bar(path: Path, *, quiet: bool) -> Iterator[Report | None]:
         yield None
         return
     # Only here: it takes a tenth of a second.
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(file=sys.stderr)
+    console = terminal.console(error=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(path.name, total=None)
+        task = progress.add_task(escape(printable(path.name)), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
@@ -36,8 +39,7 @@ def working(what: str, *, quiet: bool) -> Iterator[None]:
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
     from rich.markup import escape
 
-    with Console(file=sys.stderr).status(escape(what)):
+    with terminal.console(error=True).status(escape(what)):
         yield

@@ -14,10 +14,10 @@ Exit status: 0 done, 1 a name with other bytes, 2 unusable input.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..system.terminal import print_json, say
 from . import options
 from .display import working
 
@@ -70,7 +70,7 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
     def report(line: str) -> None:
         told.append(line)
         if not args.json:
-            print(line)
+            say(line)
 
     if args.add:
         added = index.publish(
@@ -93,7 +93,7 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
                 dry_run=args.dry_run,
             )
     if args.json:
-        print(json.dumps({**result.as_dict(), "added": [str(path) for path in added]}, indent=2))
+        print_json({**result.as_dict(), "added": [str(path) for path in added]})
     else:
         _show(
             result,
@@ -105,11 +105,11 @@ def run_for(project: Project, args: argparse.Namespace) -> int:
 
 def _show(result: Result, *, dry_run: bool, added: bool) -> None:
     for name in result.written:
-        print(f"{'would write' if dry_run else 'wrote'} {name}")
+        say(f"{'would write' if dry_run else 'wrote'} {name}")
     for name in result.absent:
-        print(f"kept the entry of {name}, which is not in the folder (--prune drops it)")
+        say(f"kept the entry of {name}, which is not in the folder (--prune drops it)")
     for name in result.pruned:
-        print(f"{'would drop' if dry_run else 'dropped'} the entry of {name}")
+        say(f"{'would drop' if dry_run else 'dropped'} the entry of {name}")
     if not result.written and not result.pruned and not added:
         print("nothing has changed")
     print(f"{len(result.packages)} conda packages, {len(result.wheels)} wheels")

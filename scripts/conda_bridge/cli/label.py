@@ -11,10 +11,10 @@ Exit status: 0 done, 2 a name or a value that the project does not spell.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..system.terminal import print_json, say
 from . import options
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
         name, label = project.config.package, _composed(args, project)
     found = forms(name, label, project)
     if args.json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return 0
     shown = {key: value for key, value in found.items() if key != "fields"}
     shown.update(label.values)
     width = max(len(key) for key in shown)
     for key, value in shown.items():
-        print(f"{key.replace('_', ' '):{width}}  {'-' if value is None else value}")
+        say(f"{key.replace('_', ' '):{width}}  {'-' if value is None else value}")
     return 0
 
 

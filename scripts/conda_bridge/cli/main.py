@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from ..errors import BridgeError, StorageError
+from ..system.failure import door, stage
+from ..system.terminal import ArgumentParser
 
 __all__ = ["main"]
 
@@ -36,9 +36,9 @@ _COMMANDS = {
     "label": "the names of a build",
     "show": "what is inside a wheel or a conda package",
 }
-_INTERRUPTED, _PIPE_CLOSED = 130, 141  # what a shell says of a program that the signal ended
 
 
+@door("conda-bridge")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status.
 
@@ -46,64 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None for the process's own.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            # A terminal that cannot show a character still shows the rest.
-            if stream is not None and hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
-        code = _run(given)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        _drop_output()  # whoever reads has enough
-        return _PIPE_CLOSED
-    except OSError as error:  # what was printed, and not what was done
-        _drop_output()
-        error.filename = error.filename or "standard output"
-        return _failed(StorageError(error), as_json=False)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
-
-
-def _drop_output() -> None:
-    """What is left in the buffer has nowhere to go; Python would try once more when it ends."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _run(arguments: Sequence[str]) -> int:
-    parser = _parser(arguments)
-    args = parser.parse_args(arguments)
-    as_json = bool(getattr(args, "json", False))
-    try:
+    args = _parser(given).parse_args(given)
+    with stage(f"conda-bridge {args.command}"):
         return int(args.run(args))
-    except BridgeError as error:
-        return _failed(error, as_json=as_json)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return _failed(StorageError(error), as_json=as_json)
-    except Exception as error:
-        if os.environ.get("CONDA_BRIDGE_TRACEBACK"):
-            raise
-        fault = BridgeError(
-            f"{type(error).__name__}: {error}",
-            where=f"conda-bridge {args.command}",
-            fix="this is a fault of the program: CONDA_BRIDGE_TRACEBACK=1 shows where it is",
-        )
-        return _failed(fault, as_json=as_json)
 
 
-def _failed(error: BridgeError, *, as_json: bool) -> int:
-    from ..system.failure import failure
-
-    return failure(error, as_json=as_json)
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
         prog="conda-bridge",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -78,7 +78,8 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=_threads,
         default=0,
-        help="that compress; the bytes are the same for any; default: one a core",
+        help="that compress; the bytes are the same for any; default: one a core, of as many as "
+        "take 350 MB",
     )
 
 

@@ -11,22 +11,26 @@ Exit status: 0 done, 2 a file that cannot be read.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArtifactError, LabelError
+from ..formats import limits
+from ..formats.content import PIECE, Allowance, Room
+from ..system.failure import stage
+from ..system.terminal import print_json, say
 from . import options
 from .display import Report, bar
 
 if TYPE_CHECKING:
+    from ..formats.wheel_reader import MemberStream
     from ..project import Project
 
 __all__ = ["add_arguments", "contents", "run"]
 
 SCHEMA = 1
-_LIBRARY_LIMIT = 4 << 30  # of a shared object that is read whole, to look into it
 _Facts = dict[str, Any]
 
 
@@ -43,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
     project = options.project_of(args, hooks=False)
     found = []
     for path in args.artifacts:
-        with bar(path, quiet=args.json) as report:
+        with bar(path, quiet=args.json) as report, stage("reading", path):
             found.append(contents(path, project, report))
         if not args.json:
-            print("\n".join(_lines(found[-1], files=args.files)))
+            for line in _lines(found[-1], files=args.files):
+                say(line)
     if args.json:
-        print(json.dumps({"schema": SCHEMA, "artifacts": found}, indent=2))
+        print_json({"schema": SCHEMA, "artifacts": found})
     return 0
 
 
@@ -85,7 +90,7 @@ def _of_wheel(path: Path, project: Project, report: Report | None) -> _Facts:
     total = sum(member.size for member in wheel.members)
     listing = _Listing(path.name, total, report)
     for member, stream in wheel.stream():
-        listing.add(member.path, member.size, stream.read)
+        listing.add(member.path, member.size, partial(_pieces, stream))
     return {
         **_file(path, "wheel"),
         "name": str(metadata.get("Name", wheel.name)),
@@ -111,7 +116,7 @@ def _of_package(path: Path, project: Project, report: Report | None) -> _Facts:
         if member.link_target is not None:
             listing.links[member.path] = member.link_target
         else:
-            listing.add(member.path, member.size, member.read)
+            listing.add(member.path, member.size, member.chunks)
     index = package.index
     return {
         **_file(path, "conda"),
@@ -153,6 +158,11 @@ def _label(read: Callable[[], Any], template: object) -> dict[str, str | None] |
         return None
 
 
+def _pieces(stream: MemberStream) -> Iterator[bytes]:
+    while data := stream.read(PIECE):
+        yield data
+
+
 class _Listing:
     """The files, and what the shared objects among them say."""
 
@@ -164,26 +174,27 @@ class _Listing:
         self.files: list[_Facts] = []
         self.libraries: list[_Facts] = []
         self.links: dict[str, str] = {}
+        self._room = Room()
+        self._left = Allowance(limits.LIBRARY_FACTS, "the facts of all libraries")
 
-    def add(self, path: str, size: int, read: Callable[[], bytes]) -> None:
+    def add(self, path: str, size: int, read: Callable[[], Iterable[bytes]]) -> None:
         """A file; `read` gives its bytes, and is called for what may be a shared object alone."""
         self.files.append({"path": path, "size": size})
         if path.endswith(".so") or ".so." in path.rpartition("/")[2]:
-            self.libraries.append({"path": path, **self._library(path, size, read)})
+            self.libraries.append({"path": path, **self._library(path, read)})
         self.done += size
         if self.report:
             self.report(self.done, self.total)
 
-    def _library(self, path: str, size: int, read: Callable[[], bytes]) -> _Facts:
+    def _library(self, path: str, read: Callable[[], Iterable[bytes]]) -> _Facts:
         from ..formats import elf
 
-        if size > _LIBRARY_LIMIT:
-            return {"unreadable": f"is larger than {_LIBRARY_LIMIT} bytes"}
-        data = read()
+        where = f"{self.artifact}: {path}"
         try:
-            found = elf.read(data, f"{self.artifact}: {path}")
+            found = elf.read(self._room.only(read()), where)
         except ArtifactError as error:
             return {"unreadable": error.what}
+        self._left.spend(found.weight, where)
         return {
             "machine": found.machine,
             "soname": found.soname,

@@ -11,11 +11,13 @@ Exit status: 0 all checks passed, 1 a finding, 2 an input that cannot be read.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..printable import printable
+from ..system import terminal
+from ..system.terminal import print_json
 from . import options
 from .display import working
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from ..verify.findings import ArtifactReport, Report
 
 __all__ = ["add_arguments", "add_own_arguments", "print_report", "run"]
-
-_WIDE = 1000  # in a file or a pipe nothing is folded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def print_report(report: Report, project: Project, *, as_json: bool) -> None:
     """To standard output: a table, or JSON."""
     if as_json:
-        print(json.dumps(report.as_dict(), indent=2))
+        print_json(report.as_dict())
     else:
         _show(report, project.hooks.fact_titles)
 
@@ -92,19 +92,18 @@ def _result(item: ArtifactReport) -> str:
 
 
 def _show(report: Report, titles: Mapping[str, str]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
+    console = terminal.console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("artifact", "result", "measured"):
         table.add_column(heading, overflow="fold")
     for item in report.artifacts:
         name = f"{item.artifact} = conda" if item.kind == "pair" else item.artifact
-        table.add_row(escape(name), _result(item), escape(_measured(item, titles)))
+        table.add_row(
+            escape(printable(name)), _result(item), escape(printable(_measured(item, titles)))
+        )
     console.print(table)
     for finding in report.warnings:
         console.print(f"[yellow]warning[/] {escape(str(finding))}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class _DynamicSymbols:
     def __iter__(self) -> Iterator[Symbol]:
         from abi3info.models import Symbol
 
-        for symbol in (*self._library.undefined, *self._library.exported):
+        for symbol in chain(self._library.undefined, self._library.exported):
             yield Symbol(symbol.name, visibility="weak" if symbol.weak else "global")
 
     def __str__(self) -> str:

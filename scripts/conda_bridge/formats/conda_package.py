@@ -30,7 +30,7 @@ _KINDS = ("hardlink", "softlink", "directory")
 _ENTRY = "_path, sha256, size_in_bytes, path_type (hardlink, softlink), file_mode (text, binary)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PathEntry:
     """One entry of ``info/paths.json``.
 
@@ -174,7 +174,7 @@ def read(path: Path, *, limits: Limits | None = None) -> CondaPackage:
         )
     container = open_container(path, stem, ending, limits)
     info = {member.path: member.read() for member in container.info() if member.link_target is None}
-    index = _json_object(info, "info/index.json", path)
+    index = _json_object(info, "info/index.json", path, max_bytes=bounds.INDEX_SIZE)
     check_index(index, f"{path.name}: info/index.json")
     for key in ("name", "version", "build"):
         if index.get(key) != found[key]:

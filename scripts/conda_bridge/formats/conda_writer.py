@@ -41,6 +41,10 @@ DEFAULT_TIMESTAMP = 315532800  # 1980-01-01, the first day a zip can hold
 _CHUNK = 1 << 20
 _ZIP64_FROM = 3 << 30  # below 4 GiB, with room for what does not compress
 _MAX_MEMBERS = 1_000_000
+# Up to a level of zstd, the threads that take at most 350 MB together (measured; level 19 takes 208
+# MB for one, and 113 more for each further one).
+_MANY = 20_000  # files, of which what is known takes the memory of a thread
+_MOST_THREADS = {5: 8, 12: 4, 15: 3, 19: 2}
 # What builders record of the machine and the moment: prefixes, kernel, environment, time.
 _OF_THE_BUILD = re.compile(
     r"info/(git|recipe/(rendered_recipe\.yaml|conda_build_config\.yaml|.*\.log|(.*/)?__pycache__/.*))"
@@ -50,7 +54,7 @@ _EXACT_PIN = re.compile(r"^(\S+) ==([^\s*,|<>=!~]+) ([^\s*]+)$")
 _ABOUT_THE_BUILD = frozenset({"channels", "conda_private", "env_vars", "root_pkgs"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PackageFile:
     """One file or symbolic link of a package.
 
@@ -111,7 +115,8 @@ def write(
             made from `files`.
         level: of zstd, 1 to 22. Level 19 is for what is distributed, 1 to 3 for large packages
             that stay on this machine.
-        threads: for compression; 0 for one a core. The bytes are the same for every number.
+        threads: for compression; 0 for one a core, of as many as take 350 MB together. The bytes
+            are the same for every number.
         timestamp: seconds since 1970 for every time in the package; default
             ``SOURCE_DATE_EPOCH``, else 1980-01-01.
         outside_links: let links lead out of the package, for packages that stay on this machine.
@@ -138,7 +143,7 @@ def write(
         elif file.source is None:
             raise ArtifactError("neither content nor link", where=f"{dst.name}: {file.path}")
     info = dict(info_files or {})
-    workers = threads or os.cpu_count() or 1
+    workers = threads or _default_threads(level, len(ordered))
     with atomic.writing(dst) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as outer:
         with _member(outer, "metadata.json", 0) as member:
             member.write(json_bytes({"conda_pkg_format_version": 2}))
@@ -173,7 +178,7 @@ def normalise(
         dst: a file with the same name, ``.conda``.
         timestamp: seconds since 1970; default ``SOURCE_DATE_EPOCH``, else 1980-01-01.
         level: of zstd.
-        threads: for compression; 0 for one a core.
+        threads: for compression; 0 as for :func:`write`.
 
     Raises:
         ArtifactError: `src` is damaged, or a file holds the build prefix, so that its bytes tell
@@ -233,6 +238,11 @@ def _size(file: PackageFile) -> int:
     return len(file.source or b"")
 
 
+def _default_threads(level: int, files: int) -> int:
+    most = next((count for highest, count in _MOST_THREADS.items() if level <= highest), 1)
+    return max(1, min(os.cpu_count() or 1, most if files < _MANY else 1))
+
+
 def _member(outer: zipfile.ZipFile, name: str, size: int) -> IO[bytes]:
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.external_attr = 0o100644 << 16
@@ -251,7 +261,7 @@ def _compressed(raw: IO[bytes], level: int, workers: int) -> zstd.ZstdFile:
     return zstd.ZstdFile(raw, "w", options=options)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """What paths.json says of one file."""
 
@@ -306,6 +316,7 @@ def _write_tar(
             with _open(file) as stream:
                 hashing = _Hashing(stream)
                 tar.addfile(header, hashing)
+            tar.members.clear()  # type: ignore[attr-defined]  # not needed again: 1 KB each
             digest = hashing.digest.hexdigest()
             entries.append(_Entry(file.path, digest, hashing.size, None, file.prefix_placeholder))
     return entries

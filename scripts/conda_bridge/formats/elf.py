@@ -1,33 +1,28 @@
-"""What is truly inside a shared object, read without loading it.
+"""What is truly inside a shared object, read without loading it, and without holding it.
 
-Files come out of archives from outside: every size and count is checked against the file before
-anything is read, and whatever is wrong becomes one ArtifactError.
+Files come out of archives from outside: :mod:`.elf_tables` checks every size and count against the
+file before anything is read, and whatever is wrong becomes one ArtifactError.
 """
 
 from __future__ import annotations
 
-import io
-import mmap
 import re
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
-from typing import Any, Literal
-
-from elftools.elf.constants import SH_FLAGS
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection, GNUVerSymSection
-from elftools.elf.sections import Section
+from itertools import chain, islice
+from typing import Literal
 
 from ..errors import ArtifactError
-from . import fatbin
+from . import fatbin, limits
+from .content import PIECE, Content, Held, Room, as_content
+from .elf_tables import ElfTables, Strings, SymbolTables
 
 __all__ = [
     "SharedObject",
     "Symbol",
+    "Symbols",
     "floors",
     "leaked_paths",
     "mangled_names",
@@ -37,9 +32,11 @@ __all__ = [
 ]
 
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
-_MAX_ITEMS = 1 << 12  # of libraries, versions and dynamic entries; real files have hundreds
+_AT_ONCE = 1 << 15  # symbols that are read in one piece
+_TAGS = {1: "needed", 14: "soname", 15: "rpath", 29: "runpath"}
+_FACT = 200  # bytes that one name or image takes beside its text
 _GPU_SECTIONS = (*fatbin.SECTIONS, ".nvFatBinSegment", "__nv_module_id")
-_VERSION = re.compile(r"^(GLIBC|GLIBCXX|CXXABI|GCC)_(\d+(?:\.\d+)*)$")
+_VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d{1,9}(?:\.\d{1,9})*)", re.ASCII)
 
 # Where people, build farms and conda put a build; such a path in a release is of no use to anyone.
 _BUILD_PLACES = (
@@ -60,7 +57,7 @@ _PATH_START = re.compile(rb"[\w.$}/-]")  # before a path's first slash: it is no
 _NOT_PATH = re.compile(rb"[^\x21-\x7e]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Symbol:
     """A dynamic symbol.
 
@@ -77,6 +74,46 @@ class Symbol:
     weak: bool = False
 
 
+class Symbols:
+    """Dynamic symbols, read from the file each time that one goes through them.
+
+    A library may have more of them than should be in memory.
+    """
+
+    def __init__(
+        self, tables: SymbolTables, versions: Mapping[int, tuple[str, str]], *, undefined: bool
+    ) -> None:
+        self.tables = tables
+        self._versions = versions
+        self._undefined = undefined
+
+    def moved(self, tables: SymbolTables) -> Symbols:
+        """The same symbols, read from a copy of the tables."""
+        return Symbols(tables, self._versions, undefined=self._undefined)
+
+    def __iter__(self) -> Iterator[Symbol]:
+        names = self.tables.names.at(0, self.tables.names.size)
+        table = self.tables.symbols
+        for at in range(0, table.size, _AT_ONCE * _SYMBOL.size):
+            piece = table.at(at, _AT_ONCE * _SYMBOL.size)
+            indices = self.tables.indices.at(at // _SYMBOL.size * 2, _AT_ONCE * 2)
+            for number, (offset, info, other, section, _, _) in enumerate(_symbols(piece)):
+                if offset == 0 or (section == 0) != self._undefined:
+                    continue
+                if section and (info >> 4 == 0 or other & 3 not in (0, 3)):
+                    continue  # of this library alone
+                name = names[offset : names.index(b"\0", offset)]
+                index = int.from_bytes(indices[2 * number : 2 * number + 2], "little") & 0x7FFF
+                library, version = self._versions.get(index, ("", ""))
+                yield Symbol(
+                    name.decode("utf-8", "backslashreplace"), version, library, info >> 4 == 2
+                )
+
+
+def _symbols(piece: bytes) -> Iterator[tuple[int, ...]]:
+    return _SYMBOL.iter_unpack(piece[: len(piece) // _SYMBOL.size * _SYMBOL.size])
+
+
 @dataclass(frozen=True)
 class SharedObject:
     """One ELF shared object.
@@ -88,8 +125,8 @@ class SharedObject:
         needed: the libraries the loader brings in, in order.
         rpath: DT_RPATH entries, which beat LD_LIBRARY_PATH.
         runpath: DT_RUNPATH entries.
-        undefined: symbols that other libraries must provide.
-        exported: symbols that it provides.
+        undefined: symbols that other libraries must provide; read again each time.
+        exported: symbols that it provides; so, too.
         required_versions: every symbol version asked of each library.
         sections: the names of all sections.
         debug_sections: those that only a debugger reads.
@@ -105,15 +142,15 @@ class SharedObject:
     needed: tuple[str, ...]
     rpath: tuple[str, ...]
     runpath: tuple[str, ...]
-    undefined: tuple[Symbol, ...]
-    exported: tuple[Symbol, ...]
+    undefined: Iterable[Symbol]
+    exported: Iterable[Symbol]
     required_versions: Mapping[str, tuple[str, ...]]
     sections: tuple[str, ...]
     debug_sections: tuple[str, ...]
     info: Mapping[str, str] | None
     gpu: Mapping[str, tuple[fatbin.Container, ...]]
     build_id: str
-    data: bytes | mmap.mmap = field(repr=False)
+    data: Content = field(repr=False)
 
     @property
     def gpu_sections(self) -> tuple[str, ...]:
@@ -131,6 +168,22 @@ class SharedObject:
         """The newest version asked of each runtime: keys GLIBC, GLIBCXX, CXXABI, GCC."""
         return floors(name for versions in self.required_versions.values() for name in versions)
 
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that its facts take, about; its symbols are not kept."""
+        names = [self.soname, *self.needed, *self.rpath, *self.runpath, *self.sections]
+        names += [name for versions in self.required_versions.values() for name in versions]
+        images = sum(len(item.images) + 1 for found in self.gpu.values() for item in found)
+        return sum(map(len, names)) + _FACT * (len(names) + images)
+
+    def without_data(self, room: Room) -> SharedObject:
+        """The same without the file; what its symbols are read from goes into `room`."""
+        undefined, exported = self.undefined, self.exported
+        if isinstance(undefined, Symbols) and isinstance(exported, Symbols):
+            tables = undefined.tables.moved(room)
+            undefined, exported = undefined.moved(tables), exported.moved(tables)
+        return replace(self, undefined=undefined, exported=exported, data=Held(b""))
+
     @cached_property
     def leaks(self) -> tuple[str, ...]:
         """Paths of the machine that built it; see :func:`leaked_paths`."""
@@ -145,38 +198,57 @@ def floors(versions: Iterator[str] | tuple[str, ...]) -> dict[str, str]:
     """
     newest: dict[str, tuple[int, ...]] = {}
     for version in versions:
-        found = _VERSION.match(version)
+        found = _VERSION.fullmatch(version)
         if found:
             number = tuple(int(part) for part in found[2].split("."))
             newest[found[1]] = max(newest.get(found[1], ()), number)
     return {family: ".".join(map(str, number)) for family, number in sorted(newest.items())}
 
 
-def leaked_paths(data: bytes | mmap.mmap) -> tuple[str, ...]:
+def leaked_paths(data: bytes | Content) -> tuple[str, ...]:
     """Absolute paths of build places in `data`, each once, at most 20."""
-    found: dict[str, None] = {}
-    for place in _BUILD_PLACES:
-        for position in _occurrences(data, place):
-            if _PATH_START.match(data, max(position - 1, 0), position):
-                continue
-            path = _NOT_PATH.split(data[position : position + 400], maxsplit=1)[0]
-            if len(path) > len(place) + 1:
-                found[path.decode("ascii")] = None
-    for place in _CONDA_PLACES:
-        for position in _occurrences(data, place):
-            before = _NOT_PATH.split(data[max(position - 300, 0) : position])[-1]
-            after = _NOT_PATH.split(data[position : position + 100], maxsplit=1)[0]
-            found[(before + after).decode("ascii")] = None
-    return tuple(islice(found, 20))
+    found: dict[bytes, list[str]] = {place: [] for place in (*_BUILD_PLACES, *_CONDA_PLACES)}
+    left = dict.fromkeys(found, 100)  # of each place
+    content = as_content(data)
+    for start in range(0, content.size, PIECE):
+        # What lies across the border of two pieces is seen with the first.
+        before = min(start, _BEFORE)
+        piece = content.at(start - before, before + PIECE + _BEHIND)
+        for place, paths in found.items():
+            for position in _occurrences(piece, place, before, before + PIECE):
+                if not left[place]:
+                    break
+                left[place] -= 1
+                if place in _CONDA_PLACES:
+                    paths.append(_path_around(piece, position))
+                elif path := _path_from(piece, position, len(place)):
+                    paths.append(path)
+    return tuple(islice(dict.fromkeys(chain.from_iterable(found.values())), 20))
 
 
-def _occurrences(data: bytes | mmap.mmap, what: bytes) -> Iterator[int]:
-    position = data.find(what)
-    for _ in range(100):
-        if position < 0:
-            return
+_BEFORE, _BEHIND = 300, 400  # bytes of a path that are looked at
+
+
+def _path_from(data: bytes, position: int, shortest: int) -> str:
+    """The path that begins at `position`; empty where it begins before, or is not longer."""
+    if _PATH_START.match(data, max(position - 1, 0), position):
+        return ""
+    path = _NOT_PATH.split(data[position : position + _BEHIND], maxsplit=1)[0]
+    return path.decode("ascii") if len(path) > shortest + 1 else ""
+
+
+def _path_around(data: bytes, position: int) -> str:
+    before = _NOT_PATH.split(data[max(position - _BEFORE, 0) : position])[-1]
+    after = _NOT_PATH.split(data[position : position + 100], maxsplit=1)[0]
+    return (before + after).decode("ascii")
+
+
+def _occurrences(data: bytes, what: bytes, start: int, end: int) -> Iterator[int]:
+    """Where `what` begins in `data`, from `start` on and before `end`."""
+    position = data.find(what, start, end + len(what) - 1)
+    while position >= 0:
         yield position
-        position = data.find(what, position + 1)
+        position = data.find(what, position + 1, end + len(what) - 1)
 
 
 def parse_info(text: str) -> dict[str, str]:
@@ -223,37 +295,32 @@ def mangled_names(name: str) -> Iterator[str]:
     if not name.startswith("_Z"):
         return
     position = 2
-    while position < len(name):
-        literal = _NOT_A_LENGTH.match(name, position)
-        if literal:
-            position = literal.end()
-            continue
-        length = _LENGTH.match(name, position)
-        if length:
-            position = length.end() + int(length[0])
-            yield name[length.end() : position]
-        elif name.startswith("Ss", position):
+    while found := _CODE.search(name, position):
+        position = found.end()
+        if found["length"]:
+            start, position = position, position + int(found["length"])
+            yield name[start:position]
+        elif found["string"]:
             yield "Ss"
-            position += 2
-        else:
-            position += 1
 
 
-_LENGTH = re.compile(r"[1-9]\d{0,4}")
 # Back references (S_, S0_, T_, T1_), literals (Lb1E, Lin4E), array bounds (A10_), function
-# parameters (fp0_), constructors and destructors (C1E): digits in them are no lengths.
-_NOT_A_LENGTH = re.compile(
-    r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|A\d+_|fL?\d*p[rVK]*\d*_|[CD][0-5](?=[EIB])"
+# parameters (fp0_), constructors and destructors (C1E): digits in them are no lengths. All are
+# bounded, or a name without an end of one would be gone through again from each of its letters.
+_CODE = re.compile(
+    r"S[0-9A-Z]{0,13}_|T\d{0,9}_|L[a-z]n?\d{1,40}E|A\d{1,20}_|fL?\d{0,9}p[rVK]{0,3}\d{0,9}_"
+    r"|[CD][0-5](?=[EIB])|(?P<length>[1-9]\d{0,4})|(?P<string>Ss)",
+    re.ASCII,
 )
 
 
 def read(
-    data: bytes | mmap.mmap, name: str, *, info_section: str = "", program: bool = False
+    data: bytes | Content, name: str, *, info_section: str = "", program: bool = False
 ) -> SharedObject:
     """Reads a 64-bit little-endian ELF shared object.
 
     Args:
-        data: the whole file; in memory or mapped.
+        data: the whole file; what is read keeps it.
         name: the file, for errors.
         info_section: the section in which a build wrote ``key=value`` lines; empty for none.
         program: it may be an executable file, too, and one that needs no loader.
@@ -261,186 +328,126 @@ def read(
     Raises:
         ArtifactError: not such a file, or one that contradicts itself.
     """
+    content = as_content(data)
+    tables = ElfTables(content, name, program=program)
+    for unique in (info_section, *fatbin.SECTIONS, ".dynamic"):
+        if unique and unique in tables.twice:
+            raise ArtifactError(f"has two sections {unique!r}", where=name)
+    if program and tables.is_static:
+        return _made(tables, {})
+    texts: dict[str, list[str]] = {key: [] for key in _TAGS.values()}
+    for tag, value in tables.dynamic:
+        if tag in _TAGS:
+            texts[_TAGS[tag]].append(tables.strings.text(value))
+    required = tables.required_versions()
+    versions = {**tables.defined_versions(), **required}
+    symbols = tables.symbols()
+    _check_names(tables, symbols)
+    libraries: dict[str, list[str]] = {}
+    for library, version in required.values():
+        libraries.setdefault(library, []).append(version)
+    return _made(
+        tables,
+        texts,
+        undefined=Symbols(symbols, versions, undefined=True),
+        exported=Symbols(symbols, versions, undefined=False),
+        required_versions={key: tuple(sorted(value)) for key, value in libraries.items()},
+        info=_info(tables, info_section),
+        gpu={
+            section: fatbin.parse(
+                tables.plain(tables.sections[section], content.size), where=f"{name} {section}"
+            )
+            for section in fatbin.SECTIONS
+            if section in tables.sections
+        },
+        build_id=_build_id(tables),
+    )
+
+
+def _made(
+    tables: ElfTables,
+    texts: Mapping[str, list[str]],
+    *,
+    undefined: Iterable[Symbol] = (),
+    exported: Iterable[Symbol] = (),
+    required_versions: Mapping[str, tuple[str, ...]] | None = None,
+    info: Mapping[str, str] | None = None,
+    gpu: Mapping[str, tuple[fatbin.Container, ...]] | None = None,
+    build_id: str = "",
+) -> SharedObject:
+    """What was read; without the rest a program that asks nothing of the system's libraries."""
+    return SharedObject(
+        name=tables.where,
+        machine=tables.machine,
+        soname="".join(texts.get("soname", ())),
+        needed=tuple(texts.get("needed", ())),
+        rpath=_entries(texts.get("rpath", ())),
+        runpath=_entries(texts.get("runpath", ())),
+        undefined=undefined,
+        exported=exported,
+        required_versions=required_versions or {},
+        sections=tuple(tables.sections),
+        debug_sections=tuple(
+            section
+            for section in tables.sections
+            if texts and section.startswith((".debug", ".zdebug", ".stab"))
+        ),
+        info=info,
+        gpu=gpu or {},
+        build_id=build_id,
+        data=tables.content,
+    )
+
+
+def _check_names(tables: ElfTables, symbols: SymbolTables) -> None:
+    """Every symbol has a name that ends, and together they are no longer than such a table holds.
+
+    Raises:
+        ArtifactError: one has not, or they are.
+    """
+    names = Strings(
+        symbols.names.at(0, symbols.names.size),
+        tables.sections[".dynstr"].offset,
+        tables.where,
+        room=limits.ELF_OVERLAP * symbols.names.size,
+        longest=limits.ELF_NAME,
+    )
+    for piece in symbols.symbols.pieces(_AT_ONCE * _SYMBOL.size):
+        for offset, *_ in _symbols(piece):
+            if offset:
+                names.end(offset)
+
+
+def _info(tables: ElfTables, name: str) -> Mapping[str, str] | None:
+    if not name or name not in tables.sections:
+        return None
+    raw = tables.read(name, limits.ELF_INFO).rstrip(b"\0")
     try:
-        return _Reader(data, name, info_section, program).read()
-    except ArtifactError:
-        raise
-    except Exception as error:  # pyelftools raises many kinds for a malformed file
-        raise ArtifactError(
-            f"cannot be read as an ELF file ({type(error).__name__}: {error})", where=name
-        ) from error
+        return parse_info(raw.decode("ascii"))
+    except ValueError as error:
+        raise tables.fault(f"section {name!r}: {error}", tables.sections[name].offset) from error
 
 
-class _Reader:
-    def __init__(
-        self, data: bytes | mmap.mmap, name: str, info_section: str, program: bool
-    ) -> None:
-        self.data = data
-        self.view = memoryview(data)
-        self.name = name
-        self.info_section = info_section
-        self.program = program
-
-    def fail(self, what: str) -> ArtifactError:
-        return ArtifactError(what, where=self.name)
-
-    def read(self) -> SharedObject:
-        if self.data[:6] != b"\x7fELF\x02\x01":
-            raise self.fail("is no 64-bit little-endian ELF file")
-        stream: Any = io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data
-        elf = ELFFile(stream)
-        if elf.header.e_type != "ET_DYN" and not (self.program and elf.header.e_type == "ET_EXEC"):
-            raise self.fail(f"is {elf.header.e_type}, not a shared object")
-        sections = self._sections(elf)
-        dynamic = sections.get(".dynamic")
-        if not isinstance(dynamic, DynamicSection):
-            if self.program and ".dynamic" not in sections:
-                return self._static(elf.header.e_machine, sections)
-            raise self.fail("has no dynamic section")
-        tags: dict[str, list[str]] = {
-            "DT_NEEDED": [],
-            "DT_RPATH": [],
-            "DT_RUNPATH": [],
-            "DT_SONAME": [],
-        }
-        for tag in self._limited(dynamic.iter_tags(), "dynamic entries"):
-            if tag.entry.d_tag in tags:
-                attribute = tag.entry.d_tag.removeprefix("DT_").lower()
-                tags[tag.entry.d_tag].append(getattr(tag, attribute))
-        required, defined = self._versions(sections)
-        undefined, exported = self._symbols(sections, {**defined, **required})
-        libraries: dict[str, list[str]] = {}
-        for library, version in required.values():
-            libraries.setdefault(library, []).append(version)
-        return SharedObject(
-            name=self.name,
-            machine=elf.header.e_machine,
-            soname="".join(tags["DT_SONAME"]),
-            needed=tuple(tags["DT_NEEDED"]),
-            rpath=_entries(tags["DT_RPATH"]),
-            runpath=_entries(tags["DT_RUNPATH"]),
-            undefined=undefined,
-            exported=exported,
-            required_versions={key: tuple(sorted(value)) for key, value in libraries.items()},
-            sections=tuple(sections),
-            debug_sections=tuple(
-                section
-                for section in sections
-                if section.startswith((".debug", ".zdebug", ".stab"))
-            ),
-            info=self._info(sections),
-            gpu={
-                section: fatbin.parse(
-                    self._bytes(sections[section]), where=f"{self.name} {section}"
-                )
-                for section in fatbin.SECTIONS
-                if section in sections
-            },
-            build_id=self._build_id(sections),
-            data=self.data,
+def _build_id(tables: ElfTables) -> str:
+    name = ".note.gnu.build-id"
+    section = tables.sections.get(name)
+    if section is None:
+        return ""
+    raw = tables.read(name, limits.ELF_INFO)
+    size, start = 0, 0
+    if len(raw) >= _NOTE.size:
+        name_size, size, _kind = _NOTE.unpack_from(raw)
+        start = _NOTE.size + (name_size + 3 & ~3)
+    if not size or start + size > len(raw) or size > _LONGEST_ID:
+        raise tables.fault(
+            f"section {name!r} holds no build ID: {size} of {len(raw)} bytes", section.offset
         )
-
-    def _static(self, machine: str, sections: Mapping[str, Section]) -> SharedObject:
-        """A program that asks nothing of the system's libraries."""
-        return SharedObject(
-            self.name, machine, "", (), (), (), (), (), {}, tuple(sections), (), None, {}, "",
-            self.data,
-        )  # fmt: skip
-
-    def _limited(self, items: Iterator[Any], what: str) -> Iterator[Any]:
-        for count, item in enumerate(items):
-            if count >= _MAX_ITEMS:
-                raise self.fail(f"has more than {_MAX_ITEMS} {what}")
-            yield item
-
-    def _sections(self, elf: ELFFile) -> dict[str, Section]:
-        """The sections by name, each of them within the file."""
-        count = elf.num_sections()
-        if count == 0 or elf["e_shoff"] + count * elf["e_shentsize"] > len(self.data):
-            raise self.fail("has no section table, or one that lies outside the file")
-        sections: dict[str, Section] = {}
-        for section in self._limited(elf.iter_sections(), "sections"):
-            occupies = section["sh_type"] not in ("SHT_NOBITS", "SHT_NULL")
-            if occupies and section["sh_offset"] + section["sh_size"] > len(self.data):
-                raise self.fail(f"section {section.name!r} lies outside the file")
-            if section.name in sections:
-                if section.name and section.name in (
-                    *(self.info_section, ".dynamic", ".dynsym"),
-                    *fatbin.SECTIONS,
-                ):
-                    raise self.fail(f"has two sections {section.name!r}")
-                continue
-            sections[section.name] = section
-        return sections
-
-    def _bytes(self, section: Section) -> memoryview:
-        if section["sh_type"] == "SHT_NOBITS" or section["sh_flags"] & SH_FLAGS.SHF_COMPRESSED:
-            raise self.fail(f"section {section.name!r} holds no plain bytes")
-        return self.view[section["sh_offset"] : section["sh_offset"] + section["sh_size"]]
-
-    def _info(self, sections: Mapping[str, Section]) -> Mapping[str, str] | None:
-        if not self.info_section or self.info_section not in sections:
-            return None
-        raw = bytes(self._bytes(sections[self.info_section])).rstrip(b"\0")
-        try:
-            return parse_info(raw.decode("ascii"))
-        except ValueError as error:
-            raise self.fail(f"section {self.info_section!r}: {error}") from error
-
-    def _build_id(self, sections: Mapping[str, Section]) -> str:
-        section = sections.get(".note.gnu.build-id")
-        if section is None:
-            return ""
-        raw = self._bytes(section)
-        name_size, size, _kind = struct.unpack_from("<III", raw)
-        start = 12 + (name_size + 3 & ~3)
-        return bytes(raw[start : start + size]).hex()
-
-    def _versions(
-        self, sections: Mapping[str, Section]
-    ) -> tuple[dict[int, tuple[str, str]], dict[int, tuple[str, str]]]:
-        """(library, version) by version index: what is required, what is defined."""
-        required: dict[int, tuple[str, str]] = {}
-        defined: dict[int, tuple[str, str]] = {}
-        needs, defines = sections.get(".gnu.version_r"), sections.get(".gnu.version_d")
-        if isinstance(needs, GNUVerNeedSection):
-            for library, versions in self._limited(needs.iter_versions(), "versioned libraries"):
-                for version in self._limited(versions, "versions"):
-                    required[version.entry.vna_other & 0x7FFF] = (library.name, version.name)
-        if isinstance(defines, GNUVerDefSection):
-            for definition, names in self._limited(defines.iter_versions(), "versions"):
-                name = next(iter(names)).name
-                defined[definition.entry.vd_ndx & 0x7FFF] = ("", name)
-        return required, defined
-
-    def _symbols(
-        self, sections: Mapping[str, Section], versions: Mapping[int, tuple[str, str]]
-    ) -> tuple[tuple[Symbol, ...], tuple[Symbol, ...]]:
-        """The undefined and the exported symbols of ``.dynsym``."""
-        if ".dynsym" not in sections or ".dynstr" not in sections:
-            raise self.fail("has no dynamic symbols")
-        table = self._bytes(sections[".dynsym"])
-        names = bytes(self._bytes(sections[".dynstr"]))
-        indices = b""
-        if isinstance(sections.get(".gnu.version"), GNUVerSymSection):
-            indices = bytes(self._bytes(sections[".gnu.version"]))
-        count = len(table) // _SYMBOL.size
-        undefined, exported = [], []
-        for number, (offset, info, other, section, _, _) in enumerate(
-            _SYMBOL.iter_unpack(table[: count * _SYMBOL.size])
-        ):
-            if offset == 0 or offset >= len(names):
-                continue
-            name = names[offset : names.index(b"\0", offset)].decode("utf-8", "backslashreplace")
-            index = int.from_bytes(indices[2 * number : 2 * number + 2], "little") & 0x7FFF
-            library, version = versions.get(index, ("", ""))
-            symbol = Symbol(name, version, library, info >> 4 == 2)
-            if section == 0:
-                undefined.append(symbol)
-            elif info >> 4 != 0 and other & 3 in (0, 3):
-                exported.append(symbol)
-        return tuple(undefined), tuple(exported)
+    return raw[start : start + size].hex()
 
 
-def _entries(paths: list[str]) -> tuple[str, ...]:
+_NOTE = struct.Struct("<III")  # sizes of name and content, kind
+_LONGEST_ID = 64
+
+
+def _entries(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(entry for path in paths for entry in path.split(":"))

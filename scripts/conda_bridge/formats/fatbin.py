@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import ArtifactError
+from . import limits
+from .content import PIECE, Content, as_content
 from .cuda_archs import gencode_flags
 from .zstd import zstd
 
@@ -37,14 +40,14 @@ _FLAG_LZ4 = 1 << 13
 _FLAG_ZSTD = 1 << 15
 _FLAG_ARCH_SPECIFIC = 1 << 20  # the "a" of sm_90a
 _FLAG_FAMILY_SPECIFIC = 1 << 21  # the "f" of sm_120f
-_MAX_IMAGES = 1 << 20
-
 _PEEK = 1024  # PTX opens with a comment of about 300 bytes before its .target
+_FIRST_BLOCK = (1 << 17) + 64  # bytes of a zstd frame that hold its first block, packed
+_LZ4_START = 1 << 14  # bytes of an LZ4 block that unpack to more than what is looked at
 _PTX_TARGET = re.compile(rb"^\.target\s+sm_(\d+[af]?)\b", re.MULTILINE)
 _EM_CUDA = 190
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """One compiled form of a translation unit's kernels.
 
@@ -79,7 +82,7 @@ class Image:
         return self.measured == stated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Container:
     """The fat binary of one translation unit: the same kernels for several architectures."""
 
@@ -107,94 +110,138 @@ def expected_codes(arch_list: str, where: str = "") -> frozenset[str]:
     return frozenset(flag.rpartition("code=")[2] for flag in gencode_flags(arch_list, where))
 
 
-def parse(data: bytes | bytearray | memoryview, *, where: str = "") -> tuple[Container, ...]:
+def parse(
+    data: bytes | bytearray | memoryview | Content, *, where: str = ""
+) -> tuple[Container, ...]:
     """Reads every container of a section.
 
     Args:
-        data: the section's bytes.
+        data: the section.
         where: names the file and the section in errors.
 
     Raises:
-        ArtifactError: bytes that are no fat binary, or one that runs past its end.
+        ArtifactError: bytes that are no fat binary, one that runs past its end, or more images
+            than :data:`.limits.GPU_IMAGES`.
     """
-    view = memoryview(data)
-    containers = []
-    position = 0
-    while position < len(view):
-        if not any(view[position : position + 8]):
-            position += 8  # the linker's padding between containers
-            continue
-        if position + _CONTAINER.size > len(view):
-            raise _broken("ends inside a header", where, position)
-        magic, version, header_size, size = _CONTAINER.unpack_from(view, position)
-        if magic != _MAGIC or version != 1 or header_size < _CONTAINER.size:
+    return _Reader(as_content(data), where).read()
+
+
+def _broken(what: str, where: str, offset: int, expected: str = "") -> ArtifactError:
+    return ArtifactError(f"GPU code at offset {offset} {what}", where=where, expected=expected)
+
+
+class _Reader:
+    """Goes through a section from its start to its end, each header once."""
+
+    def __init__(self, content: Content, where: str) -> None:
+        self._content = content
+        self._where = where
+        self._left = limits.GPU_IMAGES
+
+    def read(self) -> tuple[Container, ...]:
+        content = self._content
+        containers = []
+        position = self._past_padding(0)
+        while position < content.size:
+            header = content.at(position, _CONTAINER.size)
+            if len(header) < _CONTAINER.size:
+                raise _broken("ends inside a header", self._where, position)
+            magic, version, header_size, size = _CONTAINER.unpack(header)
+            if magic != _MAGIC or version != 1 or header_size < _CONTAINER.size:
+                raise _broken(
+                    f"is no fat binary (magic {magic:#x}, version {version})", self._where, position
+                )
+            start = position + header_size
+            if size > content.size - start:
+                raise _broken(
+                    f"says {size} bytes where {content.size - start} are left",
+                    self._where,
+                    position,
+                )
+            self._count(position)
+            containers.append(Container(position, tuple(self._entries(start, start + size))))
+            position = self._past_padding(start + size)
+        return tuple(containers)
+
+    def _past_padding(self, position: int) -> int:
+        """Where the next container is: the linker pads with zeros, eight by eight."""
+        size = 8
+        while piece := self._content.at(position, size):
+            if piece != bytes(len(piece)):
+                return position + (len(piece) - len(piece.lstrip(b"\0"))) // 8 * 8
+            position += len(piece)
+            size = min(4 * size, PIECE)
+        return position
+
+    def _count(self, offset: int) -> None:
+        self._left -= 1
+        if self._left < 0:
             raise _broken(
-                f"is no fat binary (magic {magic:#x}, version {version})", where, position
+                f"is more than {limits.GPU_IMAGES} fat binaries and images",
+                self._where,
+                offset,
+                "fewer in a section",
             )
-        start = position + header_size
-        if size > len(view) - start:
-            raise _broken(f"says {size} bytes where {len(view) - start} are left", where, position)
-        payload = view[start : start + size]
-        images = tuple(_entries(payload, where, start))
-        containers.append(Container(position, images))
-        position = start + size
-    return tuple(containers)
+
+    def _entries(self, position: int, end: int) -> Iterator[Image]:
+        where = self._where
+        while position < end:
+            self._count(position)
+            if position + _ENTRY.size > end:
+                raise _broken("ends inside an entry's header", where, position)
+            kind, _version, header_size, padded, packed, arch, flags, unpacked = _ENTRY.unpack(
+                self._content.at(position, _ENTRY.size)
+            )
+            if kind not in _KINDS:
+                raise _broken(f"is of the unknown kind {kind}", where, position)
+            if header_size < _ENTRY.size or padded > end - position - header_size:
+                raise _broken(
+                    f"runs past the end of its container ({header_size} and {padded} bytes)",
+                    where,
+                    position,
+                    f"at most {end - position}",
+                )
+            compression: Compression = (
+                "zstd" if flags & _FLAG_ZSTD else "lz4" if flags & _FLAG_LZ4 else "none"
+            )
+            stored = padded if compression == "none" else packed
+            if stored > padded:
+                raise _broken(
+                    f"is larger than the room it has ({stored} bytes)",
+                    where,
+                    position,
+                    f"at most {padded}",
+                )
+            image = self._content.part(position + header_size, stored)
+            suffix = (
+                "a" if flags & _FLAG_ARCH_SPECIFIC else "f" if flags & _FLAG_FAMILY_SPECIFIC else ""
+            )
+            yield Image(
+                _KINDS[kind],
+                sys.intern(f"{arch}{suffix}"),
+                compression,
+                stored,
+                stored if compression == "none" else unpacked,
+                sys.intern(_measure(_KINDS[kind], _start_of(image, compression))),
+            )
+            position += header_size + padded
 
 
-def _broken(what: str, where: str, offset: int) -> ArtifactError:
-    return ArtifactError(f"GPU code at offset {offset} {what}", where=where)
-
-
-def _entries(payload: memoryview, where: str, base: int) -> Iterator[Image]:
-    position = 0
-    for _ in range(_MAX_IMAGES):
-        if position == len(payload):
-            return
-        if position + _ENTRY.size > len(payload):
-            raise _broken("ends inside an entry's header", where, base + position)
-        kind, _version, header_size, padded, packed, arch, flags, unpacked = _ENTRY.unpack_from(
-            payload, position
-        )
-        if kind not in _KINDS:
-            raise _broken(f"is of the unknown kind {kind}", where, base + position)
-        if header_size < _ENTRY.size or padded > len(payload) - position - header_size:
-            raise _broken("runs past the end of its container", where, base + position)
-        compression: Compression = (
-            "zstd" if flags & _FLAG_ZSTD else "lz4" if flags & _FLAG_LZ4 else "none"
-        )
-        stored = padded if compression == "none" else packed
-        if stored > padded:
-            raise _broken("is larger than the room it has", where, base + position)
-        start = position + header_size
-        image = payload[start : start + stored]
-        suffix = (
-            "a" if flags & _FLAG_ARCH_SPECIFIC else "f" if flags & _FLAG_FAMILY_SPECIFIC else ""
-        )
-        yield Image(
-            _KINDS[kind],
-            f"{arch}{suffix}",
-            compression,
-            stored,
-            stored if compression == "none" else unpacked,
-            _measure(_KINDS[kind], _start_of(image, compression)),
-        )
-        position = start + padded
-    raise _broken(f"has more than {_MAX_IMAGES} images", where, base)
-
-
-def _start_of(image: memoryview, compression: Compression) -> bytes:
+def _start_of(image: Content, compression: Compression) -> bytes:
     """The first bytes of an image, unpacked; empty where they cannot be unpacked."""
     if compression == "none":
-        return bytes(image[:_PEEK])
+        return image.at(0, _PEEK)
     if compression == "lz4":
-        return _lz4_start(image, _PEEK)
+        return _lz4_start(image.at(0, _LZ4_START), _PEEK)
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: limits.ZSTD_WINDOW_LOG}
     try:
-        return zstd.ZstdDecompressor().decompress(image[: 1 << 20], max_length=_PEEK)
+        unpacker = zstd.ZstdDecompressor(options=options)
+        return unpacker.decompress(image.at(0, _FIRST_BLOCK), max_length=_PEEK)
     except zstd.ZstdError:
         return b""
 
 
-def _lz4_start(block: memoryview, limit: int) -> bytes:
+def _lz4_start(block: bytes, limit: int) -> bytes:
     """The first `limit` bytes of an LZ4 block: runs of literals, each with a match behind it."""
     out = bytearray()
     position = 0

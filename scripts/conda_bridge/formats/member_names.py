@@ -13,6 +13,7 @@ from . import limits
 
 __all__ = ["Names", "check_link", "check_name", "check_path"]
 
+_ENDINGS = (".whl", ".conda", ".bz2")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -32,6 +33,12 @@ def check_path(path: Path) -> None:
         )
     if b"\0" in whole:
         raise ArtifactError("a zero byte in a path", where=shown)
+    if path.suffix in _ENDINGS and not path.name.isprintable():  # a folder's is its owner's
+        raise ArtifactError(
+            "a name with characters that cannot be printed",
+            where=shown,
+            expected="a name as builders give it",
+        )
 
 
 def _fault(name: str) -> str:

@@ -16,13 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.tags import parse_tag
-
 from ..errors import ArtifactError
-from . import limits
+from . import foreign, limits
 from .deflate_zip import PIECE, ZipWriter
 from .headers import read_headers
 from .member_names import Names
@@ -61,7 +56,7 @@ class Tag:
 
     def lines(self) -> list[str]:
         """The single tags of a compressed one (``manylinux_2_28_x86_64.linux_x86_64``)."""
-        return sorted(str(tag) for tag in parse_tag(str(self)))
+        return sorted(str(tag) for tag in foreign.tags(str(self)))
 
 
 def abi3_tag(
@@ -86,9 +81,9 @@ def abi3_tag(
     if not modules:
         raise ArtifactError("no extension module (*.abi3.so) in the package", where=where)
     try:
-        bounds = [spec for spec in SpecifierSet(requires_python) if spec.operator == ">="]
-    except InvalidSpecifier as error:
-        raise ArtifactError(f"{requires_python!r}: {error}", where=where) from error
+        bounds = [spec for spec in foreign.specifiers(requires_python) if spec.operator == ">="]
+    except foreign.Unreadable as error:
+        raise ArtifactError(f"{requires_python!r:.200}: {error}", where=where) from error
     found = _LOWER_BOUND.fullmatch(bounds[0].version) if len(bounds) == 1 else None
     if not found:
         raise ArtifactError(
@@ -166,7 +161,7 @@ class Metadata:
             # PEP 639: an expression and a licence classifier exclude each other.
             if not (self.license_expression and classifier.startswith("License ::")):
                 put("Classifier", classifier)
-        put("Requires-Python", str(SpecifierSet(self.requires_python)))
+        put("Requires-Python", specifiers(self.requires_python))
         for text in sorted(self.requires_dist):
             put("Requires-Dist", requirement(text))
         for extra in self.extras:
@@ -232,11 +227,24 @@ def _unfolded(text: str) -> str:
 
 def _license(expression: str) -> str:
     try:
-        return str(canonicalize_license_expression(expression)) if expression else ""
-    except InvalidLicenseExpression as error:
+        return foreign.license_expression(expression) if expression else ""
+    except foreign.Unreadable as error:
         raise ArtifactError(
-            f"{expression!r} is not an SPDX licence expression: {error}", where="License-Expression"
+            f"{expression!r:.200} is not an SPDX licence expression: {error}",
+            where="License-Expression",
         ) from error
+
+
+def specifiers(text: str) -> str:
+    """Version specifiers in their one normal spelling.
+
+    Raises:
+        ArtifactError: they are none.
+    """
+    try:
+        return str(foreign.specifiers(text))
+    except foreign.Unreadable as error:
+        raise ArtifactError(f"{text!r:.200}: {error}", where="Requires-Python") from error
 
 
 def requirement(text: str) -> str:
@@ -246,9 +254,9 @@ def requirement(text: str) -> str:
         ArtifactError: it is none.
     """
     try:
-        return str(Requirement(text))
-    except InvalidRequirement as error:
-        raise ArtifactError(f"{text!r}: {error}", where="Requires-Dist") from error
+        return str(foreign.requirement(text))
+    except foreign.Unreadable as error:
+        raise ArtifactError(f"{text!r:.200}: {error}", where="Requires-Dist") from error
 
 
 class WheelWriter:

@@ -45,7 +45,7 @@ _NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One line of RECORD; digest in hexadecimal, empty (and size None) where it gives none."""
 
@@ -53,7 +53,7 @@ class Record:
     size: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WheelMember:
     """One file of a wheel.
 

@@ -12,17 +12,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
-from ..formats import conda_package, wheel_reader
+from ..formats import conda_package, foreign, wheel_reader
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel
 from ..label import CONDA_ENDINGS, Label, public_version, same_version, split_conda_file
 from ..project import Project
+from ..system.failure import stage
 from ..template import Template
 
 __all__ = [
@@ -149,6 +150,11 @@ def read_package(path: Path, project: Project) -> CondaPackage:
         ArtifactError: it cannot be read, has no subdir, or a value that clients cannot read.
         LabelError: it is another project's, or has a build string that this one does not spell.
     """
+    with stage("reading", path):
+        return _read_package(path, project)
+
+
+def _read_package(path: Path, project: Project) -> CondaPackage:
     _check_package_name(path.name, project)
     package = conda_package.read(path)
     check_record(package.index, f"{path.name}: info/index.json")
@@ -248,8 +254,8 @@ class WheelName:
         if own and canonicalize_name(parts[0]) != canonicalize_name(own):
             raise LabelError(f"not a {own} wheel's name", where=file, expected=f"{own}-...")
         try:
-            name, version, build, _tags = parse_wheel_filename(file)
-        except (InvalidWheelFilename, InvalidVersion) as error:
+            name, version, build, _tags = foreign.wheel_name(file)
+        except foreign.Unreadable as error:
             raise LabelError(
                 f"not a wheel's name: {error}", where=file, expected=expected
             ) from None
@@ -297,6 +303,11 @@ def read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
         ArtifactError: it cannot be read, or METADATA is not that of the file name.
         LabelError: it is another project's, or has a version that this one does not spell.
     """
+    with stage("reading", path):
+        return _read_wheel(path, project)
+
+
+def _read_wheel(path: Path, project: Project) -> tuple[WheelName, Wheel]:
     if not path.is_file():
         raise ArtifactError("there is no such file", where=str(path))
     named = WheelName.of(path.name, project)

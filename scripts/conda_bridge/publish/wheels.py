@@ -9,7 +9,6 @@ name that comes back with other bytes is refused, and an entry whose wheel is el
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ from ..formats.json_reader import read_object
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import Label
 from ..project import Project
-from .html_page import API_VERSION, page
+from .html_page import API_VERSION, as_html, page
 from .intake import WheelName, read_wheel
 
 __all__ = [
@@ -112,9 +111,9 @@ class WheelEntry:
             "data-dist-info-metadata": f"sha256={self.metadata_sha256}",
         }
         written = " ".join(
-            f'{name}="{html.escape(value)}"' for name, value in attributes.items() if value
+            f'{name}="{as_html(value)}"' for name, value in attributes.items() if value
         )
-        return f"<a {written}>{html.escape(self.file)}</a><br>"
+        return f"<a {written}>{as_html(self.file)}</a><br>"
 
 
 def _joined(folder: str, name: str) -> str:
@@ -122,12 +121,23 @@ def _joined(folder: str, name: str) -> str:
 
 
 def entry_of(named: WheelName, wheel: Wheel) -> WheelEntry:
-    """The entry of a wheel, with its digests."""
+    """The entry of a wheel, with its digests.
+
+    Raises:
+        ArtifactError: its Requires-Python is no text of one line.
+    """
+    asked = " ".join(str(wheel.metadata.get("Requires-Python", "")).split())
+    if len(asked) > limits.DEPENDENCY_LENGTH or not asked.isprintable():
+        raise ArtifactError(
+            f"Requires-Python is {asked[:80]!r}, of {len(asked)} characters",
+            where=f"{named.file}: METADATA",
+            expected=f"comparisons as in PEP 440, at most {limits.DEPENDENCY_LENGTH} characters",
+        )
     return WheelEntry(
         named,
         file_sha256(wheel.path),
         wheel.path.stat().st_size,
-        str(wheel.metadata.get("Requires-Python", "")),
+        asked,
         wheel_reader.bytes_sha256(wheel.metadata_bytes),
     )
 
@@ -337,7 +347,5 @@ def _overview(folders: Mapping[str, Mapping[str, list[WheelEntry]]], project: Pr
     if own is not None:
         return own
     lines = ["<p>One index for every folder. Take the one for what you have:</p>"]
-    lines += [
-        f'<a href="{quote(folder)}/">{html.escape(folder)}</a><br>' for folder in sorted(folders)
-    ]
+    lines += [f'<a href="{quote(folder)}/">{as_html(folder)}</a><br>' for folder in sorted(folders)]
     return page("Wheels", lines)

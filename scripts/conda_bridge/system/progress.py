@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
+
+from ..printable import printable
+from .terminal import console
 
 __all__ = ["Progress"]
 
@@ -27,7 +28,7 @@ class Progress:
     """
 
     def __init__(self, total: int, *, quiet: bool = False) -> None:
-        self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
+        self.console = console(error=True, quiet=quiet)
         self.total = total
         self.finished = 0
         self._step = ""
@@ -65,11 +66,11 @@ class Progress:
 
     def start(self, step: str) -> None:
         """Names the step that runs now."""
-        self._step, self._line, self._started = step, "", time.monotonic()
+        self._step, self._line, self._started = printable(step), "", time.monotonic()
 
     def line(self, text: str) -> None:
         """The newest line of the running step's log."""
-        self._line = text.strip()[:200]
+        self._line = printable(text.strip()[:200])
 
     def end(self, outcome: str, detail: str = "") -> float:
         """Closes the running step: `outcome` is ``done``, ``kept`` or ``failed``.
@@ -82,7 +83,10 @@ class Progress:
         took = f"{seconds:6.1f} s" if outcome != "kept" else "unchanged"
         self.console.print(
             Text.assemble(
-                (mark, style), f" {self._step:<26} ", (f"{took:>9}", "dim"), f"  {detail}"
+                (mark, style),
+                f" {self._step:<26} ",
+                (f"{took:>9}", "dim"),
+                f"  {printable(detail)}",
             ),
             soft_wrap=True,
         )
@@ -92,4 +96,4 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(printable(text), soft_wrap=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import PurePosixPath
 
 from ..bridge import manylinux
 from ..errors import ArtifactError
-from ..formats import abi3, elf, fatbin
+from ..formats import abi3, elf, fatbin, limits
+from ..formats.content import Allowance, Content, Held, Room
 from ..formats.elf import SharedObject
 from .findings import ArtifactReport
 
@@ -17,16 +19,17 @@ __all__ = [
     "FOREIGN_LIBRARY",
     "LIBRARY",
     "SYSTEM",
+    "Looked",
     "check_abi3",
     "check_archs",
     "check_libraries",
     "check_needed",
-    "content_of",
     "exports_module",
     "machine_of",
     "measure_floors",
     "member_of",
     "provided",
+    "read_libraries",
     "read_library",
 ]
 
@@ -36,6 +39,7 @@ LIBRARY = re.compile(r"\.so(\.\d+)*$", re.ASCII)
 FOREIGN_LIBRARY = re.compile(r"\.(dylib|pyd|dll)$", re.ASCII)
 _LINKER_SCRIPT = re.compile(rb"\s*(/\*|GROUP\b|INPUT\b|OUTPUT_FORMAT\b)")
 _ET_DYN = b"\3\0"
+_HEAD = 4096  # of what is called a library and is none: enough to say so
 
 # Of glibc and of GCC; every Linux has them, and so has every conda environment.
 SYSTEM = frozenset(
@@ -72,7 +76,7 @@ def machine_of(platform: str) -> str:
 
 
 def read_library(
-    report: ArtifactReport, path: str, content: bytes, info_section: str
+    report: ArtifactReport, path: str, content: Content, info_section: str
 ) -> SharedObject | None:
     """The library at `path`; None for what is none, or cannot be read (a finding of ``elf``).
 
@@ -80,11 +84,10 @@ def read_library(
     ``unmeasured`` names it.
     """
     named = LIBRARY.search(path) is not None
-    if content[:4] != _ELF and named and _LINKER_SCRIPT.match(content):
+    head = content.at(0, _HEAD)
+    if head[:4] != _ELF and named and _LINKER_SCRIPT.match(head):
         return None
-    if content[:4] == _ELF and (
-        content[4:6] != b"\2\1" or (not named and content[16:18] != _ET_DYN)
-    ):
+    if head[:4] == _ELF and (head[4:6] != b"\2\1" or (not named and head[16:18] != _ET_DYN)):
         report.facts.setdefault("unmeasured", []).append(path)
         return None
     report.ran("elf")
@@ -193,7 +196,9 @@ def provided(
         promised: names and patterns of the libraries that requirements bring.
     """
     inside = {PurePosixPath(path).name for path in files if LIBRARY.search(path)}
-    return frozenset({*inside, *(item.soname for item in libraries if item.soname), *promised})
+    named = {*inside, *(item.soname for item in libraries if item.soname)}
+    # A name of the artifact's own is that name, whatever a pattern of these letters would fit.
+    return frozenset({*filter(manylinux.is_name, named), *promised})
 
 
 def check_needed(
@@ -286,19 +291,66 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part)
 
 
-def content_of(path: str, chunks: Iterable[bytes], looked_into: Collection[str]) -> bytes | None:
-    """The content of a library, or of a file that is to be looked into; None for any other.
+class Looked:
+    """The files of one artifact whose content is wanted: libraries, and texts that hooks ask for.
 
-    Args:
-        path: in the artifact.
-        chunks: the content; all of it is read.
-        looked_into: paths and patterns of further files whose content is wanted.
+    Libraries wait in a file, of whatever size they are; texts are small, and kept in memory.
+
+    Attributes:
+        texts: the content of the latter, by path.
+        binaries: the libraries, and what else begins as one, by path.
     """
-    wanted = any(fnmatchcase(path, pattern) for pattern in looked_into)
-    kept: list[bytes] | None = [] if wanted or LIBRARY.search(path) else None
-    for number, chunk in enumerate(chunks):
-        if number == 0 and kept is None and chunk.startswith(_ELF):
-            kept = []
-        if kept is not None:
-            kept.append(chunk)
-    return None if kept is None else b"".join(kept)
+
+    def __init__(self, artifact: str, wanted: Collection[str]) -> None:
+        """Asks for the files `wanted`, paths and patterns, of `artifact`."""
+        self.texts: dict[str, bytes] = {}
+        self.binaries: dict[str, Content] = {}
+        self._artifact = artifact
+        self._exact = {name for name in wanted if manylinux.is_name(name)}
+        self._patterns = [name for name in wanted if not manylinux.is_name(name)]
+        self._room = Room()
+        self._left = Allowance(limits.TEXTS, "the texts that are looked into")
+
+    def take(self, path: str, size: int, chunks: Iterable[bytes]) -> None:
+        """Takes what is wanted of a file, and reads all of it.
+
+        Raises:
+            ArtifactError: a text that is too large.
+        """
+        pieces = iter(chunks)
+        first = next(pieces, b"")
+        if path in self._exact or any(fnmatchcase(path, name) for name in self._patterns):
+            where = f"{self._artifact}: {path}"
+            if size > limits.TEXT_SIZE:
+                raise ArtifactError(
+                    f"{size} bytes, of a text that is looked into",
+                    where=where,
+                    expected=f"at most {limits.TEXT_SIZE} bytes",
+                )
+            self._left.spend(size, where)
+            self.texts[path] = first + b"".join(pieces)
+            first = self.texts[path]
+        if first.startswith(_ELF):
+            self.binaries[path] = self._room.keep(chain([first], pieces))
+        elif LIBRARY.search(path):
+            self.binaries[path] = Held(first[:_HEAD])
+        for _ in pieces:
+            pass
+
+
+def read_libraries(
+    report: ArtifactReport, contents: Mapping[str, Content], info_section: str
+) -> dict[str, SharedObject]:
+    """The shared objects of `contents` that can be read, by path.
+
+    Raises:
+        ArtifactError: they have more names and images together than may be kept.
+    """
+    left = Allowance(limits.LIBRARY_FACTS, "the facts of all libraries")
+    found = {}
+    for path in sorted(contents):
+        library = read_library(report, path, contents[path], info_section)
+        if library is not None:
+            left.spend(library.weight, library.name)
+            found[path] = library
+    return found

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
-from ..formats import conda_package, json_reader
+from ..formats import conda_package, json_reader, limits
 from ..formats.conda_package import CondaPackage
 from ..formats.member_names import check_path
 from ..label import CONDA_ENDINGS, split_conda_file
@@ -223,8 +223,8 @@ def _info(package: CondaPackage, *, kept: bool) -> dict[str, str]:
 
 
 def _canonical(name: str, content: bytes) -> str:
-    """What to compare: JSON without its blanks, of other files the digest."""
-    if name.endswith(".json"):
+    """What to compare: JSON without its blanks, of other and of large files the digest."""
+    if name.endswith(".json") and len(content) <= limits.TEXT_SIZE:
         try:
             return _text(json_reader.parse(content, name))
         except ArtifactError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..formats import conda_package
 from ..formats.conda_package import CondaPackage
+from ..formats.content import Content
 from ..formats.elf import SharedObject
 from ..label import Label
 from ..project import Project
@@ -15,14 +16,14 @@ from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,
     LIBRARY,
+    Looked,
     check_abi3,
     check_libraries,
     check_needed,
-    content_of,
     measure_floors,
     member_of,
     provided,
-    read_library,
+    read_libraries,
 )
 from .findings import ArtifactReport
 from .modules import module_abi
@@ -87,13 +88,13 @@ def check_conda(
     report.ran("name")  # the reader has compared file name and index.json
     _check_index(report, package, project, label)
     places = places_of(package, project)
-    digests, contents = _digest(package, project, places)
+    digests, looked = _digest(package, project, places)
     report.ran("paths")  # and every file with paths.json
     _check_files(report, package)
     _check_licences(report, package, project)
     _check_entry_points(report, package)
     subdir = str(package.index.get("subdir"))
-    libraries = _libraries(report, subdir, contents, project)
+    libraries = _libraries(report, subdir, looked.binaries, project)
     found = list(libraries.values())
     depends = specs(report, package, "depends")
     _check_dependencies(report, package, project, label, depends)
@@ -110,7 +111,7 @@ def check_conda(
         label=label,
         source=package,
         digests={places[item].path: sha for item, sha in digests.items() if places[item].installed},
-        contents={places[item].path: data for item, data in contents.items()},
+        contents={places[item].path: data for item, data in looked.texts.items()},
         libraries={places[item].path: library for item, library in libraries.items()},
         arch_list=arch_list,
     )
@@ -171,21 +172,19 @@ def _check_index(
 
 def _digest(
     package: CondaPackage, project: Project, places: Mapping[str, Place]
-) -> tuple[Payload, dict[str, bytes]]:
+) -> tuple[Payload, Looked]:
     """The sha256 of every file (links by their target), and what is looked into."""
     wanted = project.hooks.looks_into()
     kept = {path for path, place in places.items() if place.is_one_of(wanted)}
+    looked = Looked(package.path.name, kept)
     digests: Payload = {}
-    contents: dict[str, bytes] = {}
     for member in package.payload():
         if member.link_target is not None:
             digests[member.path] = f"link to {member.link_target}"
             continue
-        content = content_of(member.path, member.chunks(), kept)
-        if content is not None:
-            contents[member.path] = content
+        looked.take(member.path, member.size, member.chunks())
         digests[member.path] = member.digest().hex()
-    return digests, contents
+    return digests, looked
 
 
 def _check_files(report: ArtifactReport, package: CondaPackage) -> None:
@@ -311,7 +310,7 @@ def _check_pythons(
 
 
 def _libraries(
-    report: ArtifactReport, subdir: str, contents: Mapping[str, bytes], project: Project
+    report: ArtifactReport, subdir: str, contents: Mapping[str, Content], project: Project
 ) -> dict[str, SharedObject]:
     """The shared objects of a package for Linux, read; other systems' are not measured."""
     if subdir == "noarch":
@@ -325,14 +324,7 @@ def _libraries(
                 )
     elif not subdir.startswith("linux-"):
         return {}
-    found = {}
-    for path in sorted(contents):
-        if not LIBRARY.search(path) and not contents[path].startswith(b"\x7fELF"):
-            continue
-        library = read_library(report, path, contents[path], project.config.info_section)
-        if library is not None:
-            found[path] = library
-    return found
+    return read_libraries(report, contents, project.config.info_section)
 
 
 def _check_needed(

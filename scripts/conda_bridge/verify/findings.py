@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import BridgeError
+from ..formats import limits
+from ..printable import printable, shortened
 
 __all__ = ["SCHEMA_VERSION", "ArtifactReport", "Finding", "Report"]
 
@@ -14,7 +16,7 @@ __all__ = ["SCHEMA_VERSION", "ArtifactReport", "Finding", "Report"]
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong.
 
@@ -37,7 +39,7 @@ class Finding:
     def __str__(self) -> str:
         where = f"{self.artifact}: {self.member}" if self.member else self.artifact
         text = f"{self.check}: {where}: {self.what}"
-        return f"{text} (expected: {self.expected})" if self.expected else text
+        return printable(f"{text} (expected: {self.expected})" if self.expected else text)
 
     def as_dict(self) -> dict[str, str]:
         """The same facts for ``--json``."""
@@ -72,6 +74,9 @@ class ArtifactReport:
     facts: dict[str, Any] = field(default_factory=dict)
     error: BridgeError | None = None
 
+    def __post_init__(self) -> None:
+        self._seen = set(self.findings)
+
     def ran(self, name: str) -> None:
         """Notes that a check ran."""
         if name not in self.checks:
@@ -82,9 +87,19 @@ class ArtifactReport:
     ) -> None:
         """Notes what a check found, once: a project's own check may see what everybody's saw."""
         self.ran(check)
-        finding = Finding(check, self.artifact, what, member, expected, warning)
-        if finding not in self.findings:
+        short = shortened(what), shortened(member), shortened(expected)
+        finding = Finding(check, self.artifact, *short, warning)
+        if finding in self._seen:
+            return
+        if len(self.findings) < limits.FINDINGS:
+            self._seen.add(finding)
             self.findings.append(finding)
+            return
+        # A file can be made to have millions. Each check that has one more still fails.
+        more = Finding(check, self.artifact, "more findings, which are not listed", warning=warning)
+        if more not in self._seen:
+            self._seen.add(more)
+            self.findings.append(more)
 
     @property
     def failed(self) -> frozenset[str]:

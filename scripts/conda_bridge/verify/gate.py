@@ -6,20 +6,24 @@ lists the checks.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..bridge import names, runpath
 from ..errors import ArtifactError, BridgeError
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import Wheel, file_sha256
 from ..label import CONDA_ENDINGS, Label, split_conda_file
 from ..project import Project
+from ..system.failure import stage
 from .artifact import Artifact, Payload
+from .binary import member_of
 from .conda import check_conda
 from .findings import ArtifactReport, Finding, Report
 from .names import describe
@@ -108,8 +112,10 @@ def verify(
         reports.append(report)
         try:
             check = check_wheel if path.suffix == ".whl" else check_conda
-            artifact = check(path, report, project, arch_list=arch_list)
-            project.hooks.verify(artifact, report)
+            with stage("checking", path):
+                artifact = check(path, report, project, arch_list=arch_list)
+                project.hooks.verify(artifact, report)
+                artifact = artifact.checked()
             if artifact.kind == "wheel":
                 wheels.append(artifact)
                 continue
@@ -126,11 +132,13 @@ def verify(
         folds = _folds_of(wheel.label, main, packages.values(), project)
         given = [*([main] if main else []), *(item.artifact for item in folds)]
         if given:
-            reports.append(_check_pair(wheel, given, project))
+            with stage("comparing with its conda packages", wheel.path):
+                reports.append(_check_pair(wheel, given, project))
     for item in mains:
         folds = _folds_of(item.artifact.label, item.artifact, packages.values(), project)
         if folds:
-            project.hooks.verify_together(item.report, [fold.report for fold in folds])
+            with stage("comparing with what is folded in", item.artifact.path):
+                project.hooks.verify_together(item.report, [fold.report for fold in folds])
     return Report(tuple(reports))
 
 
@@ -207,14 +215,12 @@ def _folds_of(
 
 def _pins(main: CondaPackage, other: CondaPackage) -> bool:
     """Whether a package's dependencies accept this build of another."""
-    import rattler
-
     for text in main.index.get("depends", []):
         try:
-            spec = rattler.MatchSpec(text)
+            spec = foreign.match_spec(text)
             if spec.name.normalized == other.name:
                 return accepts([spec], other.version)
-        except Exception:  # reported by the package's own checks
+        except foreign.Unreadable:  # reported by the package's own checks
             continue
     return False
 
@@ -243,11 +249,14 @@ def _check_pair(wheel: Artifact, packages: Sequence[Artifact], project: Project)
     report.facts["files"] = len(set(expected) & set(payload))
     for name in sorted(set(expected) - set(payload)):
         report.add("payload", f"is in {origin[name]}, and not in the wheel", member=name)
-    for name in sorted(set(expected) & set(payload)):
-        if expected[name] != payload[name]:
-            if _is_moved(name, wheel, packages):
-                report.facts.setdefault("runpath_changed", []).append(name)
-                continue
+    changed = [
+        name for name in sorted(set(expected) & set(payload)) if expected[name] != payload[name]
+    ]
+    moved = _moved(changed, wheel, packages)
+    if moved:
+        report.facts["runpath_changed"] = sorted(moved)
+    for name in changed:
+        if name not in moved:
             report.add(
                 "payload",
                 f"sha256 {payload[name]}",
@@ -270,27 +279,55 @@ def _plain(path: str) -> str:
     return re.sub(r"^[^/]+\.data/", ".data/", path)
 
 
-def _is_moved(name: str, wheel: Artifact, packages: Sequence[Artifact]) -> bool:
-    """Whether a library of the wheel is that of a package, told where its libraries are now.
+def _moved(names: Iterable[str], wheel: Artifact, packages: Sequence[Artifact]) -> set[str]:
+    """The libraries of the wheel that are those of a package, told where their libraries are now.
 
     The package's bytes are given the search path that the wheel's have; then they have to be the
-    same.
+    same. They are unpacked for this once more: nobody holds the libraries of all artifacts.
     """
-    there = wheel.libraries.get(name)
-    here = next((item.libraries[name] for item in packages if name in item.libraries), None)
-    if there is None or here is None:
-        return False
-    paths = there.rpath or there.runpath
-    if not paths or (there.rpath, there.runpath) == (here.rpath, here.runpath):
-        return False
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "library.so"
-        copy.write_bytes(here.data)
-        try:
-            runpath.patch(copy, ":".join(paths), here, name)
-        except BridgeError:
-            return False
-        return file_sha256(copy) == wheel.digests[name]
+    wanted: dict[str, dict[str, str]] = {package.path.name: {} for package in packages}
+    for name in names:
+        there = wheel.libraries.get(name)
+        package = next((item for item in packages if name in item.libraries), None)
+        if there is None or package is None:
+            continue
+        here = package.libraries[name]
+        paths = there.rpath or there.runpath
+        if paths and (there.rpath, there.runpath) != (here.rpath, here.runpath):
+            wanted[package.path.name][member_of(here)] = name
+    found = set()
+    for package in packages:
+        members = wanted[package.path.name]
+        if members:
+            found |= set(_same_when_moved(package, members, wheel))
+    return found
+
+
+def _same_when_moved(
+    package: Artifact, members: Mapping[str, str], wheel: Artifact
+) -> Iterator[str]:
+    """Those of `members` (path in the package -> name in the wheel) that become the wheel's."""
+    left = set(members)
+    with contextlib.closing(package_of(package).payload()) as payload:
+        for member in payload:
+            if member.path not in left:
+                continue
+            left.discard(member.path)
+            name = members[member.path]
+            here, there = package.libraries[name], wheel.libraries[name]
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / "library.so"
+                with copy.open("wb") as stream:
+                    for data in member.chunks():
+                        stream.write(data)
+                try:
+                    runpath.patch(copy, ":".join(there.rpath or there.runpath), here, name)
+                except BridgeError:
+                    continue
+                if file_sha256(copy) == wheel.digests[name]:
+                    yield name
+            if not left:
+                return
 
 
 def _check_same_files(first: Artifact, second: _Package, project: Project) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion
+from packaging.utils import canonicalize_name
 
 from ..errors import LabelError
+from ..formats import foreign
 from ..label import CONDA_ENDINGS, Label, public_version, split_conda_file
 from ..project import Project
 
@@ -66,8 +66,8 @@ def wheel_label(file: str, project: Project) -> tuple[str, Label]:
     if own and name != canonicalize_name(own).replace("-", "_"):
         raise LabelError(f"not a {own} wheel's name", where=file, expected=expected)
     try:
-        _, version, build, _ = parse_wheel_filename(file)
-    except (InvalidWheelFilename, InvalidVersion) as error:
+        _, version, build, _ = foreign.wheel_name(file)
+    except foreign.Unreadable as error:
         raise LabelError(f"not a wheel's name: {error}", where=file, expected=expected) from None
     number, suffix = build or (0, "")
     if project.scheme.local is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import rattler
 from packaging.specifiers import SpecifierSet
 
+from ..formats import foreign
 from ..formats.conda_package import CondaPackage
 from .findings import ArtifactReport
 
@@ -34,12 +34,11 @@ def specs(report: ArtifactReport, package: CondaPackage, key: str) -> dict[str, 
     found: dict[str, list[Spec]] = {}
     for text in listed if isinstance(listed, list) else [listed]:
         try:
-            spec = rattler.MatchSpec(text)
-            name = spec.name.normalized
-        except Exception as error:  # py-rattler has a type of its own for every part of a spec
-            report.add("dependencies", f"{text!r} is no requirement: {error}", member=member)
+            spec = foreign.match_spec(text)
+        except foreign.Unreadable as error:
+            report.add("dependencies", f"{text!r:.200} is no requirement: {error}", member=member)
             continue
-        found.setdefault(name, []).append(spec)
+        found.setdefault(spec.name.normalized, []).append(spec)
     return found
 
 
@@ -53,8 +52,8 @@ def accepts(found: list[Spec], *versions: str) -> bool:
     for spec in found:
         if spec.version is None:
             continue
-        accepted = rattler.VersionSpec(str(spec.version))
-        if not all(accepted.matches(rattler.Version(version)) for version in versions):
+        accepted = foreign.version_spec(str(spec.version))
+        if not all(accepted.matches(foreign.conda_version(version)) for version in versions):
             return False
     return True
 

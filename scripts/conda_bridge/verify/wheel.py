@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ..bridge import manylinux, names
 from ..errors import ArtifactError, ConfigError
-from ..formats import wheel_reader
+from ..formats import foreign, wheel_reader
 from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
 from ..label import Label, same_version
@@ -25,15 +22,15 @@ from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,
     LIBRARY,
+    Looked,
     check_abi3,
     check_libraries,
     check_needed,
-    content_of,
     exports_module,
     measure_floors,
     member_of,
     provided,
-    read_library,
+    read_libraries,
 )
 from .findings import ArtifactReport
 from .modules import module_abi
@@ -81,12 +78,12 @@ def check_wheel(
     requirements = _check_dependencies(report, wheel)
     _check_label_fields(report, wheel, project, label, requirements)
     _check_metadata(report, wheel)
-    digests, contents = _digest(wheel, project)
+    digests, looked = _digest(wheel, project)
     _check_record(report, wheel, digests)
     _check_files(report, wheel)
     _check_licences(report, wheel, project)
-    _check_entry_points(report, wheel, contents)
-    libraries = _libraries(report, wheel, contents, project)
+    _check_entry_points(report, wheel, looked.texts)
+    libraries = _libraries(report, wheel, looked, project)
     _check_tags(report, wheel, libraries)
     found = list(libraries.values())
     check_libraries(report, found, wheel.tags[2].split("."), arch_list)
@@ -109,7 +106,7 @@ def check_wheel(
         label=label,
         source=wheel,
         digests={item: sha for item, sha in digests.items() if not item.startswith(dist_info)},
-        contents=contents,
+        contents=looked.texts,
         libraries=libraries,
         arch_list=arch_list,
     )
@@ -227,17 +224,17 @@ def _check_dependencies(report: ArtifactReport, wheel: Wheel) -> list[Requiremen
     requirements = []
     for text in wheel.metadata.get_all("Requires-Dist", []):
         try:
-            requirements.append(Requirement(text))
-        except InvalidRequirement:
-            report.add("dependencies", f"Requires-Dist: {text!r}", member=member)
+            requirements.append(foreign.requirement(text))
+        except foreign.Unreadable as error:
+            report.add("dependencies", f"Requires-Dist: {text!r:.200}: {error}", member=member)
     for item in requirements:
         if item.url:
             report.add("dependencies", f"{item} names a URL", member=member)
     text = wheel.metadata.get("Requires-Python", "")
     try:
-        accepted = pythons(SpecifierSet(text).__contains__)
-    except InvalidSpecifier:
-        report.add("dependencies", f"Requires-Python: {text!r}", member=member)
+        accepted = pythons(foreign.specifiers(text).__contains__)
+    except foreign.Unreadable as error:
+        report.add("dependencies", f"Requires-Python: {text!r:.200}: {error}", member=member)
         return requirements
     tagged = [(found, tag) for tag in wheel.tags[0].split(".") if (found := oldest_python(tag))]
     stable = "abi3" in wheel.tags[1].split(".")
@@ -301,18 +298,17 @@ def _check_metadata(report: ArtifactReport, wheel: Wheel) -> None:
             report.add("metadata", f"{field} is there {count} times", member=member)
 
 
-def _digest(wheel: Wheel, project: Project) -> tuple[Payload, dict[str, bytes]]:
+def _digest(wheel: Wheel, project: Project) -> tuple[Payload, Looked]:
     """The sha256 of every file, and the content of those that are looked into."""
-    kept = {f"{wheel.dist_info}/entry_points.txt", *project.hooks.looks_into()}
+    looked = Looked(
+        wheel.path.name, [f"{wheel.dist_info}/entry_points.txt", *project.hooks.looks_into()]
+    )
     digests: Payload = {}
-    contents: dict[str, bytes] = {}
     for member, stream in wheel.stream():
         digest = hashlib.sha256()
-        content = content_of(member.path, _read(stream, digest.update), kept)
-        if content is not None:
-            contents[member.path] = content
+        looked.take(member.path, member.size, _read(stream, digest.update))
         digests[member.path] = digest.hexdigest()
-    return digests, contents
+    return digests, looked
 
 
 def _read(stream: MemberStream, update: object) -> Iterator[bytes]:
@@ -395,8 +391,8 @@ def _check_licences(report: ArtifactReport, wheel: Wheel, project: Project) -> N
             report.add("licences", "is not in the wheel", member=f"{folders[0]}/{name}")
     if expression:
         try:
-            canonicalize_license_expression(expression)
-        except InvalidLicenseExpression as error:
+            foreign.license_expression(expression)
+        except foreign.Unreadable as error:
             report.add("licences", f"License-Expression: {error}", member=wheel.dist_info)
     stated = expression or wheel.metadata.get("License", "")
     if wanted and stated != wanted:
@@ -405,23 +401,22 @@ def _check_licences(report: ArtifactReport, wheel: Wheel, project: Project) -> N
         )
 
 
-def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str, bytes]) -> None:
+def _check_entry_points(
+    report: ArtifactReport, wheel: Wheel, contents: Mapping[str, bytes]
+) -> None:
     """Each entry point names something, and if its package is inside, a module that is there."""
     member = f"{wheel.dist_info}/entry_points.txt"
     if member not in contents:
         return
     report.ran("entry-points")
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment]  # names keep their case
     try:
-        parser.read_string(contents[member].decode())
-    except (UnicodeDecodeError, configparser.Error) as error:
-        what = str(error).partition("\n")[0]
-        report.add("entry-points", f"cannot be read: {what}", member=member)
+        groups = foreign.entry_points(contents[member], strict=True)
+    except foreign.Unreadable as error:
+        report.add("entry-points", f"cannot be read: {error}", member=member)
         return
-    paths = {item.path for item in wheel.members}
-    for group in parser.sections():
-        for name, text in parser.items(group):
+    modules = _modules(item.path for item in wheel.members)
+    for group, items in groups.items():
+        for name, text in items.items():
             found = _REFERENCE.fullmatch(text.strip())
             if not found or (group in ("console_scripts", "gui_scripts") and not found["object"]):
                 report.add(
@@ -430,7 +425,7 @@ def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str
                     member=member,
                     expected="package.module:function",
                 )
-            elif not _is_there(found["module"], paths):
+            elif not _is_there(found["module"], modules):
                 report.add(
                     "entry-points",
                     f"{name} = {text}, and the wheel has no such module",
@@ -439,35 +434,32 @@ def _check_entry_points(report: ArtifactReport, wheel: Wheel, contents: dict[str
                 )
 
 
-def _is_there(module: str, paths: set[str]) -> bool:
+def _modules(paths: Iterable[str]) -> frozenset[str]:
+    """The files and the folders that they are in, with their endings and without them."""
+    found: set[str] = set()
+    for path in paths:
+        inside = path.split(".data/", 1)[-1].removeprefix("purelib/").removeprefix("platlib/")
+        # A folder without __init__.py is a package, too.
+        while inside and inside not in found:
+            found.add(inside)
+            inside, slash, name = inside.rpartition("/")
+            found.add(f"{inside}{slash}{name.partition('.')[0]}")
+    return frozenset(found)
+
+
+def _is_there(module: str, modules: Collection[str]) -> bool:
     """Whether a module is inside, or is of a package that is not: another distribution's."""
-    top = module.partition(".")[0]
-    inside = [path.split(".data/", 1)[-1].removeprefix("purelib/") for path in paths]
-    inside = [path.removeprefix("platlib/") for path in inside]
-    if not any(path.startswith((f"{top}/", f"{top}.")) for path in inside):
-        return True
-    stem = module.replace(".", "/")
-    # A folder without __init__.py is a package, too.
-    return any(path.startswith((f"{stem}/", f"{stem}.")) for path in inside)
+    return module.partition(".")[0] not in modules or module.replace(".", "/") in modules
 
 
 def _libraries(
-    report: ArtifactReport, wheel: Wheel, contents: dict[str, bytes], project: Project
+    report: ArtifactReport, wheel: Wheel, looked: Looked, project: Project
 ) -> dict[str, SharedObject]:
     """The shared objects of a wheel for Linux, read; other systems' are not measured."""
     platforms = wheel.tags[2].split(".")
     if not any("linux" in name or name == "any" for name in platforms):
         return {}
-    found = {}
-    looked_into = {f"{wheel.dist_info}/entry_points.txt"}
-    for path in sorted(set(contents) - looked_into):
-        content = contents[path]
-        if not LIBRARY.search(path) and not content.startswith(b"\x7fELF"):
-            continue
-        library = read_library(report, path, content, project.config.info_section)
-        if library is not None:
-            found[path] = library
-    return found
+    return read_libraries(report, looked.binaries, project.config.info_section)
 
 
 def _check_abi3(report: ArtifactReport, wheel: Wheel, libraries: dict[str, SharedObject]) -> None:

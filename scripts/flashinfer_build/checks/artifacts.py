@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
 from conda_bridge.errors import ConfigError
-from conda_bridge.formats import fatbin
+from conda_bridge.formats import fatbin, foreign
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.elf import SharedObject
 from conda_bridge.formats.wheel_reader import Wheel
@@ -99,8 +97,8 @@ def _check_wheel(report: ArtifactReport, wheel: Wheel, label: Label) -> None:
     text = wheel.metadata.get("Requires-Python", "")
     oldest = oldest_python(wheel.tags[0]) or _OLDEST_PYTHON
     try:
-        accepted = SpecifierSet(text)
-    except InvalidSpecifier:
+        accepted = foreign.specifiers(text)
+    except foreign.Unreadable:
         pass  # everybody's check has said so
     else:
         inside, below = "{}.{}".format(*oldest), f"{oldest[0]}.{oldest[1] - 1}"

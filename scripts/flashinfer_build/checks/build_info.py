@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
+import keyword
+import tokenize
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -14,31 +17,77 @@ if TYPE_CHECKING:  # it needs packaging, and a machine with a GPU may have no su
 __all__ = ["PATH", "differences", "expected", "parse", "read", "release"]
 
 PATH = "flashinfer/_build_info.py"  # in the wheel
+_NOTHING = (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER)
+_LONGEST = 64 << 10  # a build writes less than one KiB
 
 
 def parse(source: bytes) -> dict[str, object]:
-    """The constants in it.
+    """The constants in it: texts, numbers of 64 bits, truth values.
+
+    It is read token by token, since Python's own parser goes as deep as an expression does.
 
     Raises:
-        ValueError: not Python, or more in it than constants.
+        ValueError: not Python in UTF-8, too long, or more in it than a docstring and lines
+            ``NAME = constant``.
     """
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"not Python: {error}") from error
+    if len(source) > _LONGEST:
+        raise ValueError(f"{len(source)} bytes, and at most {_LONGEST} are read")
     values: dict[str, object] = {}
-    for number, statement in enumerate(body):
-        if number == 0 and isinstance(statement, ast.Expr):
+    for number, line in enumerate(_lines(source)):
+        if number == 0 and [token.type for token in line] == [tokenize.STRING]:
             continue  # the docstring
+        if line[-1].string == "=":
+            raise ValueError(f"not Python: line {line[0].start[0]} ends where a value belongs")
         if (
-            not isinstance(statement, ast.Assign)
-            or not isinstance(statement.value, ast.Constant)
-            or len(statement.targets) != 1
-            or not isinstance(statement.targets[0], ast.Name)
+            len(line) not in (3, 4)
+            or line[0].type != tokenize.NAME
+            or keyword.iskeyword(line[0].string)
+            or line[1].string != "="
         ):
-            raise ValueError(f"line {statement.lineno} is not a constant")
-        values[statement.targets[0].id] = statement.value.value
+            raise ValueError(f"line {line[0].start[0]} is not a constant")
+        values[line[0].string] = _constant(line[2:])
     return values
+
+
+def _lines(source: bytes) -> Iterator[list[tokenize.TokenInfo]]:
+    """The tokens of each statement."""
+    line: list[tokenize.TokenInfo] = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source.decode()).readline):
+            if token.type == tokenize.NEWLINE:
+                yield line
+                line = []
+            elif token.type not in _NOTHING:
+                line.append(token)
+        if line:  # a last line that ends in a carriage return alone
+            yield line
+    except (SyntaxError, tokenize.TokenError, UnicodeDecodeError) as error:
+        raise ValueError(f"not Python: {error}") from error
+
+
+def _constant(tokens: list[tokenize.TokenInfo]) -> object:
+    minus, last = tokens[:-1], tokens[-1]
+    where = f"line {last.start[0]}"
+    negative = [token.string for token in minus] == ["-"] and last.type == tokenize.NUMBER
+    if minus and not negative:
+        raise ValueError(f"{where} is not a constant")
+    try:
+        value = ast.literal_eval(last.string)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f"{where} is not a constant") from None
+    if not _is_plain(value):
+        kind = type(value).__name__
+        raise ValueError(f"{where} is {kind}, no text, number of 64 bits or truth value")
+    return -value if minus and isinstance(value, int) else value
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it can be compared, shown, and written as JSON."""
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    if isinstance(value, str):
+        return not any("\ud800" <= one <= "\udfff" for one in value)
+    return value is None
 
 
 def read(source: bytes, where: str, fix: str = "") -> dict[str, object]:
@@ -60,11 +109,11 @@ def expected(label: Label) -> dict[str, object]:
     return {
         "VERSION": label.wheel_version,
         "PUBLIC_VERSION": label.public_version,
-        "CONDA_VERSION": label.conda_version,
         "VARIANT": label.variant.id,
         "TORCH": "{}.{}".format(*label.variant.torch),
         "COMMIT": label.commit or "",
         "BUILD_NUMBER": label.build_number,
+        **label.requests,
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from packaging.version import Version
 
 from conda_bridge.errors import LabelError
 from conda_bridge.label import Label
-from conda_bridge.publish.html_page import page
+from conda_bridge.publish.html_page import as_html, page
 
 from ..label import NAME
 from .labels import label_of
@@ -41,10 +41,11 @@ def index_page(folders: Mapping[str, Sequence[Label]]) -> str:
             lines_of = [label_of(label).pip_install(_ADDRESS) for label in _offered(labels)]
         except LabelError as error:  # a version that the index's own reading has nothing against
             raise error.within(f"index/{folder}/{NAME}") from None
-        commands = "".join(f"<pre>{html.escape(line)}</pre>" for line in lines_of)
+        commands = "".join(f"<pre>{as_html(line)}</pre>" for line in lines_of)
         lines.append(
-            f"<tr><td>{cuda}</td><td>{torch}</td>"
-            f'<td><a href="{folder}/{NAME}/">{folder}</a></td><td>{commands}</td></tr>'
+            f"<tr><td>{as_html(str(cuda))}</td><td>{as_html(str(torch))}</td>"
+            f'<td><a href="{quote(folder)}/{NAME}/">{as_html(folder)}</a></td>'
+            f"<td>{commands}</td></tr>"
         )
     lines.append("</table>")
     return page(f"{NAME} wheels", lines)

@@ -122,7 +122,8 @@ def build(
         started = time.monotonic()
         floor = glibc.state_measured(made, measured)
         report(f"__glibc >={floor}, as measured" if floor else "no __glibc is stated")
-        conda_writer.normalise(measured, final)
+        # The package is of this machine's own making, and compressing it is what takes longest.
+        conda_writer.normalise(measured, final, threads=os.cpu_count() or 1)
         report(f"normalised in {time.monotonic() - started:.1f} s: {final.name}")
         if test:
             _test(final, channels, folder, whole, report, spec)
@@ -160,7 +161,8 @@ def _test(
     if answer["failed"] or not answer["tests"]:
         shown = "\n".join(answer["output"][-_SHOWN:])
         raise BuildFailed(
-            f"{len(answer['failed'])} of {answer['tests']} tests of the recipe failed:\n{shown}",
+            f"{len(answer['failed'])} of {answer['tests']} tests of the recipe failed:",
+            log=shown,
             where=package.name,
             expected="at least one test, and none that fails",
         )
@@ -199,7 +201,8 @@ def _work(
     if done.code != 0 or not answered.is_file():
         tail = "\n".join(failure or _words(done.tail)[-_SHOWN:])
         raise BuildFailed(
-            f"{step} stopped with exit status {done.code}; it ended with:\n{tail}",
+            f"{step} stopped with exit status {done.code}; it ended with:",
+            log=tail,
             where=str(folder),
             fix=full_disk_fix("\n".join([*failure, *done.tail])),
         )

@@ -206,7 +206,7 @@ def _ccache(program: Path, cxx: str, cuda: str, environ: Mapping[str, str]) -> I
             {**environ, **own},
         )
         if log.is_file():
-            _print(_ccache_statistics(log.read_text()))
+            _print(_ccache_statistics(log.read_text(errors="replace")))
 
 
 def _ccache_statistics(log: str) -> Statistics:

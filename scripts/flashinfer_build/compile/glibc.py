@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conda_bridge.formats import conda_package, conda_writer, elf
 from conda_bridge.formats.conda_writer import PackageFile
+from conda_bridge.formats.content import Stored
 from conda_bridge.system import atomic
 
 __all__ = ["state_measured"]
@@ -46,10 +47,11 @@ def state_measured(source: Path, target: Path) -> str:
                     stream.write(data)
             mode = 0o755 if member.executable else 0o644
             files.append(PackageFile(member.path, blob, mode))
-            content = blob.read_bytes()
-            if content.startswith(_ELF):
-                asked = elf.read(content, f"{source.name}: {member.path}").floors.get("GLIBC")
-                versions += [f"GLIBC_{asked}"] if asked else []
+            with blob.open("rb") as opened:
+                content = Stored(opened, 0, member.size)
+                if content.at(0, len(_ELF)) == _ELF:
+                    asked = elf.read(content, f"{source.name}: {member.path}").floors.get("GLIBC")
+                    versions += [f"GLIBC_{asked}"] if asked else []
         floor = elf.floors(tuple(versions)).get("GLIBC", "")
         stated = any(map(_LOWER_BOUND.match, depends))
         if floor:

@@ -24,7 +24,7 @@ __all__ = ["CAPTURED", "PROGRAMS", "TOOLKITS", "Nvcc", "Torch", "find_nvcc", "fi
 
 # For subprocess.run: what is said may name a path that is not UTF-8.
 CAPTURED: Any = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
-_RELEASE = re.compile(r"release (\d+)\.(\d+), V(\d+\.\d+\.\d+)")
+_RELEASE = re.compile(r"release (\d{1,9})\.(\d{1,9}), V(\d+\.\d+\.\d+)")
 # c10::Error(SourceLocation, std::string), mangled with each of libstdc++'s two string types.
 _NEW_ABI = b"_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_string"
 _OLD_ABI = b"_ZN3c105ErrorC1ENS_14SourceLocationESs"
@@ -191,10 +191,10 @@ def _origin_unhidden(environ: Mapping[str, str]) -> str:
 
 
 def _read_torch(root: Path) -> Torch:
-    text = (root / "version.py").read_text()
+    text = (root / "version.py").read_text(encoding="utf-8", errors="replace")
     version = re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE)
     cuda = re.search(r"^cuda(?:: [^=]+)? = '([^']+)'", text, re.MULTILINE)
-    number = re.match(r"(\d+)\.(\d+)", version[1]) if version else None
+    number = re.match(r"(\d{1,9})\.(\d{1,9})", version[1]) if version else None
     if not version or not number:
         raise ToolchainError("no version in it", where=str(root / "version.py"))
     library = root / "lib" / "libc10.so"

@@ -96,7 +96,7 @@ class _Folders:
         An installer may give the files of a new release older times than the objects have.
         """
         record = self._build_dir / _MADE_WITH
-        if record.is_file() and record.read_text() == identity:
+        if record.is_file() and record.read_text(errors="replace") == identity:
             return
         self._forget("*.o")
         self._forget("*.so")
@@ -287,7 +287,7 @@ def build_binding(
         nvcc=None,
         memory_per_job=BINDING_JOB_MEMORY,
         environ=environ,
-        identity=(torch.root / "version.py").read_text(),
+        identity=(torch.root / "version.py").read_text(errors="replace"),
     )
     _install(compiled, output)
 

@@ -134,7 +134,7 @@ def check(
                 version = installed(name)
             except metadata.PackageNotFoundError:
                 version = "none"
-        numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+        numbers = tuple(int(number) for number in re.findall(r"\d{1,9}", version)[:2])
         if version == "none" or numbers < minimum:
             floor = ".".join(map(str, minimum))
             wanted.append(f'"{name}>={floor}"' if floor else name)

@@ -166,18 +166,18 @@ class Project:
         build = compat.Build(
             variant=label.variant.id,
             version=label.wheel_version,
-            public_version=label.public_version,
-            conda_version=label.conda_version,
             torch="{}.{}".format(*torch.minor),
             cuda=self.nvcc.version if self.nvcc else "",
             cxx11_abi=torch.cxx11_abi,
+            archs=self.arch_list,
+            **{name.lower(): request for name, request in label.requests.items()},
         )
         found = compat.Found(torch.version, torch.cuda or "", torch.cxx11_abi)
-        text = str(compat.explain(build, found))
-        if text:
+        finding = compat.explain(build, found)
+        if finding:
             nvcc = f"nvcc {self.nvcc.version} ({self.nvcc.path})" if self.nvcc else "no nvcc"
             raise LabelMismatch(
-                f"flashinfer would not import: {text.partition(chr(10))[0]}",
+                f"flashinfer would not import: {finding.problem}",
                 where=f"{nvcc}, torch {torch.version} ({torch.root})",
                 expected=f"an nvcc of CUDA {torch.cuda}'s major version, or another torch",
                 fix="set CUDA_HOME to the toolkit of that CUDA, install the torch for this one, or"
@@ -291,7 +291,6 @@ class Project:
         values: dict[str, object] = {
             "VERSION": label.wheel_version,
             "PUBLIC_VERSION": label.public_version,
-            "CONDA_VERSION": label.conda_version,
             "VARIANT": label.variant.id,
             "TORCH": "{}.{}".format(*torch.minor),
             "CUDA": self.nvcc.version if self.nvcc else "",
@@ -299,6 +298,7 @@ class Project:
             "ARCH_LIST": self.arch_list,
             "COMMIT": label.commit or "",
             "BUILD_NUMBER": label.build_number,
+            **label.requests,
         }
         lines = [
             '"""What this flashinfer was built from; written by the build, not by hand."""',

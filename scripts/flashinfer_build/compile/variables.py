@@ -125,7 +125,7 @@ def max_jobs(environ: Mapping[str, str]) -> int | None:
     text = (environ.get("MAX_JOBS") or "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and int(text)):
+    if not re.fullmatch(r"0*[1-9][0-9]{0,5}", text):
         raise ConfigError(f"{text!r} is not a number", where="MAX_JOBS", expected="1, 2, 3, ...")
     return int(text)
 

@@ -104,9 +104,16 @@ def load(text: str, where: str) -> Entry:
         ConfigError: not YAML, or of a form that :func:`dump` would not write in the same way.
     """
     try:
+        return _loaded(text, where)
+    except RecursionError:
+        raise ConfigError("lists in one another without end", where=where) from None
+
+
+def _loaded(text: str, where: str) -> Entry:
+    try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", where=where) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}", where=where) from None
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError("not a mapping", where=where)
     document = Entry(_Reader(text).value(node))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import lzma
 import re
 import tarfile
 import zlib
@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from packaging.version import Version
 
 from conda_bridge.errors import ArtifactError, ConfigError, ConflictError, StorageError
+from conda_bridge.formats.lenient_tar import TarHeader
+from conda_bridge.formats.wheel_reader import file_sha256
 from conda_bridge.system import atomic
 
 from .. import variants
@@ -24,6 +26,10 @@ __all__ = ["FOLDER", "Result", "Source", "files", "source_of", "write"]
 
 FOLDER = PurePosixPath("recipes") / NAME
 _RECIPE = "recipe.yaml"
+# Of a project's own archive.
+_MEMBERS = 20_000
+_UNPACKED = 1 << 30
+_VERSION_SIZE = 4096
 _BESIDE_RECIPE = re.compile(r"\$\{?RECIPE_DIR\}?/([\w.-]+)")
 _MAINTAINER = re.compile(r"(?:conda-forge/)?[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -88,8 +94,8 @@ def source_of(archive: Path, url: str | None, root: Path) -> Source:
     """
     version = _version(root)
     try:
-        with tarfile.open(archive) as opened:
-            names = [PurePosixPath(name) for name in opened.getnames()]
+        with tarfile.open(archive, tarinfo=TarHeader) as opened:
+            names = [PurePosixPath(name) for name in _names(opened, str(archive))]
             tops = {name.parts[0] for name in names if name.parts}
             if len(tops) != 1:
                 raise ArtifactError(
@@ -109,9 +115,13 @@ def source_of(archive: Path, url: str | None, root: Path) -> Source:
                     expected="what `python setup.py sdist` or a tag's archive holds",
                 )
             stream = opened.extractfile(f"{top}/version.txt")
-            found = stream.read().decode(errors="replace").strip() if stream else ""
-        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+            text = stream.read(_VERSION_SIZE) if stream else b""
+            found = text.decode(errors="replace").strip()
+        digest = file_sha256(archive)
+    except (
+        *(OSError, EOFError, KeyError, ValueError),
+        *(tarfile.TarError, zlib.error, lzma.LZMAError),
+    ) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise ArtifactError(f"not a readable tar file: {said}", where=str(archive)) from None
     if found != version:
@@ -119,6 +129,22 @@ def source_of(archive: Path, url: str | None, root: Path) -> Source:
             f"is of version {found}", where=str(archive), expected=f"{version}, as version.txt"
         )
     return Source(url or archive.resolve().as_uri(), digest)
+
+
+def _names(opened: tarfile.TarFile, where: str) -> list[str]:
+    """The names of all members, of which only so many are read as an archive of a project has."""
+    names = []
+    size = 0
+    for header in opened:
+        names.append(header.name)
+        size += header.size
+        if len(names) > _MEMBERS or size > _UNPACKED:
+            raise ArtifactError(
+                f"{len(names)} members of {size} bytes and more",
+                where=where,
+                expected=f"at most {_MEMBERS} members of {_UNPACKED} bytes",
+            )
+    return names
 
 
 def files(root: Path, source: Source, maintainers: Sequence[str]) -> dict[str, bytes]:

@@ -165,7 +165,8 @@ def plan(
     if not jobs and not kernels:
         reasons = "\n".join(f"  {item.name}: {item.reason}" for item in missing)
         raise ConfigError(
-            f"nothing that was asked for can be built here:\n{reasons}",
+            "nothing that was asked for can be built here:",
+            log=reasons,
             fix="python scripts/build.py --list shows what can be built here",
         )
     return Plan(tuple(kernels), tuple(jobs), tuple(missing))

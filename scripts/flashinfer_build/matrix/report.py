@@ -137,6 +137,6 @@ def _record(path: Path, name: str) -> dict[str, Any]:
     """What the program said of the stage in this run; empty where it was not called."""
     try:
         record: dict[str, Any] = json.loads(path.read_text())["variants"][name]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return record

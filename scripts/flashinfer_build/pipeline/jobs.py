@@ -214,9 +214,10 @@ class Job:
 
     def _inputs(self, which: str) -> list[str] | None:
         """What the toolchain is made of: ``all``, or ``compiler`` (where torch has no part)."""
-        if not self._inputs_file.is_file():
-            return None
-        found: list[str] = json.loads(self._inputs_file.read_text())[which]
+        try:
+            found: list[str] = json.loads(self._inputs_file.read_text())[which]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None  # not there, or damaged: it is written anew
         return found
 
     # ------------------------------------------------------------ packages
@@ -269,7 +270,7 @@ class Job:
         wrong = [*report.errors, *report.findings]
         if wrong:
             shown = "\n".join(f"  {item}" for item in wrong[:8])
-            raise TestsFailed(f"{len(wrong)} findings:\n{shown}")
+            raise TestsFailed(f"{len(wrong)} findings:", log=shown)
         return [], {"summary": f"{report.passed} checks", "archs": report.archs}
 
     @property

@@ -89,7 +89,7 @@ class Ledger:
             raw = json.loads(self._file(stage).read_text())
             entry = Entry(raw["key"], raw["outputs"], Cost(**raw["cost"]), raw["facts"])
             sound = raw["sha256"] == digest(_written(entry))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None  # never made, damaged, or of another version of this file: make it again
         if not sound:
             return None

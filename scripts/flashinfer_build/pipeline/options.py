@@ -88,11 +88,17 @@ def _newest_commit(root: Path) -> tuple[str, str]:
     command += ["--date=format-local:%Y%m%d", "HEAD"]
     try:
         done = subprocess.run(
-            command, env={**os.environ, "TZ": "UTC"}, capture_output=True, text=True, check=True
+            command,
+            env={**os.environ, "TZ": "UTC"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
         raise ConfigError(
-            f"git names no commit: {getattr(error, 'stderr', '') or error}".strip(),
+            "git names no commit:",
+            log=str(getattr(error, "stderr", "") or error).strip(),
             where=str(root),
             expected="a checkout with its history",
             fix="give --nightly the day, as YYYYMMDD, and --commit",

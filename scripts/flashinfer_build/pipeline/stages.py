@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from conda_bridge.errors import BridgeError, BuildFailed, ConfigError, StorageError
+from conda_bridge.printable import printable_lines
 from conda_bridge.system import atomic
 from conda_bridge.system.progress import Progress
 from conda_bridge.system.usage import NO_COST, Cost, measured
@@ -32,7 +33,7 @@ class Log:
 
     def line(self, text: str) -> None:
         """Writes a line."""
-        self._stream.write(text.rstrip("\n") + "\n")
+        self._stream.write(printable_lines(text.rstrip("\n")) + "\n")
         self._stream.flush()
         self._progress.line(text)
 

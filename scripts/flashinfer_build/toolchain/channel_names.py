@@ -136,7 +136,7 @@ def _condarc(environ: Mapping[str, str]) -> dict[str, object]:
     for path in _condarc_files(environ):
         try:
             document = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not YAML"
             raise ConfigError(f"cannot be read: {reason}", where=str(path)) from None
         if not isinstance(document, Mapping):

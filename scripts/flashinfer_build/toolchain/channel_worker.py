@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing import Any, NoReturn
 from rattler import RepoDataRecord
 from rattler.exceptions import ExtractError
 from rattler.package import RunExportsJson
+
+from conda_bridge.formats import limits
 
 from ..compile.build_worker import render
 from .channel_names import mask
@@ -211,6 +214,10 @@ async def _strong_exports(
 
 def main(request_file: str, answer_file: str) -> NoReturn:
     """Does what the request says, writes the answer, and ends the process."""
+    # Repodata of any channel is unpacked here, by rattler: this is where that ends.
+    allowed = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if allowed == resource.RLIM_INFINITY or allowed > limits.CHANNEL_MEMORY:
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.CHANNEL_MEMORY,) * 2)
     code = 0
     try:
         answer: object = asyncio.run(_answers(json.loads(Path(request_file).read_text())))

@@ -154,7 +154,8 @@ class Conda:
             if done.code != 0 or not answered.is_file():
                 tail = "\n".join(line for line in done.tail[-_SHOWN:] if line.strip())
                 raise ToolchainError(
-                    f"querying the channels failed (exit status {done.code}):\n{tail}",
+                    f"querying the channels failed (exit status {done.code}):",
+                    log=tail,
                     where=", ".join(self.urls),
                 )
             answer = json.loads(answered.read_text())

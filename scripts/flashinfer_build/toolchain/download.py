@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from conda_bridge.errors import ToolchainError
+from conda_bridge.formats import limits
 from conda_bridge.system import atomic, process
 
 from .lock import LockedFile, LockedWheel
@@ -36,6 +38,7 @@ Choice = Sequence[LockedWheel]
 PIP_LINKS = Path(__file__).with_name("pip_links.py")
 _BLOCK = 1 << 20
 _ATTEMPTS = 5
+_LENGTH = re.compile("[0-9]{1,15}")
 _MEGABYTE = 1e6
 
 
@@ -176,7 +179,8 @@ def _pip_download(choice: Choice, cache: Path, report: Report) -> None:
                     return
             raise _mismatch(files[0].name, digest, choice)
     raise ToolchainError(
-        "no acceptable file is offered:\n" + "\n".join(refusals),
+        "no acceptable file is offered:",
+        log="\n".join(refusals),
         where=choice[0].filename,
         expected=" or ".join(f"{wheel.filename} sha256 {wheel.sha256}" for wheel in choice),
         fix="check pip's index (`pip config list`), or lock what it offers: "
@@ -348,12 +352,18 @@ def _get_rest(
             return False
         have = have if partial else 0
         length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        total = have + int(length) if length and _LENGTH.fullmatch(length) else None
         with part.open("ab" if partial else "wb") as stream:
             shown = time.monotonic()
             while block := response.read(_BLOCK):
                 stream.write(block)
                 have += len(block)
+                if have > limits.UNPACKED:
+                    raise ToolchainError(
+                        f"the server has sent {have} bytes of {part.stem}, and there are more",
+                        where=url,
+                        expected=f"at most {limits.UNPACKED} bytes",
+                    )
                 if time.monotonic() - shown > 0.5:
                     shown = time.monotonic()
                     of = f" of {total / _MEGABYTE:.0f}" if total else ""

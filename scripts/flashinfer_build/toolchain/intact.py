@@ -41,7 +41,7 @@ def _stamp(path: Path) -> Stamp | None:
 def _read(tree: Path) -> dict[str, Stamp]:
     try:
         return {name: tuple(stamp) for name, stamp in json.loads(_list(tree).read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-
 from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
+from conda_bridge.formats import foreign, limits
 from conda_bridge.formats.json_reader import read_object
 
 __all__ = [
@@ -72,12 +71,12 @@ class LockedWheel(LockedFile):
     @property
     def name(self) -> str:
         """The project's normalised name, e.g. ``typing-extensions``."""
-        return str(parse_wheel_filename(self.filename)[0])
+        return str(foreign.wheel_name(self.filename)[0])
 
     @property
     def version(self) -> str:
         """The version with its local part, e.g. ``2.13.0+cpu``."""
-        return str(parse_wheel_filename(self.filename)[1])
+        return str(foreign.wheel_name(self.filename)[1])
 
 
 @dataclass(frozen=True, order=True)
@@ -224,7 +223,7 @@ class Lock:
                 glibc: tuple(debs[name] for name in names)
                 for glibc, names in data["debian"]["sysroot"].items()
             }
-        except (KeyError, TypeError, ValueError, AttributeError, InvalidWheelFilename) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(
                 f"the lock is damaged: {type(error).__name__}: {error}",
                 where=where,
@@ -237,13 +236,16 @@ class Lock:
             ".." in path
             or not re.fullmatch(r"pool/[\w.+~/-]+", path)
             or Path(path).name != filename
+            or len(filename) > limits.FILE_NAME
+            or type(size) is not int
+            or size < 0
         ):
             raise ValueError(f"{filename}: {path!r} is not its path")
-        return LockedDeb(filename, cls._digest(filename, sha256), path, int(size))
+        return LockedDeb(filename, cls._digest(filename, sha256), path, size)
 
     @classmethod
     def _checked(cls, filename: str, digest: str) -> str:
-        parse_wheel_filename(filename)
+        foreign.wheel_name(filename)
         return cls._digest(filename, digest)
 
     @staticmethod

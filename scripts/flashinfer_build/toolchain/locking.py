@@ -18,9 +18,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from conda_bridge.errors import ToolchainError
+from conda_bridge.formats import foreign
 from conda_bridge.system import atomic
 
 from .debian.locking import lock_debs
@@ -76,10 +77,13 @@ def _pip_report(python: str, requirements: Iterable[str], *, dependencies: bool 
                    *([] if dependencies else ["--no-deps"]), *requirements]
         # fmt: on
         environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, errors="replace", env=environ
+        )
         if done.returncode != 0:
             raise ToolchainError(
-                "pip cannot resolve " + ", ".join(requirements) + ":\n" + done.stderr[-1500:],
+                "pip cannot resolve " + ", ".join(requirements) + ":",
+                log=done.stderr[-1500:],
                 where=python,
             )
         data: Report = json.loads(report.read_text())["install"]
@@ -122,14 +126,18 @@ def _offered(python: str) -> set[str]:
         ToolchainError: its pip cannot be asked.
     """
     done = subprocess.run(
-        [python, str(PIP_LINKS), "torch"], check=False, capture_output=True, text=True
+        [python, str(PIP_LINKS), "torch"],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode != 0:
         raise ToolchainError(
-            "pip cannot list the wheels of torch:\n" + done.stderr[-1500:], where=python
+            "pip cannot list the wheels of torch:", where=python, log=done.stderr[-1500:]
         )
     return {
-        str(parse_wheel_filename(filename)[1])
+        str(foreign.wheel_name(filename)[1])
         for _url, filename, _digest in json.loads(done.stdout)["links"]["torch"]
     }
 
@@ -137,7 +145,9 @@ def _offered(python: str) -> set[str]:
 def _tag_of(python: str) -> str:
     program = "import sys; print('cp%d%d' % sys.version_info[:2])"
     command = [python, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=True
+    ).stdout.strip()
 
 
 class _Wheels:
@@ -187,7 +197,7 @@ def _is_current(entry: Mapping[str, Any] | None, versions: Sequence[str]) -> boo
     """Whether what is locked is what is wanted: the index's own version, and no other kind."""
     if entry is None:
         return False
-    locked = [str(parse_wheel_filename(build["wheel"])[1]) for build in entry["builds"]]
+    locked = [str(foreign.wheel_name(build["wheel"])[1]) for build in entry["builds"]]
     return set(locked) <= set(versions) and versions[-1] in locked
 
 
@@ -214,7 +224,7 @@ def write_lock(
     wheels = _Wheels(keep.get("wheels", {}))
 
     tools: list[str] = keep.get("tools", [])
-    if sorted(parse_wheel_filename(name)[0] for name in tools) != sorted(TOOLS):
+    if sorted(foreign.wheel_name(name)[0] for name in tools) != sorted(TOOLS):
         report("tools: " + ", ".join(TOOLS))
         tools = sorted(wheels.add(item) for item in _pip_report(pythons[0], TOOLS))
 

@@ -88,7 +88,9 @@ def find_compiler(environ: Mapping[str, str] = os.environ) -> Compiler:
             fix="on Debian: apt install g++",
         )
     cxx = Path(found)
-    done = subprocess.run([found, "-dumpfullversion"], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [found, "-dumpfullversion"], check=False, capture_output=True, text=True, errors="replace"
+    )
     version = done.stdout.strip()
     cc = cxx.with_name(re.sub(r"(g|c)\+\+", lambda m: "gcc" if m[1] == "g" else "cc", cxx.name))
     if done.returncode != 0 or not re.fullmatch(r"\d+\.\d+\.\d+", version) or not cc.exists():

@@ -5,21 +5,20 @@ They link to the unpacked wheels and not to copies: docs/toolchain.md has the me
 
 from __future__ import annotations
 
-import configparser
 import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from email.message import Message
-from email.parser import HeaderParser
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from conda_bridge.errors import ArtifactError
+from conda_bridge.formats import foreign
 from conda_bridge.formats.conda_writer import PackageFile
+from conda_bridge.formats.headers import read_headers
 
 from .lock import LockedWheel
 from .packages import PackageSpec, link_out
@@ -50,16 +49,20 @@ def _dist_info(tree: Path) -> Path:
 
 
 def _metadata(tree: Path) -> Message:
-    return HeaderParser().parsestr((_dist_info(tree) / "METADATA").read_text(encoding="utf-8"))
+    file = _dist_info(tree) / "METADATA"
+    return read_headers(file.read_bytes(), str(file))
 
 
 def _depends(metadata: Message) -> list[str]:
     """``Requires-Dist`` as match specs, for this Python and without extras."""
     specs = []
     for text in metadata.get_all("Requires-Dist", []):
-        requirement = Requirement(str(text))
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
+        try:
+            requirement = foreign.requirement(str(text))
+            if requirement.marker and not foreign.evaluate(requirement.marker, {"extra": ""}):
+                continue
+        except foreign.Unreadable as error:
+            raise ArtifactError(f"{text!r:.200}: {error}", where="Requires-Dist") from error
         if _BESIDE_TORCH.match(canonicalize_name(requirement.name)):
             continue
         versions = ",".join(sorted(str(pin) for pin in requirement.specifier))
@@ -72,12 +75,11 @@ def _entry_points(tree: Path) -> list[str]:
     path = _dist_info(tree) / "entry_points.txt"
     if not path.is_file():
         return []
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(path.read_text(encoding="utf-8"))
-    if not parser.has_section("console_scripts"):
-        return []
-    return [f"{name} = {target}" for name, target in parser.items("console_scripts")]
+    try:
+        groups = foreign.entry_points(path.read_bytes())
+    except foreign.Unreadable as error:
+        raise ArtifactError(f"cannot be read: {error}", where=str(path)) from error
+    return [f"{name} = {target}" for name, target in groups.get("console_scripts", {}).items()]
 
 
 def _links(tree: Path, site_packages: str) -> Iterable[PackageFile]:
@@ -152,9 +154,8 @@ def linked_torch_package(
             the kind of torch that they serve, and this one has to do for it on this machine.
     """
     site = tree / SITE
-    metadata = HeaderParser().parsestr(
-        next(site.glob("torch-*.dist-info")).joinpath("METADATA").read_text(encoding="utf-8")
-    )
+    file = next(site.glob("torch-*.dist-info")) / "METADATA"
+    metadata = read_headers(file.read_bytes(), str(file))
     flavour = "cpu" if wheel.version.endswith("+cpu") else "cuda"
     if flavour == "cpu" and cuda:
         flavour = "cpu_for_cuda{}{}".format(*cuda)

@@ -55,10 +55,11 @@ def make(variant: Variant, dist: Path, work: Path, *, torch_of: Variant | None =
     index = (dist / "index" / label.index_dir).as_uri() + "/"
     command = [str(python), "-m", "pip", "install", "--no-deps", "--no-cache-dir", "--isolated"]
     command += ["--index-url", index, label.wheel_requirement]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise TestsFailed(
-            f"pip did not install the wheel:\n{(done.stdout + done.stderr)[-2000:]}",
+            "pip did not install the wheel:",
+            log=(done.stdout + done.stderr)[-2000:],
             where=index,
         )
     return python

@@ -95,7 +95,7 @@ def _must(command: Sequence[str], environ: Mapping[str, str], name: str) -> tupl
     done = process.run(command, environ=environ, cwd=Path(tempfile.gettempdir()))
     if done.code != 0:
         tail = "\n".join(done.tail[-_SHOWN:])
-        raise TestsFailed(f"`{name}` stopped with exit status {done.code}:\n{tail}")
+        raise TestsFailed(f"`{name}` stopped with exit status {done.code}:", log=tail)
     return done.tail
 
 
@@ -117,7 +117,7 @@ def run_tests(site: Path, report: Report, arguments: Sequence[str] = ()) -> Test
         done = process.run(command, environ=_environ(site), cwd=_ROOT, report=report)
         if not junit.is_file():
             tail = "\n".join(done.tail[-_SHOWN:])
-            raise TestsFailed(f"pytest stopped with exit status {done.code}:\n{tail}")
+            raise TestsFailed(f"pytest stopped with exit status {done.code}:", log=tail)
         return read_junit(junit.read_bytes())
 
 
@@ -164,7 +164,7 @@ def run_benchmarks(
     done = process.run(command, environ=_environ(site), cwd=_ROOT, report=report)
     if done.code not in (0, 1) or not output.is_file():
         tail = "\n".join(done.tail[-_SHOWN:])
-        raise ToolchainError(f"the benchmarks stopped with exit status {done.code}:\n{tail}")
+        raise ToolchainError(f"the benchmarks stopped with exit status {done.code}:", log=tail)
     return json.loads(output.read_text()), done.code == 0
 
 
@@ -196,7 +196,7 @@ def record(
         "cuda": build.facts["CUDA"],
     }
     earlier: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         earlier = json.loads(path.read_text())
     if not isinstance(earlier, dict) or earlier.get("wheel") != wheel:
         earlier = {}

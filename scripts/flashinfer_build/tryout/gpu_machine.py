@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from conda_bridge.errors import ArtifactError, ConfigError, ToolchainError
@@ -83,17 +84,10 @@ class Build:
             return f"{self.path.name} is a CPU build: it has no GPU code"
         # The rule of the package itself, so that there is one.
         compat = _compat()
-        build = compat.Build(
-            variant=self.variant,
-            version=self.version,
-            public_version=self.facts["PUBLIC_VERSION"],
-            conda_version=self.facts["CONDA_VERSION"],
-            torch=self.facts["TORCH"],
-            cuda=self.facts["CUDA"],
-            cxx11_abi=self.facts["CXX11_ABI"],
-        )
+        build = compat.read_build(SimpleNamespace(**self.facts))
         found = compat.Found(machine.torch, machine.cuda, machine.cxx11_abi)
-        return str(compat.explain(build, found)).partition("\n")[0]
+        finding = compat.explain(build, found)
+        return str(finding.problem) if finding else ""
 
 
 def _compat() -> Any:
@@ -113,11 +107,13 @@ def find_machine() -> Machine:
         ToolchainError: no torch, no GPU that it sees, or one that is too old.
     """
     program = _ROOT / "benchmarks" / "gpu" / "device.py"
-    done = subprocess.run([sys.executable, "-P", str(program)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", str(program)], capture_output=True, text=True, errors="replace"
+    )
     if done.returncode != 0:
         raise ToolchainError(
-            f"importing torch crashed (exit status {done.returncode}):\n"
-            f"{done.stderr[-1000:].strip()}",
+            f"importing torch crashed (exit status {done.returncode}):",
+            log=done.stderr[-1000:].strip(),
             expected="a torch that can be imported",
         )
     return machine_of(json.loads(done.stdout.splitlines()[-1]))
@@ -170,7 +166,8 @@ def read_build(path: Path) -> Build:
     facts = build_info.read(text, where)
     kinds = {
         "VERSION": str, "PUBLIC_VERSION": str, "VARIANT": str, "TORCH": str, "CUDA": str,
-        "CXX11_ABI": bool, "ARCH_LIST": str,
+        "CXX11_ABI": bool, "ARCH_LIST": str, "WHEEL": str, "CONDA": str,
+        "CONDA_LIBRARY": str, "INDEX_DIR": str,
     }  # fmt: skip
     for name, kind in kinds.items():
         if not isinstance(facts.get(name), kind):

@@ -235,7 +235,8 @@ def _step(
     if done.code != 0:
         tail = "\n".join(line for line in done.tail[-_SHOWN:] if line.strip())
         raise TestsFailed(
-            f"`{name}` stopped with exit status {done.code}:\n{tail}",
+            f"`{name}` stopped with exit status {done.code}:",
+            log=tail,
             fix=full_disk_fix("\n".join(done.tail)),
         )
     return done.tail

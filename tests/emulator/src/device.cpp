@@ -1,5 +1,6 @@
 // The emulated CUDA runtime: no time passes, every launch completes at once. Devices 0 and 1 are
-// like sm_86, which has the least; device 2 has the threads of sm_80 and sm_90.
+// like sm_86, which has the least; device 2 has the threads of sm_80 and sm_90. Device 3 is older
+// than any code, and device 4 runs PTX, which its driver may refuse.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -16,13 +17,18 @@ const char* last_fault();
 
 namespace {
 
-constexpr int kDevices = 3;
-constexpr int kThreads[kDevices] = {1536, 1536, 2048};  // of a multiprocessor
-constexpr int kRegisters = 65536;                       // of a multiprocessor
-constexpr int kKernelRegisters = 32;                    // of a thread, of every kernel
+constexpr int kDevices = 5;
+constexpr int kThreads[kDevices] = {1536, 1536, 2048, 1024, 1536};  // of a multiprocessor
+constexpr int kCapability[kDevices] = {86, 86, 90, 75, 120};
+constexpr int kOfPtx = 4;
+constexpr int kRegisters = 65536;        // of a multiprocessor
+constexpr int kKernelRegisters = 32;     // of a thread, of every kernel
 constexpr size_t kReservedBytes = 1024;  // of shared memory, that the system takes for a block
 thread_local int current_device = 0;
 std::atomic<int> multiprocessors{4};
+std::atomic<int> driver{13000};
+std::atomic<bool> refuses_ptx{false};
+std::atomic<int64_t> capabilities_asked{0};
 std::atomic<int64_t> launches{0};
 std::atomic<void*> last_stream{nullptr};
 std::atomic<int> last_device{-1};
@@ -48,6 +54,10 @@ int context_state(int device, unsigned* flags, int* active) {
 }
 
 }  // namespace
+
+cudaError_t load_error() {
+  return refuses_ptx && current_device == kOfPtx ? cudaErrorUnsupportedPtxVersion : cudaSuccess;
+}
 
 void count_launch(const Launch& launch) {
   load(launch.kernel, true);
@@ -80,8 +90,32 @@ cudaError_t cudaSetDevice(int device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device < 0 || device >= emulator::kDevices) return cudaErrorInvalidDevice;
-  *value = attribute == cudaDevAttrMultiProcessorCount ? emulator::multiprocessors.load()
-                                                       : emulator::kThreads[device];
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = emulator::multiprocessors;
+      break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *value = emulator::kThreads[device];
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      ++emulator::capabilities_asked;
+      *value = emulator::kCapability[device] / 10;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = emulator::kCapability[device] % 10;
+      break;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device < 0 || device >= emulator::kDevices) return cudaErrorInvalidDevice;
+  strcpy(properties->name, "Emulated GPU");
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = emulator::driver;
   return cudaSuccess;
 }
 
@@ -97,6 +131,8 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
                                                           int threads, size_t shared_bytes) {
   if (shared_bytes > emulator::shared_limit(kernel)) return cudaErrorInvalidValue;
+  const cudaError_t error = emulator::load_error();
+  if (error != cudaSuccess) return error;
   emulator::load(kernel, false);
   const size_t shared = (emulator::kMaxSharedBytes + emulator::kReservedBytes) /
                         (shared_bytes + emulator::kReservedBytes);
@@ -124,6 +160,10 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevice:
       return "cudaErrorInvalidDevice";
+    case cudaErrorNoKernelImageForDevice:
+      return "cudaErrorNoKernelImageForDevice";
+    case cudaErrorUnsupportedPtxVersion:
+      return "cudaErrorUnsupportedPtxVersion";
     case cudaErrorEmulatedFault:
       return "cudaErrorEmulatedFault";
   }
@@ -146,6 +186,11 @@ const char* cudaGetErrorString(cudaError_t error) {
 // ---------------------------------------------------------------- for the tests
 #define EXPORT extern "C" __attribute__((visibility("default")))
 EXPORT void fi_emulator_set_multiprocessors(int count) { emulator::multiprocessors = count; }
+EXPORT void fi_emulator_set_driver(int version, bool refuses_ptx) {
+  emulator::driver = version;
+  emulator::refuses_ptx = refuses_ptx;
+}
+EXPORT int64_t fi_emulator_capabilities_asked() { return emulator::capabilities_asked; }
 EXPORT int64_t fi_emulator_last_blocks() { return emulator::last_blocks; }
 EXPORT int64_t fi_emulator_loads_by_launches() { return emulator::loads_by_launches; }
 EXPORT void fi_emulator_set_context(int device, bool active) {

@@ -367,6 +367,8 @@ dim3 grid_size() { return running->grid; }
 
 cudaError_t run(const Launch& launch) {
   const std::lock_guard<std::mutex> lock(launch_mutex);
+  const cudaError_t error = load_error();
+  if (error != cudaSuccess) return error;
   count_launch(launch);
   if (!configuration_is_valid(launch)) return cudaErrorInvalidConfiguration;
   fault_text.clear();

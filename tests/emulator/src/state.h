@@ -57,6 +57,7 @@ void end_launch();
 void* shared_buffer();
 
 // device.cpp
+cudaError_t load_error();  // what the current device says to every kernel
 void count_launch(const Launch& launch);
 
 }  // namespace emulator

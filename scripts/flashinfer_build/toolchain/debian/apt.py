@@ -37,6 +37,8 @@ MIRROR_VARIABLE = "FLASHINFER_DEBIAN_MIRROR"
 _LOOKS_LIKE_DEBIAN = re.compile(r"[^:]+://.*/[^/]*debian(?!-security)[^/]*/?")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _HELPER = Path("/usr/lib/apt/apt-helper")
+_FIELD = re.compile(r"^(Version|Filename|Size|SHA256): (.{1,4096})$", re.MULTILINE)
+_SIZE = re.compile(r"[0-9]{1,15}")
 _LOGIN = re.compile(r"//[^/@\s]+@")
 
 
@@ -47,6 +49,7 @@ def _run(command: Sequence[str], **environ: str) -> subprocess.CompletedProcess[
             check=False,
             capture_output=True,
             text=True,
+            errors="replace",
             env={**os.environ, "LC_ALL": "C", **environ},
         )
     except OSError as error:  # no apt on this machine
@@ -171,7 +174,7 @@ class Suite:
         done = self._apt("apt-get", "update", "--error-on=any")
         if done.returncode != 0:
             raise ToolchainError(
-                f"apt cannot read the suite {name}:\n{done.stderr[-1500:]}", where=mirror
+                f"apt cannot read the suite {name}:", where=mirror, log=done.stderr[-1500:]
             )
 
     def _apt(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -184,8 +187,8 @@ class Suite:
             ToolchainError: the suite does not have it.
         """
         done = self._apt("apt-cache", "show", "--no-all-versions", package)
-        fields = dict(re.findall(r"^(Version|Filename|Size|SHA256): (.*)$", done.stdout, re.M))
-        if done.returncode != 0 or len(fields) != 4:
+        fields = dict(_FIELD.findall(done.stdout))
+        if done.returncode != 0 or len(fields) != 4 or not _SIZE.fullmatch(fields["Size"]):
             raise ToolchainError(
                 f"the suite {self.name} has no {package}", where=done.stderr.strip() or self.name
             )

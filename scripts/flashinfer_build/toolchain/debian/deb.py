@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from conda_bridge.errors import ArtifactError
+from conda_bridge.formats import limits
 from conda_bridge.formats.conda_writer import PackageFile
+from conda_bridge.formats.lenient_tar import TarHeader
 from conda_bridge.formats.member_names import check_link, check_name
 from conda_bridge.formats.zstd import zstd
 
@@ -30,15 +32,65 @@ __all__ = ["licences", "package_file", "tree_of", "unpack"]
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
+_MEMBERS = 64  # of the ar archive; dpkg writes three
+_LENGTH = re.compile(rb"[0-9]{1,10} *")
+# xz -9 takes 65 MiB, and dpkg's default 9; of zstd it is the window.
+_XZ_MEMORY = 128 << 20
+_ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: limits.ZSTD_WINDOW_LOG}
+_UNREADABLE = (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zstd.ZstdError, ValueError)
+_BLOCK = 1 << 20
+
+
+class _Xz(io.RawIOBase):
+    """An xz file, read with no more memory than Debian's packages ask for."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._stream.eof:
+            packed = self._raw.read(_BLOCK) if self._stream.needs_input else b""
+            if self._stream.needs_input and not packed:
+                raise EOFError("the file ends within its xz stream")
+            data = self._stream.decompress(packed, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
+
+
 # What decompresses data.tar, by its suffix.
 _OPEN: Mapping[str, Callable[[Any], Any]] = {
     "": lambda raw: raw,
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".xz": lzma.LZMAFile,
-    ".zst": zstd.ZstdFile,
+    ".xz": _Xz,
+    ".zst": lambda raw: zstd.ZstdFile(raw, options=_ZSTD_OPTIONS),
 }
-_UNREADABLE = (EOFError, OSError, lzma.LZMAError, tarfile.TarError, zstd.ZstdError, ValueError)
-_BLOCK = 1 << 20
+
+
+class _Bounded:
+    """A stream that gives no more than a .deb may unpack to."""
+
+    def __init__(self, raw: IO[bytes], where: str) -> None:
+        self._raw = raw
+        self._where = where
+        self._left = limits.UNPACKED
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes."""
+        data = self._raw.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ArtifactError(
+                "data.tar unpacks to more than it may have",
+                where=self._where,
+                expected=f"at most {limits.UNPACKED} bytes",
+            )
+        return data
 
 
 class _Member(io.RawIOBase):
@@ -62,10 +114,18 @@ def _data_member(raw: IO[bytes], where: str) -> tuple[str, _Member]:
     """(suffix, stream) of the archive's ``data.tar.*``."""
     if raw.read(len(_MAGIC)) != _MAGIC:
         raise ArtifactError("not a .deb: it is no ar archive", where=where)
-    while header := raw.read(_HEADER):
+    for _ in range(_MEMBERS):
+        at = raw.tell()
+        header = raw.read(_HEADER)
+        if not header:
+            break
         name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), header[48:58]
-        if len(header) < _HEADER or header[58:] != b"`\n" or not size.strip().isdigit():
-            raise ArtifactError("a damaged ar header", where=where)
+        if len(header) < _HEADER or header[58:] != b"`\n" or not _LENGTH.fullmatch(size):
+            raise ArtifactError(
+                f"a damaged ar header (at byte {at}): {header[:60]!r}",
+                where=where,
+                expected="60 bytes with a size in decimal digits",
+            )
         length = int(size)
         if name.startswith("data.tar"):
             return name.removeprefix("data.tar"), _Member(raw, length)
@@ -83,7 +143,10 @@ def _relative_link(name: str, target: str) -> str:
 
 def _members(tar: tarfile.TarFile, wanted: re.Pattern[str], where: str) -> Iterator[Any]:
     """(name, header) of the wanted members that are no folders."""
-    for header in tar:
+    for count, header in enumerate(tar):
+        tar.members.clear()  # type: ignore[attr-defined]  # headers are not needed again
+        if count >= limits.MEMBERS:
+            raise ArtifactError(f"more than {limits.MEMBERS} members", where=where)
         name = header.name.removeprefix("./")
         if header.isdir() or name == ".":
             continue
@@ -155,11 +218,10 @@ def unpack(deb: Path, tree: Path, wanted: str = "") -> None:
                 raise ArtifactError(
                     f"data.tar{suffix} is compressed in an unknown way", where=where
                 )
-            with (
-                _OPEN[suffix](io.BufferedReader(member, _BLOCK)) as stream,
-                tarfile.open(fileobj=stream, mode="r|") as tar,
-            ):
-                _extract(tar, tree, re.compile(wanted), where)
+            with _OPEN[suffix](io.BufferedReader(member, _BLOCK)) as stream:
+                source: Any = _Bounded(stream, where)
+                with tarfile.open(fileobj=source, mode="r|", tarinfo=TarHeader) as tar:
+                    _extract(tar, tree, re.compile(wanted), where)
     except _UNREADABLE as error:
         raise ArtifactError(f"cannot be unpacked: {error}", where=where) from error
 

@@ -118,7 +118,8 @@ def _not_there(deb: LockedDeb, gone: Sequence[str], refusals: Sequence[str]) -> 
     if gone:
         superseded = f"{', '.join(gone)} no longer has it: a newer version has taken its place"
         return ToolchainError(
-            "\n".join([superseded, *refusals]),
+            superseded,
+            log="\n".join(refusals),
             where=deb.filename,
             expected=f"{deb.path}, sha256 {deb.sha256}",
             fix="lock what there is now: python scripts/lock_toolchain.py --upgrade debian; or set "
@@ -126,7 +127,8 @@ def _not_there(deb: LockedDeb, gone: Sequence[str], refusals: Sequence[str]) -> 
             "https://snapshot.debian.org/archive/debian/<date of the lock>",
         )
     return ToolchainError(
-        "no mirror brings it:\n" + "\n".join(refusals),
+        "no mirror brings it:",
+        log="\n".join(refusals),
         where=deb.filename,
         expected=f"{deb.path}, sha256 {deb.sha256}",
         fix=f"check the network and apt's sources, or set {apt.MIRROR_VARIABLE} to a mirror of "
