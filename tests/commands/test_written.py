@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +15,6 @@ import found
 import pytest
 from found import Command
 from packaging.requirements import Requirement
-from pip._internal.commands import create_command
 from solver import Answer, solve
 from typed import Elsewhere, Typed, read, words
 
@@ -236,6 +238,22 @@ def test_conda_takes_what_a_document_names(line: str, answers: Mapping[str, Answ
     assert answer["flashinfer"] == f"{label.conda_version} {label.conda_build}"
 
 
+def _of_pip_install(arguments: list[str]) -> list[str]:
+    """What ``pip install`` reads as requirements, by its own parser.
+
+    In a process of its own: whoever imports pip gets the standard library's distutils, which
+    setuptools does not work with.
+    """
+    program = (
+        "import json, sys; from pip._internal.commands import create_command;"
+        "print(json.dumps(create_command('install').parse_args(sys.argv[1:])[1]))"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names: list[str] = json.loads(done.stdout)
+    return names
+
+
 def test_what_others_have_is_found_by_its_name(
     shell: Path, elsewhere: Elsewhere, answers: Mapping[str, Answer]
 ) -> None:
@@ -245,8 +263,7 @@ def test_what_others_have_is_found_by_its_name(
         if line.startswith("conda "):
             assert all(name in answers[line] for name in names)
         else:
-            _, parsed = create_command("install").parse_args(words(line, shell)[2:])
-            assert parsed == names
+            assert _of_pip_install(words(line, shell)[2:]) == names
             wanted += names
     assert {"ninja", "pytest"} < set(wanted)
     taken = elsewhere.pip_takes(shlex.join(["pip", "install", *wanted]), shell)

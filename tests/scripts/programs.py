@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import importlib.util
 import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -75,21 +75,24 @@ def main_of(program: str) -> ModuleType:
     """The module of ``scripts/<program>.py``, or of ``conda-bridge``; imported once."""
     if program == "conda-bridge":
         return importlib.import_module("conda_bridge.cli.main")
-    with mock.patch.dict(os.environ, {"FLASHINFER_NO_BOOTSTRAP": "1"}), _path():
-        hook = sys.excepthook
+    # By its file: tests have modules of the same names.
+    name = f"scripts_{program}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{program}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    hook = sys.excepthook
+    with mock.patch.dict(os.environ, {"FLASHINFER_NO_BOOTSTRAP": "1"}):
+        sys.modules[name] = module
         try:
-            return importlib.import_module(program)
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
         finally:
             sys.excepthook = hook
-
-
-@contextlib.contextmanager
-def _path() -> Iterator[None]:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(SCRIPTS))
+    return module
 
 
 def run(

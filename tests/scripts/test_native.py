@@ -135,7 +135,7 @@ def test_any_letter_in_any_path(small: Path, tmp_path: Path) -> None:
     )
     bound = elf.read((odd / "_C.abi3.so").read_bytes(), "x")
     assert bound.runpath == (*BINDING_RUNPATH.split(":"), "/of/the/user")
-    assert str(tmp_path).encode() not in bound.data
+    assert str(tmp_path).encode() not in (odd / "_C.abi3.so").read_bytes()
 
 
 @pytest.mark.parametrize("replaced", ["compiler", "torch"])

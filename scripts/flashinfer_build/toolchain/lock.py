@@ -245,7 +245,10 @@ class Lock:
 
     @classmethod
     def _checked(cls, filename: str, digest: str) -> str:
-        foreign.wheel_name(filename)
+        try:
+            foreign.wheel_name(filename)
+        except foreign.Unreadable as error:
+            raise ValueError(f"the wheel {filename[:80]!r}: {error}") from None
         return cls._digest(filename, digest)
 
     @staticmethod
