@@ -44,7 +44,7 @@ def asked_for() -> set[str]:
     # Of publish.in is what programs import only where a release goes to an object store.
     files = [ROOT / "requirements" / name for name in ("tools.in", "publish.in")]
     lines = [line for file in files for line in file.read_text().splitlines()]
-    names = (re.match(r"[A-Za-z0-9._-]+", line) for line in lines)
+    names = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line) for line in lines)
     return {normal(name[0]) for name in names if name}
 
 
