@@ -24,6 +24,7 @@ from flashinfer_build.toolchain.debian.deb import unpack
 from flashinfer_build.toolchain.lock import LOCK_FILE, Lock
 
 DATA: dict[str, Any] = json.loads(LOCK_FILE.read_text())
+FEWER = ".".join("abcdefghijklmno")
 MANY = ".".join(f"a{n}" for n in range(300))
 
 
@@ -38,7 +39,7 @@ def said(error: BridgeError) -> str:
     ("name", "message"),
     [
         (f"x-1-{MANY}-{MANY}-{MANY}.whl", "wheel 'x-1-.*: 4177 characters, and at most 255"),
-        ("x-1-" + "-".join([".".join("abcdefghijklmno")] * 3) + ".whl", "wheel 'x-1-a.*: sets of 3375 tags, and at most 1024"),
+        (f"x-1-{FEWER}-{FEWER}-{FEWER}.whl", "wheel 'x-1-a.*: sets of 3375 tags, and at most 1024"),
         ("x" * 300 + "-1-py3-none-any.whl", "wheel 'xxx.*: 319 characters, and at most 255"),
     ],
 )
