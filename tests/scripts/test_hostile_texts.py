@@ -172,10 +172,8 @@ def test_a_folder_is_named_as_its_owner_likes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", programs.PROGRAMS)
 @pytest.mark.parametrize("text", [TEXTS["controls"], TEXTS["lines"], "\udcff", "9" * 5000])
 def test_an_argument_that_no_program_knows(program: str, text: str) -> None:
-    if program == "test":
-        text = text.replace(
-            " ", ""
-        )  # with one it is a word for pytest, after all checks and builds
+    if program == "test":  # where a word with a space is one for pytest, after everything else
+        text = text.replace(" ", "")
     for words in ([f"--{text}"], ["--json", f"--{text}"], ["show", f"--{text}"]):
         ended = ended_well(program, *words)
         assert ended.code == 2, ended
