@@ -38,6 +38,7 @@ from conda_bridge.publish.record import Record
 from conda_bridge.publish.release_checks import byte_count
 from conda_bridge.publish.store import open_store
 from conda_bridge.system.failure import door
+from conda_bridge.verify import gate
 from flashinfer_build import report
 from flashinfer_build.matrix import release_gate
 from flashinfer_build.pipeline.pipeline import Pipeline
@@ -203,7 +204,7 @@ def _publish(args: argparse.Namespace, project: Project) -> int:
             return made.exit_code
     store = open_store(args.to)
     tell = _teller(args)
-    sources = release.read_sources(release.artifacts_in([args.folder]), project, tell)
+    sources = release.read_sources(gate.collect([args.folder]), project, tell)
     outcome = release.publish(
         sources,
         store,

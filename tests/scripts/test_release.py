@@ -32,6 +32,7 @@ from conda_bridge.publish import folder_store, history, index, release
 from conda_bridge.publish.object_store import ObjectStore
 from conda_bridge.publish.record import HISTORY, Record
 from conda_bridge.publish.store import Store, open_store
+from conda_bridge.verify import gate
 from flashinfer_build.label import Label
 from flashinfer_build.matrix import release_gate
 from flashinfer_build.matrix.promises import Promise
@@ -817,6 +818,27 @@ def test_a_store_that_does_not_answer(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.parametrize("change", ["publish", "yank", "prune"])
+def test_whom_others_outrun_every_time_is_told(
+    made: dict[Label, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    target = Target(str(tmp_path / "site"))
+    older = factories.label_of("cpu_torch213", public_version="0.1.7.dev20261129", commit="1a2b3c4")
+    target.publish([*artifacts(tmp_path / "older", older), *made[NIGHTLY]])
+    before = target.everything()
+    monkeypatch.setattr(Record, "add", lambda *_, **__: False)
+    calls: dict[str, Callable[[], object]] = {
+        "publish": lambda: target.publish(made[CPU]),
+        "yank": lambda: release.yank(["*.whl"], target.store, OURS, reason="wrong"),
+        "prune": lambda: release.prune_nightlies(target.store, OURS, keep=1),
+    }
+    with pytest.raises(ConflictError, match="other publishers came first") as caught:
+        calls[change]()
+    assert caught.value.fix == "try again"
+    shown = {name: data for name, data in target.everything().items() if name in before}
+    assert shown == before
+
+
 def test_a_folder_that_cannot_be_written(made: dict[Label, list[Path]], tmp_path: Path) -> None:
     (tmp_path / "site").write_text("a file")
     with pytest.raises(BridgeError) as caught:
@@ -840,7 +862,7 @@ def test_what_cannot_be_published(
     given = [folder / "readme.txt"] if change == "text" else [folder]
     (folder / "readme.txt").write_text("no artifact")
     with pytest.raises((ArtifactError, ConflictError)) as caught:
-        release.read_sources(release.artifacts_in(given), OURS, lambda _line: None)
+        release.read_sources(gate.collect(given), OURS, lambda _line: None)
     assert caught.value.expected or caught.value.fix
 
 

@@ -14,7 +14,7 @@ Whoever comes next does step 4 for a publisher that was killed before it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from packaging.version import Version
 
 from ..errors import ArtifactError, ConfigError, ConflictError
 from ..formats.wheel_reader import bytes_sha256, file_sha256
-from ..label import CONDA_ENDINGS, split_conda_file
+from ..label import split_conda_file
 from ..project import Project
 from . import channel as channel_index
 from . import intake
@@ -40,7 +40,6 @@ from .wheels import WHEELS
 __all__ = [
     "Outcome",
     "Source",
-    "artifacts_in",
     "digests_at",
     "prune_nightlies",
     "publish",
@@ -93,34 +92,6 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return dict(vars(self))
-
-
-def artifacts_in(paths: Iterable[Path]) -> list[Path]:
-    """The artifacts among files and folders; hidden ones are still being written.
-
-    Raises:
-        ArtifactError: a path that is not there or is none, or a folder without any.
-    """
-    found: dict[Path, None] = {}
-    endings = f"{', '.join(CONDA_ENDINGS)} or .whl"
-    for path in paths:
-        if path.is_dir():
-            inside = [
-                item
-                for item in sorted(path.rglob("*"))
-                if intake.is_artifact(item.name) and item.is_file() and item.name[0] != "."
-            ]
-            if not inside:
-                raise ArtifactError(
-                    "holds no conda package and no wheel", where=str(path), expected=endings
-                )
-            found.update(dict.fromkeys(inside))
-        elif path.is_file() and intake.is_artifact(path.name):
-            found[path] = None
-        else:
-            what = "is no package" if path.is_file() else "there is no such file or folder"
-            raise ArtifactError(what, where=str(path), expected=endings)
-    return list(found)
 
 
 def digests_at(store: Store, project: Project) -> dict[str, set[str]]:
@@ -252,7 +223,7 @@ def publish(
         settle(record, project, tell)
     _restore(sources, outcome, store, tell)
     there: set[str] = set()
-    for _ in range(_TURNS):
+    for _ in _turns(store):
         wanted = _wanted(sources, outcome)
         if not wanted:
             break
@@ -265,13 +236,22 @@ def publish(
         # Another publisher was faster; what it published may be the same.
         found = _compared(sources, record)
         outcome.published, outcome.unchanged = found.published, found.unchanged
-    else:
-        raise ConflictError(
-            f"other publishers came first {_TURNS} times", where=store.name, fix="try again"
-        )
     outcome.documents = settle(record, project, tell)
     outcome.number = record.number
     return outcome
+
+
+def _turns(store: Store) -> Iterator[None]:
+    """The attempts that a call has: another publisher may add the next entry of the record first.
+
+    Raises:
+        ConflictError: there are no more.
+    """
+    for _ in range(_TURNS):
+        yield
+    raise ConflictError(
+        f"other publishers came first {_TURNS} times", where=store.name, fix="try again"
+    )
 
 
 def _check_commit(sources: Sequence[Source], commit: str) -> None:
@@ -463,13 +443,14 @@ def yank(
 
     Raises:
         ConfigError: no reason, or a name that is not published.
+        ConflictError: other publishers were faster every time; nothing was changed.
     """
     from fnmatch import fnmatchcase
 
     if not (undo or reason.strip()):
         raise ConfigError("there is no reason", fix="say it with --reason: pip shows it")
     record = Record(store)
-    for _ in range(_TURNS):
+    for _ in _turns(store):
         found: dict[str, None] = {}
         for pattern in names:
             fitting = [
@@ -518,11 +499,12 @@ def prune_nightlies(
 
     Raises:
         ConfigError: there would be no nightly left.
+        ConflictError: other publishers were faster every time. The same call again continues.
     """
     if keep < 1:
         raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
     record = Record(store)
-    for _ in range(_TURNS):
+    for _ in _turns(store):
         listed = {
             name: Version(item.file.version)
             for name, item in record.files.items()
@@ -540,7 +522,7 @@ def prune_nightlies(
         tell(f"listed no more: {name}")
     # Before any file goes: a publisher that was killed may have left documents that name it.
     outcome.documents = settle(record, project, tell)
-    for _ in range(_TURNS):
+    for _ in _turns(store):
         due = _due(record, grace)
         for name in due:
             tell(f"remove {record.files[name].file.path}")

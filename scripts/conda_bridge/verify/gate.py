@@ -64,7 +64,9 @@ def collect(paths: Iterable[Path]) -> list[Path]:
             )
             if not inside:
                 raise ArtifactError(
-                    f"no {' and no '.join(_ENDINGS)} in this folder", where=str(path)
+                    f"no {' and no '.join(_ENDINGS)} in this folder",
+                    where=str(path),
+                    expected=f"a folder that holds {_EXPECTED}",
                 )
             found.update(dict.fromkeys(inside))
         elif not path.is_file():
