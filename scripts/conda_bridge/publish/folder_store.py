@@ -165,7 +165,7 @@ class FolderStore(Store):
             os.link(temporary, target)
         except FileExistsError:
             return False
-        _sync(target.parent)
+        atomic.sync_folder(target.parent)
         return True
 
     # ------------------------------------------------------------ documents
@@ -190,7 +190,7 @@ class FolderStore(Store):
                     os.fsync(stream.fileno())
             for inside in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
                 inside.chmod(0o755)
-                _sync(inside)
+                atomic.sync_folder(inside)
         # What is new has to be reachable before it is there: its link leads nowhere until then.
         self._link(wanted)
         _replace_link(self.root / _CURRENT, name)
@@ -234,12 +234,4 @@ def _replace_link(link: Path, to: str) -> None:
                 where=str(link),
                 fix="publish to a folder of its own",
             ) from error
-    _sync(link.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic.sync_folder(link.parent)

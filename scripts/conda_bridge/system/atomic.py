@@ -24,6 +24,7 @@ __all__ = [
     "lock",
     "remove",
     "scratch",
+    "sync_folder",
     "write_bytes",
     "write_text",
     "writing",
@@ -38,7 +39,8 @@ _HELD = "held"
 _UNHELD_FOR = 3600.0
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Has the names in a folder outlive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -128,7 +130,7 @@ def writing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
             os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
@@ -188,7 +190,7 @@ def directory(path: Path) -> Iterator[Path]:
         except OSError:
             if not path.is_dir():
                 raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
