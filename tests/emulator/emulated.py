@@ -217,6 +217,11 @@ class Emulator:
             self.library.fi_emulator_free(ctypes.c_void_p(address))
         self._allocated.clear()
 
+    def release(self) -> None:
+        """Gives all memory back, the threads' stacks too; the next call makes new ones."""
+        self.free_all()
+        self.library.fi_emulator_release_stacks()
+
     # ------------------------------------------------------------ calls
 
     def __call__(self, op: str, *, device: int = 0, stream: int = 0, **values: Any) -> None:

@@ -38,6 +38,22 @@ def run(planted: Emulator, name: str, index: int = 0) -> tuple[torch.Tensor, tor
     return data, out
 
 
+def mappings() -> int:
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_the_stacks_are_given_back(planted: Emulator) -> None:
+    """A process has 65,530 mappings, and the tests load more than a hundred libraries."""
+    planted.release()
+    before = mappings()
+    run(planted, "reverse")
+    assert mappings() >= before + 2 * N
+    planted.release()
+    assert mappings() < before + N
+    data, out = run(planted, "reverse")
+    assert torch.equal(out, data.flip(0))
+
+
 CORRECT = [
     ("reverse", 0),
     ("reverse in warp", 0),

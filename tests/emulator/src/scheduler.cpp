@@ -25,6 +25,7 @@ namespace {
 
 constexpr unsigned kMaxThreads = 1024;
 constexpr size_t kStackBytes = 128 * 1024;
+constexpr size_t kPage = 4096;
 
 enum class State { kReady, kAtBarrier, kAtWarpOp, kExited };
 
@@ -104,11 +105,13 @@ void create_fibers(unsigned count) {
   while (fibers.size() < count) {
     auto fiber = std::make_unique<Fiber>();
     // The lowest page stays out of reach, so that an overflow does not hit the next stack.
-    const size_t page = 4096;
-    void* memory = mmap(nullptr, kStackBytes + page, PROT_READ | PROT_WRITE,
+    void* memory = mmap(nullptr, kStackBytes + kPage, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) std::abort();
-    fiber->thread.stack_begin = reinterpret_cast<uintptr_t>(memory) + page;
+    if (memory == MAP_FAILED || mprotect(memory, kPage, PROT_NONE) != 0) {
+      std::perror("no memory for the stack of a thread");  // or too many mappings
+      std::abort();
+    }
+    fiber->thread.stack_begin = reinterpret_cast<uintptr_t>(memory) + kPage;
     fiber->thread.stack_end = fiber->thread.stack_begin + kStackBytes;
     fibers.push_back(std::move(fiber));
   }
@@ -393,3 +396,13 @@ cudaError_t run(const Launch& launch) {
 const char* last_fault() { return fault_text.c_str(); }
 
 }  // namespace emulator
+
+// Gives the stacks back: two mappings a thread, of which a process has 65,530 for all libraries.
+extern "C" __attribute__((visibility("default"))) void fi_emulator_release_stacks() {
+  using namespace emulator;
+  const std::lock_guard<std::mutex> lock(launch_mutex);
+  for (const auto& fiber : fibers) {
+    munmap(reinterpret_cast<void*>(fiber->thread.stack_begin - kPage), kStackBytes + kPage);
+  }
+  fibers.clear();
+}
