@@ -46,14 +46,7 @@ fi_status launch_concat(const fi_exec& exec, const fi_concat_mla_k_args& args) {
   p.rope_stride_n = args.rope_stride_n * size;
 
   Device device(exec);
-  const int threads = power_of_two_at_least(p.row_units, kThreads);
-  const dim3 block(threads, kThreads / threads);
-  const int64_t unit_blocks = ceil_div(p.row_units, threads);
-  const int64_t resident = device.resident_blocks(concat_mla_k_kernel<V>, kThreads);
-  const int64_t row_blocks = std::min(
-      {ceil_div(p.nnz, block.y), std::max<int64_t>(1, ceil_div(resident, unit_blocks)), kMaxGridY});
-  const dim3 grid(static_cast<unsigned>(unit_blocks), static_cast<unsigned>(row_blocks));
-  return device.launch("concat_mla_k", concat_mla_k_kernel<V>, grid, block, 0, p);
+  return launch_row_units(device, "concat_mla_k", concat_mla_k_kernel<V>, kThreads, p);
 }
 
 }  // namespace

@@ -114,6 +114,22 @@ fi_status with_float_type(const char* op, fi_dtype dtype, const Body& body) {
   }
 }
 
+// Launches a kernel whose threads each move one unit of p.row_units of one row at a time: columns
+// of blocks side by side over a row, as many below one another as run at once, which walk down
+// p.nnz rows.
+template <typename Params>
+fi_status launch_row_units(Device& device, const char* op, void (*kernel)(Params),
+                           int block_threads, const Params& p) {
+  const int threads = power_of_two_at_least(p.row_units, block_threads);
+  const dim3 block(threads, block_threads / threads);
+  const int64_t unit_blocks = ceil_div(p.row_units, threads);
+  const int64_t resident = device.resident_blocks(kernel, block_threads);
+  const int64_t row_blocks = std::min(
+      {ceil_div(p.nnz, block.y), std::max<int64_t>(1, ceil_div(resident, unit_blocks)), kMaxGridY});
+  const dim3 grid(static_cast<unsigned>(unit_blocks), static_cast<unsigned>(row_blocks));
+  return device.launch(op, kernel, grid, block, 0, p);
+}
+
 }  // namespace cuda
 }  // namespace flashinfer
 

@@ -4,21 +4,6 @@
 
 namespace flashinfer {
 namespace cuda {
-namespace {
-
-template <typename T, int N>
-fi_status launch_layernorm(Device& device, const LayernormParams<T>& p) {
-  return launch_rows<N>(device, "layernorm", p, [](auto k) {
-    constexpr int K = decltype(k)::value;
-    if constexpr (K == 0) {
-      return layernorm_long_kernel<T, N>;
-    } else {
-      return layernorm_kernel<T, N, K>;
-    }
-  });
-}
-
-}  // namespace
 
 fi_status layernorm(const fi_exec& exec, const fi_layernorm_args& args) {
   if (args.rows <= 0 || args.hidden <= 0) return FI_OK;
@@ -39,9 +24,14 @@ fi_status layernorm(const fi_exec& exec, const fi_layernorm_args& args) {
         sizes_aligned(16, sizeof(T),
                       {args.hidden, stride_for_alignment(args.rows, args.input_stride),
                        stride_for_alignment(args.rows, args.out_stride)});
-    Device device(exec);
-    return vectors ? launch_layernorm<T, kVecSize<T>>(device, p)
-                   : launch_layernorm<T, 1>(device, p);
+    return launch_norm<T>(exec, "layernorm", p, vectors, [](auto n, auto k) {
+      constexpr int N = decltype(n)::value, K = decltype(k)::value;
+      if constexpr (K == 0) {
+        return layernorm_long_kernel<T, N>;
+      } else {
+        return layernorm_kernel<T, N, K>;
+      }
+    });
   });
 }
 

@@ -69,6 +69,19 @@ fi_status launch_rows(Device& device, const char* op, const Params& p, const Ker
   }
 }
 
+// The same by vectors of 16 bytes where every pointer, stride and size allows them, or one by one:
+// kernel_of(N, K) is the kernel.
+template <typename T, typename Params, typename KernelOf>
+fi_status launch_norm(const fi_exec& exec, const char* op, const Params& p, bool vectors,
+                      const KernelOf& kernel_of) {
+  Device device(exec);
+  const auto run = [&](auto n) {
+    return launch_rows<decltype(n)::value>(device, op, p, [&](auto k) { return kernel_of(n, k); });
+  };
+  return vectors ? run(std::integral_constant<int, kVecSize<T>>())
+                 : run(std::integral_constant<int, 1>());
+}
+
 inline fi_status check_hidden(const char* op, int64_t hidden) {
   if (hidden <= INT_MAX / 2) return FI_OK;
   return fail(FI_INVALID_ARGUMENT, "%s: hidden must be below 2^30, got %lld", op,

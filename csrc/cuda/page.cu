@@ -70,14 +70,7 @@ fi_status launch_append(const fi_exec& exec, const fi_append_paged_kv_args& args
   p.kv_indptr = args.kv_indptr;
 
   Device device(exec);
-  const int threads = power_of_two_at_least(p.row_units, kThreads);
-  const dim3 block(threads, kThreads / threads);
-  const int64_t unit_blocks = ceil_div(p.row_units, threads);
-  const int64_t resident = device.resident_blocks(append_paged_kv_kernel<V>, kThreads);
-  const int64_t row_blocks = std::min(
-      {ceil_div(p.nnz, block.y), std::max<int64_t>(1, ceil_div(resident, unit_blocks)), kMaxGridY});
-  const dim3 grid(static_cast<unsigned>(unit_blocks), static_cast<unsigned>(row_blocks));
-  return device.launch("append_paged_kv", append_paged_kv_kernel<V>, grid, block, 0, p);
+  return launch_row_units(device, "append_paged_kv", append_paged_kv_kernel<V>, kThreads, p);
 }
 
 }  // namespace

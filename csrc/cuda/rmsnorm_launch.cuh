@@ -12,39 +12,27 @@ namespace cuda {
 template <typename T, typename Out>
 fi_status launch_rmsnorm(const char* op, const fi_exec& exec, const RmsnormParams<T, Out>& p,
                          bool vectors) {
-  Device device(exec);
-  const auto run = [&](auto size) {
-    constexpr int N = decltype(size)::value;
-    return launch_rows<N>(device, op, p, [](auto k) {
-      constexpr int K = decltype(k)::value;
-      if constexpr (K == 0) {
-        return rmsnorm_long_kernel<T, N, Out>;
-      } else {
-        return rmsnorm_kernel<T, N, K, Out>;
-      }
-    });
-  };
-  return vectors ? run(std::integral_constant<int, kVecSize<T>>())
-                 : run(std::integral_constant<int, 1>());
+  return launch_norm<T>(exec, op, p, vectors, [](auto n, auto k) {
+    constexpr int N = decltype(n)::value, K = decltype(k)::value;
+    if constexpr (K == 0) {
+      return rmsnorm_long_kernel<T, N, Out>;
+    } else {
+      return rmsnorm_kernel<T, N, K, Out>;
+    }
+  });
 }
 
 template <typename T, typename Out>
 fi_status launch_fused_add_rmsnorm(const char* op, const fi_exec& exec,
                                    const FusedAddRmsnormParams<T, Out>& p, bool vectors) {
-  Device device(exec);
-  const auto run = [&](auto size) {
-    constexpr int N = decltype(size)::value;
-    return launch_rows<N>(device, op, p, [](auto k) {
-      constexpr int K = decltype(k)::value;
-      if constexpr (K == 0) {
-        return fused_add_rmsnorm_long_kernel<T, N, Out>;
-      } else {
-        return fused_add_rmsnorm_kernel<T, N, K, Out>;
-      }
-    });
-  };
-  return vectors ? run(std::integral_constant<int, kVecSize<T>>())
-                 : run(std::integral_constant<int, 1>());
+  return launch_norm<T>(exec, op, p, vectors, [](auto n, auto k) {
+    constexpr int N = decltype(n)::value, K = decltype(k)::value;
+    if constexpr (K == 0) {
+      return fused_add_rmsnorm_long_kernel<T, N, Out>;
+    } else {
+      return fused_add_rmsnorm_kernel<T, N, K, Out>;
+    }
+  });
 }
 
 }  // namespace cuda

@@ -5,6 +5,17 @@ namespace binding {
 
 namespace {
 
+// What all norms have in common, after it was checked.
+template <typename Args>
+void set_rows(const Tensor& input, double eps, Args* args) {
+  args->dtype = float_dtype(input);
+  args->rows = input.size(0);
+  args->hidden = input.size(1);
+  args->input = input.data;
+  args->input_stride = input.stride(0);
+  args->eps = static_cast<float>(eps);
+}
+
 // The fp8 output, and what it is divided by.
 template <typename Args>
 void set_quantisation(const Tensor& out, const Tensor* scale, double scale_value, Args* args) {
@@ -36,15 +47,10 @@ void rmsnorm(const fi_exec& exec, const Tensor& out, const Tensor& input, const 
   check_contiguous(weight);
 
   fi_rmsnorm_args args{};
-  args.dtype = float_dtype(input);
-  args.rows = rows;
-  args.hidden = hidden;
+  set_rows(input, eps, &args);
   args.out = out.data;
   args.out_stride = out.stride(0);
-  args.input = input.data;
-  args.input_stride = input.stride(0);
   args.weight = weight.data;
-  args.eps = static_cast<float>(eps);
   args.weight_bias = static_cast<float>(weight_bias);
   if (rows == 0 || hidden == 0) return;
   check_status(fi_rmsnorm(&exec, &args));
@@ -63,15 +69,10 @@ void fused_add_rmsnorm(const fi_exec& exec, const Tensor& input, const Tensor& r
   check_contiguous(weight);
 
   fi_fused_add_rmsnorm_args args{};
-  args.dtype = float_dtype(input);
-  args.rows = rows;
-  args.hidden = hidden;
-  args.input = input.data;
-  args.input_stride = input.stride(0);
+  set_rows(input, eps, &args);
   args.residual = residual.data;
   args.residual_stride = residual.stride(0);
   args.weight = weight.data;
-  args.eps = static_cast<float>(eps);
   args.weight_bias = static_cast<float>(weight_bias);
   if (rows == 0 || hidden == 0) return;
   check_status(fi_fused_add_rmsnorm(&exec, &args));
@@ -92,16 +93,11 @@ void layernorm(const fi_exec& exec, const Tensor& out, const Tensor& input, cons
   }
 
   fi_layernorm_args args{};
-  args.dtype = float_dtype(input);
-  args.rows = rows;
-  args.hidden = hidden;
+  set_rows(input, eps, &args);
   args.out = out.data;
   args.out_stride = out.stride(0);
-  args.input = input.data;
-  args.input_stride = input.stride(0);
   args.gamma = gamma.as<const float>();
   args.beta = beta.as<const float>();
-  args.eps = static_cast<float>(eps);
   if (rows == 0 || hidden == 0) return;
   check_status(fi_layernorm(&exec, &args));
 }
@@ -118,13 +114,8 @@ void rmsnorm_quant(const fi_exec& exec, const Tensor& out, const Tensor& input,
   check_contiguous(weight);
 
   fi_rmsnorm_quant_args args{};
-  args.dtype = float_dtype(input);
-  args.rows = rows;
-  args.hidden = hidden;
-  args.input = input.data;
-  args.input_stride = input.stride(0);
+  set_rows(input, eps, &args);
   args.weight = weight.data;
-  args.eps = static_cast<float>(eps);
   set_quantisation(out, scale, scale_value, &args);
   if (rows == 0 || hidden == 0) return;
   check_status(fi_rmsnorm_quant(&exec, &args));
@@ -146,15 +137,10 @@ void fused_add_rmsnorm_quant(const fi_exec& exec, const Tensor& out, const Tenso
   check_contiguous(weight);
 
   fi_fused_add_rmsnorm_quant_args args{};
-  args.dtype = float_dtype(input);
-  args.rows = rows;
-  args.hidden = hidden;
-  args.input = input.data;
-  args.input_stride = input.stride(0);
+  set_rows(input, eps, &args);
   args.residual = residual.data;
   args.residual_stride = residual.stride(0);
   args.weight = weight.data;
-  args.eps = static_cast<float>(eps);
   set_quantisation(out, scale, scale_value, &args);
   if (rows == 0 || hidden == 0) return;
   check_status(fi_fused_add_rmsnorm_quant(&exec, &args));
