@@ -125,7 +125,7 @@ def wheel_path(package: CondaPackage, path: str, project: Project = _STRANGER) -
         ArtifactError: a file that cannot go into a wheel.
     """
     place = wheel_layout(package, project).place(path)
-    return None if place.kind in (layout.DROP, "info") else place.path
+    return None if place.kind in (layout.DROP, "info", "sbom") else place.path
 
 
 def bridge(
@@ -313,7 +313,11 @@ class _Plan:
         )
         metadata.render()  # what is wrong with it is said before anything is written
         points = entry_points(own, main.entry_points, f"{where}: info/link.json")
-        more = {**own.others, **({"entry_points.txt": points.encode()} if points else {})}
+        more = {
+            **own.others,
+            **_sboms(parts, own),
+            **({"entry_points.txt": points.encode()} if points else {}),
+        }
         contents = _contents(parts[0], project, own, _stem(name, version))
         project.hooks.check_package(main, label, contents)
         number = label.number
@@ -416,6 +420,27 @@ def _licenses(packages: Sequence[CondaPackage], own: DistInfo) -> dict[str, byte
     return found
 
 
+def _sboms(parts: Sequence[Part], own: DistInfo) -> dict[str, bytes]:
+    """The SBOMs that a place in the configuration brings, by their path in the ``.dist-info``.
+
+    Raises:
+        ArtifactError: two of one name with other bytes.
+    """
+    found: dict[str, bytes] = {}
+    for part in parts:
+        for path in part.of_kind("sbom"):
+            name = part.places[path].path.partition("/")[2]
+            text = part.survey.texts[path]
+            if {**own.others, **found}.get(name, text) != text:
+                raise ArtifactError(
+                    f"is not the {name} that the wheel has already",
+                    where=f"{part.package.path.name}: {path}",
+                    expected="a name of its own, or the same bytes",
+                )
+            found[name] = text
+    return found
+
+
 def _read(path: Path, project: Project) -> tuple[Label, CondaPackage]:
     """The main package, and what its name says."""
     kind = f"a {project.config.package} package" if project.config.package else "a conda package"
@@ -495,6 +520,8 @@ def _look(
 def _is_text(path: str, place: Place, part: Part, patterns: Sequence[str]) -> bool:
     if place.kind == "info":
         return not _NOT_READ.search(path)
+    if place.kind == "sbom":
+        return True
     if place.kind == layout.DROP:
         return False
     entry = part.package.paths[path]
@@ -506,7 +533,7 @@ def _is_text(path: str, place: Place, part: Part, patterns: Sequence[str]) -> bo
 
 
 def _is_binary(path: str, place: Place, every: bool) -> bool:
-    if place.kind in (layout.DROP, "info", "script") or not is_library(path):
+    if place.kind in (layout.DROP, "info", "script", "sbom") or not is_library(path):
         return False
     return every or (place.kind == "site" and tags.needs_a_look(path))
 
