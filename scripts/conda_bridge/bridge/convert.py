@@ -315,7 +315,6 @@ class _Plan:
         points = entry_points(own, main.entry_points, f"{where}: info/link.json")
         more = {
             **own.others,
-            **_sboms(parts, own),
             **({"entry_points.txt": points.encode()} if points else {}),
         }
         contents = _contents(parts[0], project, own, _stem(name, version))
@@ -363,6 +362,9 @@ class _Plan:
             target = part.targets.get(member.path)
             if member.link_target is not None or target is None:
                 continue
+            if part.places[member.path].kind == "sbom":
+                self._take_sbom(part, member, target.path, progress)
+                continue
             for path in (target.path, *target.copies):
                 if path:
                     self.names.add(path)
@@ -377,6 +379,28 @@ class _Plan:
                 wheel.add_member(
                     target.path, member, progress.chunks(member), executable=target.executable
                 )
+
+    def _take_sbom(self, part: Part, member: TarMember, path: str, progress: _Progress) -> None:
+        """An SBOM from outside of a ``.dist-info``, which is written with the wheel's own.
+
+        Raises:
+            ArtifactError: it is too large, or the wheel has another of that name.
+        """
+        where = f"{part.package.path.name}: {member.path}"
+        if member.size > limits.TEXT_SIZE:
+            raise ArtifactError(
+                f"has {member.size} bytes",
+                where=where,
+                expected=f"an SBOM of at most {limits.TEXT_SIZE}",
+            )
+        name = path.partition("/")[2]
+        text = b"".join(progress.chunks(member))
+        if self.more.setdefault(name, text) != text:
+            raise ArtifactError(
+                f"is not the {name} that the wheel has already",
+                where=where,
+                expected="a name of its own, or the same bytes",
+            )
 
     @staticmethod
     def _add_changed(
@@ -417,27 +441,6 @@ def _licenses(packages: Sequence[CondaPackage], own: DistInfo) -> dict[str, byte
         for name, text in package.licenses.items():
             if text not in found.values():
                 found[f"{package.name}/{name}"] = text
-    return found
-
-
-def _sboms(parts: Sequence[Part], own: DistInfo) -> dict[str, bytes]:
-    """The SBOMs that a place in the configuration brings, by their path in the ``.dist-info``.
-
-    Raises:
-        ArtifactError: two of one name with other bytes.
-    """
-    found: dict[str, bytes] = {}
-    for part in parts:
-        for path in part.of_kind("sbom"):
-            name = part.places[path].path.partition("/")[2]
-            text = part.survey.texts[path]
-            if {**own.others, **found}.get(name, text) != text:
-                raise ArtifactError(
-                    f"is not the {name} that the wheel has already",
-                    where=f"{part.package.path.name}: {path}",
-                    expected="a name of its own, or the same bytes",
-                )
-            found[name] = text
     return found
 
 
@@ -520,8 +523,6 @@ def _look(
 def _is_text(path: str, place: Place, part: Part, patterns: Sequence[str]) -> bool:
     if place.kind == "info":
         return not _NOT_READ.search(path)
-    if place.kind == "sbom":
-        return True
     if place.kind == layout.DROP:
         return False
     entry = part.package.paths[path]

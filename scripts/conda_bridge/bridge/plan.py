@@ -94,7 +94,7 @@ def place_files(parts: Sequence[Part], scripts: Mapping[str, str], notes: list[s
                     where=f"{part.package.path.name}: {path}",
                     expected="a file, which is an SBOM",
                 )
-            if place.kind in (DROP, "info", "sbom") or entry.is_link:
+            if place.kind in (DROP, "info") or entry.is_link:
                 continue
             target = _target(part, path, place, entry, scripts)
             if target is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def is_cyclonedx(path: str) -> bool:
     return path.endswith(".cdx.json") or path.rpartition("/")[2] == "bom.json"
 
 
+@functools.lru_cache(maxsize=4)  # checks of anybody's and of a project's own look at the same
 def read(text: bytes, where: str) -> Bill:
     """The bill that `text` is.
 

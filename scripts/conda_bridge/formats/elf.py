@@ -206,7 +206,7 @@ class SharedObject:
     def gpu_producers(self) -> frozenset[str]:
         """The releases of the CUDA tools that made its GPU code; see :func:`.fatbin.producer`.
 
-        One image of each translation unit and architecture is looked at.
+        One cubin of each translation unit is looked at: one nvcc made all of a unit's.
         """
         tables = ElfTables(self.data, self.name, program=False)
         found = set()
@@ -215,7 +215,7 @@ class SharedObject:
             found |= {
                 fatbin.producer(content, image)
                 for container in containers
-                for image in {item.code: item for item in container.images}.values()
+                for image in [one for one in container.images if one.kind == "cubin"][:1]
             }
         return frozenset(filter(None, found))
 

@@ -47,6 +47,8 @@ _PTX_TARGET = re.compile(rb"^\.target\s+sm_(\d+[af]?)\b", re.MULTILINE)
 _EM_CUDA = 190
 _TOOLS = re.compile(rb"Cuda compilation tools, release \d+\.\d+, V(\d+\.\d+\.\d+)\0")
 _LONGEST_CUBIN = 64 << 20  # bytes that are looked at
+_LONGEST_NOTE = 80
+_STEP = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +147,25 @@ def producer(section: Content, image: Image) -> str:
         return ""
     packed = section.part(image.offset, image.packed_size)
     data = packed.at(0, min(image.packed_size, _LONGEST_CUBIN))
-    if image.compression == "zstd":
-        options: dict[int, int] = {
-            zstd.DecompressionParameter.window_log_max: limits.ZSTD_WINDOW_LOG
-        }
+    if image.compression == "none":
+        found = _TOOLS.search(data)
+        return found[1].decode() if found else ""
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: limits.ZSTD_WINDOW_LOG}
+    unpacker = zstd.ZstdDecompressor(options=options)
+    before = b""
+    # Piece by piece: the note is among the first sections.
+    for _ in range(0, _LONGEST_CUBIN, _STEP):
         try:
-            data = zstd.ZstdDecompressor(options=options).decompress(data, _LONGEST_CUBIN)
+            piece = before + unpacker.decompress(data, _STEP)
         except zstd.ZstdError:
             return ""
-    found = _TOOLS.search(data)
-    return found[1].decode() if found else ""
+        found = _TOOLS.search(piece)
+        if found:
+            return found[1].decode()
+        if unpacker.eof or unpacker.needs_input:
+            return ""
+        data, before = b"", piece[-_LONGEST_NOTE:]
+    return ""
 
 
 def _broken(what: str, where: str, offset: int, expected: str = "") -> ArtifactError:
