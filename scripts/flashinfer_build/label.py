@@ -44,6 +44,7 @@ __all__ = [
     "Label",
     "LibraryLabel",
     "Variant",
+    "channels_after",
     "check_public_version",
     "conda_spelling",
     "split_conda_file",
@@ -392,8 +393,11 @@ class Label:
         Args:
             index: the address of the whole index, with or without a slash at its end.
         """
-        address = f"{index.rstrip('/')}/{self.index_dir}/"
-        return f'pip install "{self.wheel_requirement}" --extra-index-url {address}'
+        return f'pip install "{self.wheel_requirement}" --extra-index-url {self.folder_of(index)}'
+
+    def folder_of(self, index: str) -> str:
+        """The address of this build's folder in a wheel index."""
+        return f"{index.rstrip('/')}/{self.index_dir}/"
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
@@ -594,8 +598,13 @@ class Label:
         return LibraryLabel.parse_conda_file(name)
 
 
+def channels_after(channel: str) -> tuple[str, ...]:
+    """The channels that an environment is solved from: ours, and those of what it depends on."""
+    return tuple(dict.fromkeys((channel, _FORGE)))
+
+
 def _conda_install(channel: str, spec: str) -> str:
-    channels = " ".join(f"-c {name}" for name in dict.fromkeys((channel, _FORGE)))
+    channels = " ".join(f"-c {name}" for name in channels_after(channel))
     return f'conda install {channels} "{spec}"'
 
 
