@@ -46,6 +46,7 @@ __all__ = [
     "Variant",
     "channels_after",
     "check_public_version",
+    "compiled_version",
     "conda_spelling",
     "split_conda_file",
 ]
@@ -237,6 +238,11 @@ class LibraryLabel:
         return conda_spelling(self.public_version)
 
     @property
+    def compiled_version(self) -> str:
+        """``0.1.6``, or ``0.1.7.dev20261122+g1a2b3c4`` for a nightly; compiled into the library."""
+        return compiled_version(self.public_version, self.commit)
+
+    @property
     def conda_build(self) -> str:
         """``cu124_0``, or ``cu124_g1a2b3c4_0`` for a nightly."""
         grammar = _grammar()
@@ -402,6 +408,11 @@ class Label:
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
         return _conda_install(channel, self.conda_spec)
+
+    @property
+    def compiled_version(self) -> str:
+        """What is compiled into both libraries, so that they know each other."""
+        return compiled_version(self.public_version, self.commit)
 
     @property
     def library(self) -> LibraryLabel:
@@ -601,6 +612,15 @@ class Label:
 def channels_after(channel: str) -> tuple[str, ...]:
     """The channels that an environment is solved from: ours, and those of what it depends on."""
     return tuple(dict.fromkeys((channel, _FORGE)))
+
+
+def compiled_version(public_version: str, commit: str | None) -> str:
+    """What a library is told of its version: two nightlies of one day differ in the commit.
+
+    >>> compiled_version("0.1.7.dev20261122", "1a2b3c4")
+    '0.1.7.dev20261122+g1a2b3c4'
+    """
+    return f"{public_version}+g{commit}" if commit else public_version
 
 
 def _conda_install(channel: str, spec: str) -> str:
