@@ -121,7 +121,7 @@ def serving(folder: Path, *, seconds: float = 0.05, rate: float = 12.5e6) -> Ite
     )
     server.daemon_threads = True
     started = threading.Event()
-    ends: list[Callable[[], None]] = []
+    ends: list[Callable[[], object]] = []
 
     async def link() -> None:
         connected = functools.partial(

@@ -95,13 +95,15 @@ def _pixi(label: Label, channel: str) -> list[str]:
 
 
 def _environment(label: Label, channel: str) -> list[str]:
+    # Older condas make another channel of an address before a package's name.
+    of = f"{channel}::" if _CHANNEL.fullmatch(channel) else ""
     specs = (label.conda_spec, label.library.conda_spec)
     return [
         "name: consumer",
         "channels:",
-        *(f"  - {name}" for name in (*channels_after(channel), "nodefaults")),
+        *(f"  - {name}" for name in channels_after(channel)),
         "dependencies:",
-        *(f"  - {channel}::{spec}" for spec in specs),
+        *(f"  - {of}{spec}" for spec in specs),
     ]
 
 

@@ -257,16 +257,16 @@ def answers(places: Places) -> Mapping[str, Answer]:
         machine = {"__glibc": "2.36", **({"__cuda": driver} if driver else {})}
         return Case(named(channels), wanted, machine, priority=priority)
 
+    others = Elsewhere(places.dist.with_name("others")).channel
     cases = {}
     for label in LABELS:
         channels, specs, driver = of_pixi(places.text(label, "pixi"))
         assert bool(driver) == bool(label.variant.cuda)
         cases[f"pixi {label}"] = case(channels, specs, driver, True)
         channels, specs = of_environment(places.text(label, "conda"))
-        assert channels.pop() == "nodefaults"
-        # conda's own setting, and one that prefers no channel.
-        for priority in (True, False):
-            cases[f"conda {label} {priority}"] = case(channels, specs, driver, priority)
+        # What is from anywhere else, whatever the setting; the copies, by conda's own setting.
+        cases[f"conda {label}"] = case(channels, specs, driver, True)
+        cases[f"others {label}"] = case([places.channel, others], specs, driver, False)
     bare = [places.channel, places.elsewhere.channel]
     cases["copied"] = Case(
         bare, [CUDA.conda_spec], {"__glibc": "2.36", "__cuda": "13"}, priority=False
@@ -274,7 +274,7 @@ def answers(places: Places) -> Mapping[str, Answer]:
     return solve(cases)
 
 
-@pytest.mark.parametrize("tool", ["pixi {}", "conda {} True", "conda {} False"])
+@pytest.mark.parametrize("tool", ["pixi {}", "conda {}", "others {}"])
 @pytest.mark.parametrize("label", LABELS, ids=str)
 def test_the_solver_takes_the_build_from_our_channel(
     label: Label, tool: str, answers: Mapping[str, Answer], places: Places
@@ -340,7 +340,9 @@ def test_what_cannot_be_written_down_is_refused(
 
 def test_a_channel_may_have_a_name_alone() -> None:
     text = snippet.snippet(CUDA, "conda", "our-channel/label/dev")
-    assert of_environment(text)[0][0] == "our-channel/label/dev"
+    channels, specs = of_environment(text)
+    assert channels == ["our-channel/label/dev", "conda-forge"]
+    assert specs[0] == f"our-channel/label/dev::{CUDA.conda_spec}"
 
 
 def test_a_file_is_written_whole_and_never_over_another(tmp_path: Path) -> None:
