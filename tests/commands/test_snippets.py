@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -291,6 +292,21 @@ def test_the_solver_takes_the_build_from_our_channel(
 def test_without_a_channel_the_copy_is_taken(answers: Mapping[str, Answer], places: Places) -> None:
     """What is elsewhere is hostile indeed."""
     assert answers["copied"].places["flashinfer"].startswith(places.elsewhere.channel)
+
+
+def test_the_commands_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = (ROOT / "docs" / "snippets.md").read_text().splitlines()
+    commands = [line for line in lines if line.startswith("    python scripts/release.py ")]
+    tools = []
+    for line in commands:
+        text = line.replace("<index>", EXAMPLE["index"]).replace("<channel>", EXAMPLE["channel"])
+        words = shlex.split(text)[2:]
+        ended = programs.run("release", *words)
+        assert (ended.code, ended.err) == (0, b"")
+        tools.append(words[words.index("--for") + 1])
+    assert tools == list(snippet.FORMS)
+    assert "explicit = true" in (tmp_path / "pyproject.toml").read_text()
 
 
 # ------------------------------------------------------------ what is refused
