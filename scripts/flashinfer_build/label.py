@@ -44,7 +44,9 @@ __all__ = [
     "Label",
     "LibraryLabel",
     "Variant",
+    "channels_after",
     "check_public_version",
+    "compiled_version",
     "conda_spelling",
     "split_conda_file",
 ]
@@ -236,6 +238,11 @@ class LibraryLabel:
         return conda_spelling(self.public_version)
 
     @property
+    def compiled_version(self) -> str:
+        """``0.1.6``, or ``0.1.7.dev20261122+g1a2b3c4`` for a nightly; compiled into the library."""
+        return compiled_version(self.public_version, self.commit)
+
+    @property
     def conda_build(self) -> str:
         """``cu124_0``, or ``cu124_g1a2b3c4_0`` for a nightly."""
         grammar = _grammar()
@@ -392,12 +399,20 @@ class Label:
         Args:
             index: the address of the whole index, with or without a slash at its end.
         """
-        address = f"{index.rstrip('/')}/{self.index_dir}/"
-        return f'pip install "{self.wheel_requirement}" --extra-index-url {address}'
+        return f'pip install "{self.wheel_requirement}" --extra-index-url {self.folder_of(index)}'
+
+    def folder_of(self, index: str) -> str:
+        """The address of this build's folder in a wheel index."""
+        return f"{index.rstrip('/')}/{self.index_dir}/"
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
         return _conda_install(channel, self.conda_spec)
+
+    @property
+    def compiled_version(self) -> str:
+        """What is compiled into both libraries, so that they know each other."""
+        return compiled_version(self.public_version, self.commit)
 
     @property
     def library(self) -> LibraryLabel:
@@ -594,8 +609,22 @@ class Label:
         return LibraryLabel.parse_conda_file(name)
 
 
+def channels_after(channel: str) -> tuple[str, ...]:
+    """The channels that an environment is solved from: ours, and those of what it depends on."""
+    return tuple(dict.fromkeys((channel, _FORGE)))
+
+
+def compiled_version(public_version: str, commit: str | None) -> str:
+    """What a library is told of its version: two nightlies of one day differ in the commit.
+
+    >>> compiled_version("0.1.7.dev20261122", "1a2b3c4")
+    '0.1.7.dev20261122+g1a2b3c4'
+    """
+    return f"{public_version}+g{commit}" if commit else public_version
+
+
 def _conda_install(channel: str, spec: str) -> str:
-    channels = " ".join(f"-c {name}" for name in dict.fromkeys((channel, _FORGE)))
+    channels = " ".join(f"-c {name}" for name in channels_after(channel))
     return f'conda install {channels} "{spec}"'
 
 
