@@ -1,8 +1,7 @@
 """The one place that composes and parses what names a build: versions, build strings, file names.
 
-Also the commands that install one build and no other, for all that print some. Names that anybody
-can give a package somewhere else are not enough in them: with a second index or channel, pip and
-conda take the highest version of either.
+Also what the commands name that install one build and no other, for all that print some;
+``conda_bridge.commands`` spells them.
 
 A variant is (CUDA, torch minor). A label is a variant with a public version, a build number and,
 for a nightly, a commit. Nothing here reads a compiler or a torch: setup.py, the recipes and the
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from packaging.version import Version
 
+from conda_bridge import commands
 from conda_bridge import label as generic
 from conda_bridge.errors import ConfigError, LabelError
 from conda_bridge.label import CONDA_ENDINGS, Scheme, conda_spelling, split_conda_file
@@ -56,8 +56,6 @@ _AnyLabel = TypeVar("_AnyLabel", "Label", "LibraryLabel")
 _ROOT = Path(__file__).resolve().parents[2]
 _VERSION_FILE = _ROOT / "version.txt"
 _PROJECT_FILE = _ROOT / "pyproject.toml"
-# Where torch is, and all else that a conda package of ours depends on.
-_FORGE = "conda-forge"
 _MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
 
 _TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
@@ -263,7 +261,7 @@ class LibraryLabel:
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
-        return _conda_install(channel, self.conda_spec)
+        return commands.conda([self.conda_spec], channel)
 
     def as_dict(self) -> dict[str, str]:
         """Every form, for ``--json``."""
@@ -392,12 +390,11 @@ class Label:
         Args:
             index: the address of the whole index, with or without a slash at its end.
         """
-        address = f"{index.rstrip('/')}/{self.index_dir}/"
-        return f'pip install "{self.wheel_requirement}" --extra-index-url {address}'
+        return commands.pip(self.wheel_requirement, f"{index.rstrip('/')}/{self.index_dir}/")
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
-        return _conda_install(channel, self.conda_spec)
+        return commands.conda([self.conda_spec], channel)
 
     @property
     def library(self) -> LibraryLabel:
@@ -592,11 +589,6 @@ class Label:
     def parse_lib_conda_file(cls, name: str) -> LibraryLabel:
         """The label in the file name of ``libflashinfer``; see :class:`LibraryLabel`."""
         return LibraryLabel.parse_conda_file(name)
-
-
-def _conda_install(channel: str, spec: str) -> str:
-    channels = " ".join(f"-c {name}" for name in dict.fromkeys((channel, _FORGE)))
-    return f'conda install {channels} "{spec}"'
 
 
 def _generic(
