@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["FORGE", "conda", "direct", "pip", "pip_direct", "uv", "uv_direct", "uv_project", "uv_project_direct"]
+__all__ = [
+    "FORGE",
+    "conda",
+    "direct",
+    "pip",
+    "pip_direct",
+    "uv",
+    "uv_direct",
+    "uv_project",
+    "uv_project_direct",
+]
 
 # Where conda packages find what they depend on.
 FORGE = "conda-forge"

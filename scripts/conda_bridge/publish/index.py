@@ -287,8 +287,7 @@ def _plan_wheels(
         entry.file for entry in sorted(found.values(), key=lambda entry: entry.order)
     )
     plan.items = [
-        _item(name, WHEELS, entry.sha256, entry.size, facts)
-        for name, entry in found.items()
+        _item(name, WHEELS, entry.sha256, entry.size, facts) for name, entry in found.items()
     ]
     pages = wheel_index.pages(found.values(), project)
     # Pages of a folder first, the overview that leads there last.

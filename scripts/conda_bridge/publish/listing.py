@@ -22,7 +22,18 @@ from ..project import Project
 from .facts import Facts
 from .intake import WheelName, package_label
 
-__all__ = ["LISTING", "Build", "Item", "Named", "builds_of", "listing", "numeric", "read_listing", "values_of", "version_of"]
+__all__ = [
+    "LISTING",
+    "Build",
+    "Item",
+    "Named",
+    "builds_of",
+    "listing",
+    "numeric",
+    "read_listing",
+    "values_of",
+    "version_of",
+]
 
 LISTING = "index.json"
 _SCHEMA = 1
@@ -219,7 +230,7 @@ def listing(items: Iterable[Item], title: str) -> bytes:
 
 
 def read_listing(path: Path) -> list[Item] | None:
-    """The artifacts of a document that was written here; None where there is none, or a damaged one.
+    """The artifacts of a document that was written here; None where it is not whole.
 
     Who believes it has to compare it with the page that was made of it.
     """

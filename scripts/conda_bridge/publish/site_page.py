@@ -111,6 +111,7 @@ def _page(
     named = editions[version]
     builds = builds_of(named, project)
     order = _order(named, builds)
+    offered = {id(one) for build in builds for one in (*build.wheels, *build.packages)}
     columns = _columns(order, project)
     script, style = _text("page.js").strip(), _text("page.css").strip()
     style += _captions([*(text for _, text in columns), *_FIXED])
@@ -122,7 +123,10 @@ def _page(
         clients=_clients(builds),
         fields=_fields(builds, project),
         diagnosis=project.hooks.diagnosis(),
-        rows=[_row(one, f"f{number}", root, project) for number, one in enumerate(order)],
+        rows=[
+            _row(one, f"f{number}", root, project, newest=id(one) in offered)
+            for number, one in enumerate(order)
+        ],
         columns=[*(text for _, text in columns), *_FIXED],
         fields_of_rows=[name for name, _ in columns],
         data=_in_html(_data(builds, order, root, project)),
@@ -172,9 +176,7 @@ def _in_html(document: object) -> str:
 def _clients(builds: Sequence[Build]) -> dict[str, str]:
     """The installers that there is something for."""
     pip, conda = any(build.wheels for build in builds), any(build.packages for build in builds)
-    return {
-        key: title for key, title in _CLIENTS.items() if (conda if key == "conda" else pip)
-    }
+    return {key: title for key, title in _CLIENTS.items() if (conda if key == "conda" else pip)}
 
 
 def _fields(builds: Sequence[Build], project: Project) -> list[dict[str, Any]]:
@@ -289,11 +291,14 @@ def _is_direct(wheel: Named) -> bool:
     return "+" not in wheel.version
 
 
+def _direct_words(wheel: Named) -> dict[str, Any]:
+    place = f"{ADDRESS}/{wheel.item.path}"
+    return {"wheel": commands.direct(wheel.package, place, wheel.item.sha256), "direct": True}
+
+
 def _wheel_words(wheel: Named) -> dict[str, Any]:
-    item = wheel.item
     if _is_direct(wheel):
-        place = f"{ADDRESS}/{item.path}"
-        return {"wheel": commands.direct(wheel.package, place, item.sha256), "direct": True}
+        return _direct_words(wheel)
     return {
         "name": wheel.package,
         "wheel": f"{wheel.package}=={wheel.version}",
@@ -301,14 +306,17 @@ def _wheel_words(wheel: Named) -> dict[str, Any]:
     }
 
 
-def _commands(one: Named, project: Project) -> dict[str, str]:
-    """The commands that take this artifact; of a package that comes with others, none."""
+def _commands(one: Named, project: Project, *, newest: bool) -> dict[str, str]:
+    """The commands that take this artifact; of a package that comes with others, none.
+
+    pip has no way to name a rebuild and takes the newest, so an older one is named by its address.
+    """
     if one.item.yanked is not None or (not one.item.is_wheel and one.package in project.folds):
         return {}
     patterns = _patterns(project)
     if not one.item.is_wheel:
         return {"conda": patterns["conda"].replace("{conda}", one.spec)}
-    words = _wheel_words(one)
+    words = _wheel_words(one) if newest else _direct_words(one)
     found = {}
     for client in ("pip", "uv"):
         text = patterns[f"{client}-direct" if words.get("direct") else client]
@@ -353,15 +361,13 @@ def _captions(columns: Sequence[str]) -> str:
     return f"\n@media ({_NARROW}) {{\n" + "\n".join(rules) + "\n}"
 
 
-def _row(one: Named, place: str, root: str, project: Project) -> dict[str, Any]:
+def _row(one: Named, place: str, root: str, project: Project, *, newest: bool) -> dict[str, Any]:
     item, values = one.item, dict(values_of(one.label))
     return {
         "id": place,
         "name": item.name,
         "href": root + item.path,
-        "values": {
-            name: value or _nothing(name, project) for name, value in values.items()
-        },
+        "values": {name: value or _nothing(name, project) for name, value in values.items()},
         "size": size(item.size),
         "bytes": item.size,
         "code": ", ".join(arch_list(item.facts.gpu_code)),
@@ -370,7 +376,7 @@ def _row(one: Named, place: str, root: str, project: Project) -> dict[str, Any]:
         "sha256": item.sha256,
         "commit": printable(item.commit or one.label.get("commit") or ""),
         "yanked": None if item.yanked is None else printable(item.yanked),
-        "commands": _as_text("\n".join(_commands(one, project).values())),
+        "commands": _as_text("\n".join(_commands(one, project, newest=newest).values())),
     }
 
 
@@ -411,4 +417,3 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html")
-

@@ -87,7 +87,9 @@ def conditions(label: Label, gpu_code: Sequence[str], glibc: str) -> list[Condit
         why = f"It needs glibc {glibc} or newer, and there is {{found}}."
         found.append(Condition("glibc", "least", (glibc,), why))
     if label.variant.cuda is None:
-        why = "It is for the CPU, and the torch there is for CUDA {found}: it would not use the GPU."
+        why = (
+            "It is for the CPU, and the torch there is for CUDA {found}: it would not use the GPU."
+        )
         return [*found, Condition("torch_cuda", "among", ("none",), why)]
     return [*found, *_of_cuda(label.variant.cuda[0]), *_of_gpus(gpu_code)]
 

@@ -80,13 +80,18 @@
 
   function judge(data, one, facts, client) { return facts ? broken(data, one, facts, client, false) : []; }
 
-  // The build against which the least is to be said; of several, the last in the page's order.
+  // The build against which the least is to be said, and of those one that there is for the client;
+  // of several, the last in the page's order.
   function best(data, facts, client) {
     let chosen = null, mark = null;
     for (const one of data.builds) {
-      if (!command(data, one, client, "")) continue;
-      const found = [judge(data, one, facts, client).length, broken(data, one, facts, client, true).length];
-      if (!mark || found[0] < mark[0] || (found[0] === mark[0] && found[1] <= mark[1])) {
+      const found = [
+        judge(data, one, facts, client).length,
+        command(data, one, client, "") ? 0 : 1,
+        broken(data, one, facts, client, true).length,
+      ];
+      const other = mark ? found.findIndex((number, i) => number !== mark[i]) : -1;
+      if (other < 0 || found[other] < mark[other]) {
         chosen = one;
         mark = found;
       }
@@ -274,7 +279,7 @@
   element("choose").hidden = false;
   const first = form.querySelector("input[name=client]");
   first.checked = true;
-  const start = best(data, {}, first.value) || data.builds[data.builds.length - 1];
+  const start = best(data, {}, first.value);
   pick(start.values);
   form.addEventListener("change", () => update(true));
   form.addEventListener("submit", (event) => event.preventDefault());
