@@ -158,6 +158,8 @@ class Hooks:
     def conditions(self, label: Label, gpu_code: Sequence[str], glibc: str) -> Sequence[Condition]:
         """What a build asks of a machine, by the facts of :meth:`diagnosis`.
 
+        Where no build fits, one whose first condition holds is shown before all others.
+
         Args:
             label: of the build.
             gpu_code: in its libraries, in torch's notation: ``8.0+PTX``.

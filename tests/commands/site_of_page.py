@@ -20,12 +20,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import elf_factory
 import factories
 from solver import solve
 from typed import Elsewhere, words
 
 from conda_bridge.publish import release, site_page
 from conda_bridge.publish.store import open_store
+from flashinfer_build.label import Label
 
 TEMPLATES = Path(site_page.__file__).with_name("templates")
 HARNESS = Path(__file__).with_name("page_under_node.js")
@@ -46,12 +48,26 @@ YANKED = factories.label_of("cu128_torch29")
 REASON = 'wrong </script><b onclick="x">results</b>'
 
 
+def library(label: Label) -> bytes:
+    """A library that asks for glibc 2.28; one for CUDA has code for 8.0+PTX and 9.0a."""
+    code = elf_factory.image(arch=80) + elf_factory.image(kind=1, arch=80)
+    code += elf_factory.image(arch=90, flags=1 << 20)
+    fatbin = {".nv_fatbin": elf_factory.fat_binary(code)} if label.variant.cuda else {}
+    return elf_factory.shared_object(
+        strings=b"\0libc.so.6\0GLIBC_2.28\0",
+        sections={".gnu.version_r": elf_factory.needs([(1, [11])]), **fatbin},
+        counts={".gnu.version_r": 1},
+    )
+
+
 def publish(folder: Path) -> Path:
     """Publishes all of them, in a folder whose name is none that a shell takes as it is."""
     site = folder / "it's (1) $HOME"
     made = []
     for label in (*OFFERED, REPLACED, OLD, NIGHTLY, YANKED):
-        package = factories.write_pair(folder / "made", label)
+        files = {"lib/libflashinfer.so": library(label)}
+        factories.write_library(folder / "made", label, files=files)
+        package = factories.write_binding(folder / "made", label)
         if label != WHEEL_ALONE:
             made += [package, package.with_name(label.lib_conda_file)]
         if label != PACKAGES_ALONE:
@@ -246,19 +262,9 @@ class Installers:
 
     def _by_uv(self, line: str) -> set[str]:
         target = self.folder / f"target{next(self._runs)}"
-        self.served.asked.clear()
-        self._uv([*words(line, self.folder), "--target", str(target)], target)
-        taken = {
-            path.rpartition("/")[2]
-            for asked in self.served.asked
-            if (path := asked.split('"')[-1].removeprefix("GET ").rpartition(" HTTP")[0]).endswith(
-                ".whl"
-            )
-            and "/wheels/" in path
-        }
-        installed = {path.name for path in target.glob("flashinfer-*.dist-info")}
-        assert installed == {f"{'-'.join(name.split('-')[:2])}.dist-info" for name in taken}
-        return taken
+        target.mkdir()
+        line_of_uv = [*words(line, self.folder), "--target", str(target), "--no-config"]
+        return self._installed(line_of_uv, target, target)
 
     def _by_uv_project(self, text: str) -> set[str]:
         project = self.folder / f"project{next(self._runs)}"
@@ -266,19 +272,31 @@ class Installers:
         about = '[project]\nname = "mine"\nversion = "1"\nrequires-python = ">=3.11"\n'
         assert text.startswith("[project]\n")
         (project / "pyproject.toml").write_text(text.replace("[project]\n", about, 1))
-        self._uv(["uv", "lock"], project)
+        found = self._installed(["uv", "sync"], project, project / ".venv")
         lock = tomllib.loads((project / "uv.lock").read_text())
         [ours] = [item for item in lock["package"] if item["name"] == "flashinfer"]
-        return {urllib.parse.unquote(item["url"].rpartition("/")[2]) for item in ours["wheels"]}
+        assert ours["source"]["registry"].startswith(self.served.url)
+        return found
+
+    def _installed(self, command: Sequence[str], folder: Path, place: Path) -> set[str]:
+        """The wheels of ours that uv fetched, which are those that it installed."""
+        self.served.asked.clear()
+        self._uv(command, folder)
+        asked = [line.split('"')[-1].split(" HTTP")[0] for line in self.served.asked]
+        taken = {
+            path.rpartition("/")[2]
+            for path in asked
+            if path.startswith("GET ") and "/wheels/" in path and path.endswith(".whl")
+        }
+        installed = {path.name for path in place.rglob("flashinfer-*.dist-info")}
+        assert installed == {f"{'-'.join(name.split('-')[:2])}.dist-info" for name in taken}
+        return taken
 
     def _uv(self, command: Sequence[str], folder: Path) -> None:
         assert command[0] == "uv"
-        folder.mkdir(exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("UV_")}
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("uv")), *command[1:], "--no-cache", "--no-config"]
-            if command[1] == "pip"
-            else [str(Path(sys.executable).with_name("uv")), *command[1:], "--no-cache"],
+            [str(Path(sys.executable).with_name("uv")), *command[1:], "--no-cache"],
             cwd=folder,
             env={
                 **environ,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bridge.agreement import check_same_files
-from ..errors import ArtifactError, LabelError
+from ..errors import ArtifactError, BridgeError
 from ..formats import conda_package
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import file_sha256
@@ -435,7 +435,7 @@ def _facts_known(root: Path, project: Project) -> dict[str, Facts]:
     try:
         made = site_page.documents(items, project)
         agree = all((root / name).read_bytes() == content for name, content in made.items())
-    except (OSError, LabelError):
+    except (OSError, ValueError, BridgeError):  # names and versions of whatever it was damaged to
         return {}
     return {item.sha256: item.facts for item in items} if agree else {}
 

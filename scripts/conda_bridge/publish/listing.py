@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from ..errors import ArtifactError, LabelError
 from ..formats import limits
@@ -197,7 +197,7 @@ def version_of(text: str) -> Version:
     """A version in its order; what PEP 440 does not know comes before all others."""
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:  # it is none, or has more digits than Python makes a number of
         return Version("0.dev0")
 
 

@@ -85,7 +85,9 @@
   function best(data, facts, client) {
     let chosen = null, mark = null;
     for (const one of data.builds) {
+      const first = { ...one, conditions: one.conditions.slice(0, 1) };
       const found = [
+        judge(data, first, facts, client).length,
         judge(data, one, facts, client).length,
         command(data, one, client, "") ? 0 : 1,
         broken(data, one, facts, client, true).length,
