@@ -222,10 +222,11 @@ def _data(
     for build in builds:
         facts = build.facts
         asked = project.hooks.conditions(build.label, arch_list(facts.gpu_code), facts.glibc)
-        values = {name: value or "" for name, value in values_of(build.label)}
+        values: dict[str, str] = {_PACKAGE: build.package} if several else {}
+        values.update((name, value or "") for name, value in values_of(build.label))
         described.append(
             {
-                "values": {**({_PACKAGE: build.package} if several else {}), **values},
+                "values": values,
                 "words": _words(build),
                 "wheels": [places[id(one)] for one in build.wheels],
                 "packages": [places[id(one)] for one in [*build.packages, *build.folded]],
