@@ -156,8 +156,13 @@ class Record:
         Returns:
             False where another publisher has added one before; it was read, and this one was not
             added.
+
+        Raises:
+            ArtifactError: it says what cannot be after the entries that were read. An entry stays
+                for good, so one that no reader would take is never written.
         """
         entry = Entry(number=self.number + 1, action=action, previous=self._last, **what)
+        _changes(entry, self.files, self._where(_name(entry.number)))
         text = msgspec.json.format(msgspec.json.encode(entry), indent=1) + b"\n"
         added = self.store.create(f"{HISTORY}/{_name(entry.number)}", text)
         self.refresh()

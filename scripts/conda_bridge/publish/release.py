@@ -213,19 +213,21 @@ def publish(
         )
     _check_commit(sources, commit)
     record = Record(store)
-    if promotes:
-        names = [item.file.name for item in sources]
-        check_promotion(promotes, names, commit, record, project)
-    outcome = _compared(sources, record)
+    outcome = _compared(sources, record, commit, promotes, project)
     if dry_run:
         _check_leftovers(_wanted(sources, outcome), store)
         outcome.number = record.number
         return outcome
     if record.number:
         settle(record, project, tell)
-    _restore(sources, outcome, store, tell)
     there: set[str] = set()
+    restored: list[str] = []
     for _ in _turns(store):
+        # Nothing reads the record between this and the entry that is added: what another publisher
+        # adds meanwhile keeps ours out, and all of this is done again.
+        outcome = _compared(sources, record, commit, promotes, project)
+        outcome.restored = restored
+        _restore(sources, outcome, store, tell)
         wanted = _wanted(sources, outcome)
         if not wanted:
             break
@@ -235,9 +237,6 @@ def publish(
         if record.add("publish", time=now(), commit=commit, promotes=promotes, files=files):
             tell(f"entry {record.number} of the record names {len(files)} files")
             break
-        # Another publisher was faster; what it published may be the same.
-        found = _compared(sources, record)
-        outcome.published, outcome.unchanged = found.published, found.unchanged
     outcome.documents = settle(record, project, tell)
     outcome.number = record.number
     return outcome
@@ -271,12 +270,18 @@ def _wanted(sources: Sequence[Source], outcome: Outcome) -> list[Source]:
     return [item for item in sources if item.file.name in names]
 
 
-def _compared(sources: Sequence[Source], record: Record) -> Outcome:
+def _compared(
+    sources: Sequence[Source], record: Record, commit: str, promotes: str, project: Project
+) -> Outcome:
     """Which are new to the record.
 
     Raises:
-        ConflictError: one of them cannot be published under its name.
+        ConflictError: one of them cannot be published under its name, or as that nightly's release.
+        ConfigError: there is no such nightly.
     """
+    if promotes:
+        names = [item.file.name for item in sources]
+        check_promotion(promotes, names, commit, record, project)
     outcome = Outcome()
     for item in sources:
         name = item.file.name
@@ -399,7 +404,8 @@ def _restore(sources: Sequence[Source], outcome: Outcome, store: Store, tell: Te
                 lost = True
         if lost:
             tell(f"restored {item.file.path}")
-            outcome.restored.append(item.file.name)
+            if item.file.name not in outcome.restored:
+                outcome.restored.append(item.file.name)
 
 
 def settle(record: Record, project: Project, tell: Tell = lambda _line: None) -> list[str]:
