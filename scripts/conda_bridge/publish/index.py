@@ -181,7 +181,7 @@ def _plan_channel(
         folder = channel / subdir
         known = channel_index.published(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
-        read_already = channel_index.read_already(channel, subdir)
+        read_already = {*channel_index.read_already(channel, subdir), *read}
         found: channel_index.Records = {}
         paths = intake.packages_in(folder)
         _refuse_two_of_a_name(paths)
@@ -195,7 +195,7 @@ def _plan_channel(
             if not replace:
                 refuse_damaged(path.name, digests.get(path.name, ()), record["sha256"])
             digest = record["sha256"]
-            if _is_to_be_read(digest, {*read_already, *read}, facts):
+            if _is_to_be_read(digest, read_already, facts):
                 seen = intake.check_package(package)
                 if facts is not None:
                     facts[digest] = seen
@@ -267,14 +267,14 @@ def _plan_wheels(
     plan = _Plan()
     known = wheel_index.published(root, project)
     digests = wheel_index.published_digests(root, project)
-    read_already = wheel_index.read_already(root, project)
+    read_already = {*wheel_index.read_already(root, project), *read}
     found: dict[str, wheel_index.WheelEntry] = {}
     for path in intake.wheels_in(root / WHEELS):
         named, wheel = intake.read_wheel(path, project)
         entry = wheel_index.entry_of(named, wheel)
         if not replace:
             refuse_damaged(entry.file, digests.get(entry.file, ()), entry.sha256)
-        if _is_to_be_read(entry.sha256, {*read_already, *read}, facts):
+        if _is_to_be_read(entry.sha256, read_already, facts):
             seen = intake.check_wheel(wheel)
             if facts is not None:
                 facts[entry.sha256] = seen

@@ -206,7 +206,7 @@ def publish(
     """
     if store.is_foreign():
         raise ArtifactError(
-            "holds a channel or an index, and no record of what was published",
+            "holds a channel, an index or a page that is of no record of what was published",
             where=store.name,
             expected="an empty place, or one that this program published to",
             fix="give another place, and publish the packages and wheels of this one there",
