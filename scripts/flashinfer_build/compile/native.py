@@ -265,6 +265,9 @@ def build_binding(
         *_LINK,
         "-Ltorch/lib",
         f"-L{libraries}",
+        # A library of an earlier build, from some cache, lacks what was added since; this finds it
+        # here and not at a user's import.
+        "-Wl,--no-undefined",
         "-Wl,--as-needed",
         "-ltorch_cpu",
         "-lc10",
