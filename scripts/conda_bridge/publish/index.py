@@ -431,13 +431,18 @@ def _refuse_other_page(root: Path) -> None:
 
 def _facts_known(root: Path, project: Project) -> dict[str, Facts]:
     """What the listing says of artifacts, where the pages that were made of it agree with it."""
+    return {item.sha256: item.facts for item in _listed(root, project)}
+
+
+def _listed(root: Path, project: Project) -> list[Item]:
+    """The listing; nothing where it or a page for people is not as it was written."""
     items = read_listing(root / LISTING) or []
     try:
         made = site_page.documents(items, project)
         agree = all((root / name).read_bytes() == content for name, content in made.items())
     except (OSError, ValueError, BridgeError):  # names and versions of whatever it was damaged to
-        return {}
-    return {item.sha256: item.facts for item in items} if agree else {}
+        return []
+    return items if agree else []
 
 
 def publish(
@@ -527,8 +532,12 @@ def consistent(output: Path, project: Project | None = None) -> bool:
         subdirs = intake.subdirs(channel)
     except ArtifactError:
         return False
-    return wheel_index.consistent(output, project or Project()) and all(
-        channel_index.consistent(channel, subdir) for subdir in subdirs
+    project = project or Project()
+    return (
+        wheel_index.consistent(output, project)
+        and all(channel_index.consistent(channel, subdir) for subdir in subdirs)
+        and {item.name: {item.sha256} for item in _listed(output, project)}
+        == published_digests(output, project)
     )
 
 
