@@ -44,7 +44,9 @@ __all__ = [
     "Label",
     "LibraryLabel",
     "Variant",
+    "channels_after",
     "check_public_version",
+    "compiled_version",
     "conda_spelling",
     "split_conda_file",
 ]
@@ -234,6 +236,11 @@ class LibraryLabel:
         return conda_spelling(self.public_version)
 
     @property
+    def compiled_version(self) -> str:
+        """``0.1.6``, or ``0.1.7.dev20261122+g1a2b3c4`` for a nightly; compiled into the library."""
+        return compiled_version(self.public_version, self.commit)
+
+    @property
     def conda_build(self) -> str:
         """``cu124_0``, or ``cu124_g1a2b3c4_0`` for a nightly."""
         grammar = _grammar()
@@ -390,11 +397,20 @@ class Label:
         Args:
             index: the address of the whole index, with or without a slash at its end.
         """
-        return commands.pip(self.wheel_requirement, f"{index.rstrip('/')}/{self.index_dir}/")
+        return commands.pip(self.wheel_requirement, self.folder_of(index))
+
+    def folder_of(self, index: str) -> str:
+        """The address of this build's folder in a wheel index."""
+        return f"{index.rstrip('/')}/{self.index_dir}/"
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
         return commands.conda([self.conda_spec], channel)
+
+    @property
+    def compiled_version(self) -> str:
+        """What is compiled into both libraries, so that they know each other."""
+        return compiled_version(self.public_version, self.commit)
 
     @property
     def library(self) -> LibraryLabel:
@@ -589,6 +605,20 @@ class Label:
     def parse_lib_conda_file(cls, name: str) -> LibraryLabel:
         """The label in the file name of ``libflashinfer``; see :class:`LibraryLabel`."""
         return LibraryLabel.parse_conda_file(name)
+
+
+def channels_after(channel: str) -> tuple[str, ...]:
+    """The channels that an environment is solved from: ours, and those of what it depends on."""
+    return tuple(dict.fromkeys((channel, commands.FORGE)))
+
+
+def compiled_version(public_version: str, commit: str | None) -> str:
+    """What a library is told of its version: two nightlies of one day differ in the commit.
+
+    >>> compiled_version("0.1.7.dev20261122", "1a2b3c4")
+    '0.1.7.dev20261122+g1a2b3c4'
+    """
+    return f"{public_version}+g{commit}" if commit else public_version
 
 
 def _generic(

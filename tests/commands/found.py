@@ -18,7 +18,7 @@ _COMMAND = re.compile(
     r" (?:install|download|create|update|upgrade)\b(?!-).*)"
 )
 _PROGRAMS = ("scripts", "flashinfer", "recipe", "examples", "benchmarks")
-_DOCUMENTS = ("docs", "scripts", "recipe", "tests")
+_DOCUMENTS = ("docs", "examples", "scripts", "recipe", "tests")
 
 
 @dataclass(frozen=True)

@@ -863,6 +863,20 @@ def test_old_nightlies_are_listed_no_more_and_then_removed(
     assert actions == ["publish", "publish", "prune", "remove"]
 
 
+def test_where_nothing_was_published_nothing_is_pruned(
+    made: dict[Label, list[Path]], tmp_path: Path
+) -> None:
+    """Least of all the documents of somebody else's channel."""
+    target = Target(str(tmp_path / "new"))
+    assert release.prune_nightlies(target.store, OURS, keep=2) == release.Outcome()
+    target.publish(made[CPU])
+    index.publish(made[CPU], tmp_path / "dist", project=OURS)
+    theirs = Target(str(tmp_path / "dist"))
+    before = theirs.everything()
+    assert release.prune_nightlies(theirs.store, OURS, keep=2) == release.Outcome()
+    assert theirs.everything() == before
+
+
 def test_a_nightly_is_always_left(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="are none"):
         release.prune_nightlies(open_store(str(tmp_path)), OURS, keep=0)

@@ -198,6 +198,19 @@ def test_the_library_of_another_cuda(tmp_path: Path) -> None:
     assert "compiled with CUDA 12.4.131 (expected: 13.0)" in "\n".join(map(str, report.findings))
 
 
+@pytest.mark.parametrize("part", ["library", "binding"])
+def test_a_library_of_another_nightly_of_the_day(tmp_path: Path, part: str) -> None:
+    label, other = (
+        factories.label_of("cpu_torch213", public_version="0.1.6.dev20261122", commit=commit)
+        for commit in ("0123456", "1234567")
+    )
+    parts = dict(zip(("library", "binding"), toy.libraries_of(other), strict=True))
+    report = verify([toy.write_wheel(tmp_path, label, **{part: parts[part]})])
+    assert failed(report) == {"variant"}
+    [finding] = report.findings
+    assert "version '0.1.6.dev20261122+g1234567'" in finding.what
+
+
 def test_a_library_for_another_machine(tmp_path: Path) -> None:
     data = bytearray(toy.library())
     data[18:20] = (183).to_bytes(2, "little")  # e_machine

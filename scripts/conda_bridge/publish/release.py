@@ -512,6 +512,8 @@ def prune_nightlies(
     if keep < 1:
         raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
     record = Record(store)
+    if not record.number:  # nothing was published there, and what there may be is not ours
+        return Outcome()
     for _ in _turns(store):
         listed = {
             name: Version(item.file.version)

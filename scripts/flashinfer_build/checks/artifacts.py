@@ -297,7 +297,7 @@ def _check_library(
         )
     if library.soname != LIBRARY_NAME:
         report.add("exports", f"SONAME {library.soname!r}", member=member, expected=LIBRARY_NAME)
-    info = _info(report, library, "libflashinfer", label.public_version)
+    info = _info(report, library, "libflashinfer", label.compiled_version)
     if info is None:
         return
     cuda = info.get("cuda", "")
@@ -367,7 +367,7 @@ def _check_binding(report: ArtifactReport, binding: SharedObject, label: Label) 
     report.ran("exports")
     if not any(symbol.name == "PyInit__C" for symbol in binding.exported):
         report.add("exports", "no PyInit__C", member=member)
-    info = _info(report, binding, "binding", label.public_version)
+    info = _info(report, binding, "binding", label.compiled_version)
     if info is None:
         return
     if info.get("variant") != label.variant.id:

@@ -150,7 +150,7 @@ def build_library(
         root: the project's folder.
         prefix: where to install.
         build_dir: for objects; a second call there compiles only what changed.
-        version: the public version, recorded in the library.
+        version: with the commit of a nightly; recorded in the library.
         nvcc: the CUDA compiler, or None for the CPU build.
         arch_list: the GPU architectures, in torch's notation; ignored without nvcc.
 
