@@ -210,6 +210,16 @@ def test_clients_see_what_the_folder_of_a_build_has(
                 for item in document["files"]:
                     item["upload-time"] = publishing.TIME
                 assert json.loads(target.read(name) or b"") == document
+            elif name == "index.json":
+                document = json.loads(expected)
+                document["files"] = [
+                    {**item, "uploaded": publishing.TIME} for item in document["files"]
+                ]
+                assert json.loads(target.read(name) or b"") == document
+            elif name == "index.html":
+                day = publishing.TIME[:10]
+                text = (target.read(name) or b"").decode().replace(f"<time>{day}</time>", "")
+                assert text.replace(f", the newest of {day}", "").encode() == expected
             else:
                 assert target.read(name) == expected, name
 
@@ -233,7 +243,8 @@ def test_what_is_added_leaves_the_rest(target: Target, made: dict[Label, list[Pa
     target.publish([*made[CPU], *made[NIGHTLY]])
     assert target.seen() == names([*made[CPU], *made[NIGHTLY]])
     after = target.everything()
-    kept = [name for name in before if not name.startswith("index/") and "repodata" not in name]
+    changing = ("index/", "index.", "versions/")
+    kept = [name for name in before if not name.startswith(changing) and "repodata" not in name]
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
 
 
@@ -850,6 +861,20 @@ def test_old_nightlies_are_listed_no_more_and_then_removed(
             target.publish(again)
     actions = [entry.action for entry in Record(target.store).entries]
     assert actions == ["publish", "publish", "prune", "remove"]
+
+
+def test_where_nothing_was_published_nothing_is_pruned(
+    made: dict[Label, list[Path]], tmp_path: Path
+) -> None:
+    """Least of all the documents of somebody else's channel."""
+    target = Target(str(tmp_path / "new"))
+    assert release.prune_nightlies(target.store, OURS, keep=2) == release.Outcome()
+    target.publish(made[CPU])
+    index.publish(made[CPU], tmp_path / "dist", project=OURS)
+    theirs = Target(str(tmp_path / "dist"))
+    before = theirs.everything()
+    assert release.prune_nightlies(theirs.store, OURS, keep=2) == release.Outcome()
+    assert theirs.everything() == before
 
 
 def test_a_nightly_is_always_left(tmp_path: Path) -> None:

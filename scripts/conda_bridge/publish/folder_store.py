@@ -2,7 +2,8 @@
 
 All documents are links that lead through one other, ``.site/current``::
 
-    index                        -> .site/current/index
+    index, versions              -> .site/current/index, .site/current/versions
+    index.html, index.json       -> .site/current/index.html, .site/current/index.json
     channel/<subdir>/<document>  -> ../../.site/current/channel/<subdir>/<document>
     .site/current                -> 000007
 
@@ -22,6 +23,8 @@ from pathlib import Path
 from ..errors import TargetError, full_disk_fix
 from ..system import atomic
 from .channel import CHANNEL
+from .listing import LISTING
+from .site_page import PAGE, VERSIONS
 from .store import Documents, Store
 from .wheels import INDEX
 
@@ -106,8 +109,9 @@ class FolderStore(Store):
             (self.root / path).unlink(missing_ok=True)
 
     def is_foreign(self) -> bool:
-        """Whether there is a channel or an index that no record of ours tells of."""
-        made = [self.root / INDEX, *(self.root / CHANNEL).glob("*/repodata.json*")]
+        """Whether there is a channel, an index or a page that no record of ours tells of."""
+        made = [self.root / name for name in (INDEX, VERSIONS, PAGE, LISTING)]
+        made += (self.root / CHANNEL).glob("*/repodata.json*")
         return any(path.exists() and not path.is_symlink() for path in made)
 
     def show(self, documents: Documents) -> list[str]:
@@ -200,7 +204,10 @@ class FolderStore(Store):
         """The links of all documents; one that is right already stays."""
         links = {INDEX: f"{_CURRENT}/{INDEX}"}
         for path in wanted:
-            if not path.startswith(f"{INDEX}/"):
+            top = path.partition("/")[0]
+            if top in (INDEX, VERSIONS):
+                links[top] = f"{_CURRENT}/{top}"
+            else:
                 links[path] = "../" * path.count("/") + f"{_CURRENT}/{path}"
         for path, to in links.items():
             link = self.root / path

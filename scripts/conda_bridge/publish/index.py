@@ -5,6 +5,7 @@
     <folder>/channel/<subdir>/            conda packages, repodata.json
     <folder>/wheels/                      wheels and their .metadata files
     <folder>/index/[<layout>/]<project>/  pages for pip
+    <folder>/index.html, index.json       pages for people, and the same for programs
 
 Everything is read and compared before anything is written, every file appears whole or not at all,
 and pages are written after what they link to.
@@ -14,12 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bridge.agreement import check_same_files
-from ..errors import ArtifactError
+from ..errors import ArtifactError, BridgeError
 from ..formats import conda_package
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import file_sha256
@@ -27,10 +28,13 @@ from ..label import CONDA_ENDINGS, split_conda_file
 from ..project import Project
 from ..system import atomic
 from . import channel as channel_index
-from . import intake
+from . import intake, site_page
 from . import wheels as wheel_index
 from .channel import CHANNEL
+from .facts import Facts
 from .immutable import refuse_damaged, refuse_other_bytes
+from .listing import LISTING, Item, read_listing
+from .site_page import PAGE, VERSIONS
 from .wheels import INDEX, WHEELS
 
 __all__ = [
@@ -47,6 +51,7 @@ __all__ = [
 
 HISTORY = "history"  # of a place that releases are published to; see record.py
 _LOCK = ".lock"
+_HEAD = 4096  # bytes of a page that say who wrote it
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,12 @@ class _Plan:
     Attributes:
         files: to write, in this order, where their content differs.
         removed: to remove after that: files, and folders.
+        items: what the pages for people show.
     """
 
     files: dict[Path, bytes] = field(default_factory=dict)
     removed: list[Path] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     packages: tuple[str, ...] = ()
     wheels: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
@@ -150,15 +157,31 @@ def update_channel(
 
 
 def _plan_channel(
-    channel: Path, project: Project, replace: bool, prune: bool, read: Collection[str]
+    channel: Path,
+    project: Project,
+    replace: bool,
+    prune: bool,
+    read: Collection[str],
+    facts: dict[str, Facts] | None = None,
 ) -> _Plan:
+    """The plan of the channel.
+
+    Args:
+        channel: the folder.
+        project: whose packages they are.
+        replace: as in :func:`update_channel`.
+        prune: as there.
+        read: the sha256 of what was just read whole.
+        facts: what is known of artifacts by their sha256, and becomes known; None where nobody
+            asks.
+    """
     plan = _Plan()
     missing: list[str] = []
     for subdir in intake.subdirs(channel):
         folder = channel / subdir
         known = channel_index.published(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
-        read_already = channel_index.read_already(channel, subdir)
+        read_already = {*channel_index.read_already(channel, subdir), *read}
         found: channel_index.Records = {}
         paths = intake.packages_in(folder)
         _refuse_two_of_a_name(paths)
@@ -171,14 +194,21 @@ def _plan_channel(
             record = channel_index.record_of(package)
             if not replace:
                 refuse_damaged(path.name, digests.get(path.name, ()), record["sha256"])
-            if record["sha256"] not in read_already and record["sha256"] not in read:
-                intake.check_package(package)
+            digest = record["sha256"]
+            if _is_to_be_read(digest, read_already, facts):
+                seen = intake.check_package(package)
+                if facts is not None:
+                    facts[digest] = seen
             found[path.name] = record
         gone = sorted(set(known) - set(found))
         if not prune:
             found.update({name: known[name] for name in gone})
         missing += gone
         plan.packages += tuple(sorted(found))
+        plan.items += [
+            _item(name, f"{CHANNEL}/{subdir}", record["sha256"], record.get("size", 0), facts)
+            for name, record in found.items()
+        ]
         for name, content in channel_index.repodata(subdir, found).items():
             plan.files[folder / name] = content
     plan.absent, plan.pruned = ((), tuple(missing)) if prune else (tuple(missing), ())
@@ -213,21 +243,41 @@ def update_wheel_index(
     return plan.done(root, dry_run=dry_run)
 
 
+def _is_to_be_read(digest: str, read: Collection[str], facts: Mapping[str, Facts] | None) -> bool:
+    return digest not in read or (facts is not None and digest not in facts)
+
+
+def _item(
+    name: str, folder: str, sha256: str, size: int, facts: Mapping[str, Facts] | None
+) -> Item:
+    """What the pages for people show of an artifact; a folder knows neither time nor commit."""
+    known = (facts or {}).get(sha256, Facts())
+    return Item(name=name, folder=folder, sha256=sha256, size=size, facts=known)
+
+
 def _plan_wheels(
-    root: Path, project: Project, replace: bool, prune: bool, read: Collection[str]
+    root: Path,
+    project: Project,
+    replace: bool,
+    prune: bool,
+    read: Collection[str],
+    facts: dict[str, Facts] | None = None,
 ) -> _Plan:
+    """The plan of the wheels; see :func:`_plan_channel`."""
     plan = _Plan()
     known = wheel_index.published(root, project)
     digests = wheel_index.published_digests(root, project)
-    read_already = wheel_index.read_already(root, project)
+    read_already = {*wheel_index.read_already(root, project), *read}
     found: dict[str, wheel_index.WheelEntry] = {}
     for path in intake.wheels_in(root / WHEELS):
         named, wheel = intake.read_wheel(path, project)
         entry = wheel_index.entry_of(named, wheel)
         if not replace:
             refuse_damaged(entry.file, digests.get(entry.file, ()), entry.sha256)
-        if entry.sha256 not in read_already and entry.sha256 not in read:
-            intake.check_wheel(wheel)
+        if _is_to_be_read(entry.sha256, read_already, facts):
+            seen = intake.check_wheel(wheel)
+            if facts is not None:
+                facts[entry.sha256] = seen
         found[entry.file] = entry
         plan.files[path.with_name(path.name + ".metadata")] = wheel.metadata_bytes
     gone = sorted(set(known) - set(found))
@@ -236,6 +286,9 @@ def _plan_wheels(
     plan.wheels = tuple(
         entry.file for entry in sorted(found.values(), key=lambda entry: entry.order)
     )
+    plan.items = [
+        _item(name, WHEELS, entry.sha256, entry.size, facts) for name, entry in found.items()
+    ]
     pages = wheel_index.pages(found.values(), project)
     # Pages of a folder first, the overview that leads there last.
     for name, text in pages.items():
@@ -295,7 +348,9 @@ def update(
             fix=_nearby(root) or "put them there, or add them with --add FILE",
         )
     with contextlib.nullcontext() if dry_run else atomic.lock(root / _LOCK):
-        return _update(root, project or Project(), replace, prune, dry_run, frozenset())
+        project = project or Project()
+        known = _facts_known(root, project)
+        return _update(root, project, replace, prune, dry_run, frozenset(), known)
 
 
 def _refuse_record(root: Path) -> None:
@@ -325,20 +380,69 @@ def _update(
     prune: bool,
     dry_run: bool,
     read: Collection[str],
+    facts: dict[str, Facts],
 ) -> Result:
-    # Both are checked before either is written.
-    plans = (
-        _plan_channel(root / CHANNEL, project, replace, prune, read),
-        _plan_wheels(root, project, replace, prune, read),
+    # All are checked before any is written.
+    packages = _plan_channel(root / CHANNEL, project, replace, prune, read, facts)
+    wheels_of = _plan_wheels(root, project, replace, prune, read, facts)
+    people = _plan_pages(root, project, [*packages.items, *wheels_of.items])
+    channel, wheels, pages = (
+        plan.done(root, dry_run=dry_run) for plan in (packages, wheels_of, people)
     )
-    channel, wheels = (plan.done(root, dry_run=dry_run) for plan in plans)
     return Result(
         channel.packages,
         wheels.wheels,
-        channel.written + wheels.written,
+        channel.written + wheels.written + pages.written,
         channel.absent + wheels.absent,
         channel.pruned + wheels.pruned,
     )
+
+
+def _plan_pages(root: Path, project: Project, items: Sequence[Item]) -> _Plan:
+    """The pages for people; those of versions that are gone are removed."""
+    _refuse_other_page(root)
+    plan = _Plan()
+    for name, content in site_page.documents(items, project).items():
+        plan.files[root / name] = content
+    own = [root / PAGE, root / LISTING, *(root / VERSIONS).glob("*.html")]
+    plan.removed = [path for path in own if path.is_file() and path not in plan.files]
+    return plan
+
+
+def _refuse_other_page(root: Path) -> None:
+    """A page of somebody else's is not written over.
+
+    Raises:
+        ArtifactError: there is one.
+    """
+    page = root / PAGE
+    if not page.is_file() or read_listing(root / LISTING) is not None:
+        return
+    with page.open("rb") as stream:
+        if site_page.MARK in stream.read(_HEAD):
+            return
+    raise ArtifactError(
+        "is a page that this program did not write",
+        where=str(page),
+        expected=f"the page for people, which is written to {PAGE}",
+        fix="move it to another folder, or publish in another one",
+    )
+
+
+def _facts_known(root: Path, project: Project) -> dict[str, Facts]:
+    """What the listing says of artifacts, where the pages that were made of it agree with it."""
+    return {item.sha256: item.facts for item in _listed(root, project)}
+
+
+def _listed(root: Path, project: Project) -> list[Item]:
+    """The listing; nothing where it or a page for people is not as it was written."""
+    items = read_listing(root / LISTING) or []
+    try:
+        made = site_page.documents(items, project)
+        agree = all((root / name).read_bytes() == content for name, content in made.items())
+    except (OSError, ValueError, BridgeError):  # names and versions of whatever it was damaged to
+        return []
+    return items if agree else []
 
 
 def publish(
@@ -375,9 +479,9 @@ def publish(
     with contextlib.nullcontext() if dry_run else atomic.lock(output / _LOCK):
         known = published_digests(output, project)
         targets, new = [], []
-        read = _read_already(output, project)
+        read, facts = _read_already(output, project), _facts_known(output, project)
         for path in sources:
-            target, digest = _target(path, output, project, read)
+            target, digest = _target(path, output, project, read, facts)
             targets.append(target)
             read.add(digest)
             existing = file_sha256(target) if target.is_file() else None
@@ -402,7 +506,7 @@ def publish(
             return targets
         for path, target in new:
             atomic.copy(path, target)
-        for name in _update(output, project, replace, False, False, read).written:
+        for name in _update(output, project, replace, False, False, read, facts).written:
             report(f"write {name}")
     return targets
 
@@ -428,8 +532,12 @@ def consistent(output: Path, project: Project | None = None) -> bool:
         subdirs = intake.subdirs(channel)
     except ArtifactError:
         return False
-    return wheel_index.consistent(output, project or Project()) and all(
-        channel_index.consistent(channel, subdir) for subdir in subdirs
+    project = project or Project()
+    return (
+        wheel_index.consistent(output, project)
+        and all(channel_index.consistent(channel, subdir) for subdir in subdirs)
+        and {item.name: {item.sha256} for item in _listed(output, project)}
+        == published_digests(output, project)
     )
 
 
@@ -449,7 +557,9 @@ def _read_already(output: Path, project: Project) -> set[str]:
     return found
 
 
-def _target(path: Path, output: Path, project: Project, read: Collection[str]) -> tuple[Path, str]:
+def _target(
+    path: Path, output: Path, project: Project, read: Collection[str], facts: dict[str, Facts]
+) -> tuple[Path, str]:
     """Where an artifact belongs, and its sha256; by then it has been read whole."""
     check_path(path)
     if not path.is_file():
@@ -458,8 +568,8 @@ def _target(path: Path, output: Path, project: Project, read: Collection[str]) -
     if path.suffix == ".whl":
         _, wheel = intake.read_wheel(path, project)
         digest = file_sha256(path)
-        if digest not in read:
-            intake.check_wheel(wheel)
+        if _is_to_be_read(digest, read, facts):
+            facts[digest] = intake.check_wheel(wheel)
         return output / WHEELS / path.name, digest
     if not split_conda_file(path.name)[1]:
         raise ArtifactError(
@@ -469,6 +579,6 @@ def _target(path: Path, output: Path, project: Project, read: Collection[str]) -
         )
     package = intake.read_package(path, project)
     digest = file_sha256(path)
-    if digest not in read:
-        intake.check_package(package)
+    if _is_to_be_read(digest, read, facts):
+        facts[digest] = intake.check_package(package)
     return output / CHANNEL / str(package.index["subdir"]) / path.name, digest

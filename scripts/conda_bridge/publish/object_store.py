@@ -15,6 +15,8 @@ from typing import Any
 
 from ..errors import ConfigError, TargetError
 from .channel import CHANNEL
+from .listing import LISTING
+from .site_page import PAGE, VERSIONS
 from .store import Documents, Store
 from .wheels import INDEX
 
@@ -190,9 +192,11 @@ class ObjectStore(Store):
 
     def _documents(self) -> dict[str, str]:
         """The tags of the documents that are there."""
-        found = self._listed(f"{INDEX}/")
+        own = (f"{INDEX}/", PAGE, LISTING)
+        found = {path: tag for path, tag in self._listed(INDEX).items() if path.startswith(own)}
         channel = self._listed(f"{CHANNEL}/")
         found.update({path: tag for path, tag in channel.items() if "repodata.json" in path})
+        found.update(self._listed(f"{VERSIONS}/"))
         return found
 
     # ------------------------------------------------------------ requests

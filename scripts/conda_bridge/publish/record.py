@@ -18,10 +18,13 @@ import msgspec
 from ..errors import ArtifactError
 from ..project import Project
 from . import channel as channel_index
+from . import site_page
 from . import wheels as wheel_index
 from .channel import CHANNEL
+from .facts import Facts
 from .index import HISTORY
 from .intake import SUBDIR, SUBDIRS, WheelName, is_artifact
+from .listing import Item
 from .store import Store
 from .wheels import INDEX, WHEELS, WheelEntry
 
@@ -48,6 +51,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         record: of a conda package, what the repodata says of it.
         requires_python: of a wheel, as in METADATA.
         metadata_sha256: of a wheel's METADATA, which lies beside it.
+        facts: what was measured of its libraries; older entries say nothing of them.
     """
 
     name: str
@@ -59,6 +63,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     record: dict[str, Any] | None = None
     requires_python: str = ""
     metadata_sha256: str = ""
+    facts: Facts = Facts()
 
     @property
     def path(self) -> str:
@@ -233,7 +238,7 @@ def _changes(entry: Entry, files: Mapping[str, Published], where: str) -> dict[s
 
 
 def documents(files: Iterable[Published], project: Project) -> dict[str, bytes]:
-    """All that a client reads, by its path: repodata of every subdir, and the pages.
+    """All that is read, by its path: repodata of every subdir, the index, the pages for people.
 
     Raises:
         LabelError: a name that the project does not give any more.
@@ -251,7 +256,23 @@ def documents(files: Iterable[Published], project: Project) -> dict[str, bytes]:
     wheels = [_wheel(item, project) for item in there if item.file.record is None]
     for name, text in wheel_index.pages(wheels, project).items():
         made[f"{INDEX}/{name}"] = text.encode()
+    # Last: where documents are written one after the other, nothing is named before it is there.
+    made.update(site_page.documents(map(_item, there), project))
     return made
+
+
+def _item(published: Published) -> Item:
+    file = published.file
+    return Item(
+        name=file.name,
+        folder=file.folder,
+        sha256=file.sha256,
+        size=file.size,
+        facts=file.facts,
+        uploaded=published.time,
+        commit=published.commit or file.commit,
+        yanked=published.yanked,
+    )
 
 
 def _wheel(item: Published, project: Project) -> WheelEntry:

@@ -139,7 +139,7 @@ def read_sources(paths: Sequence[Path], project: Project, tell: Tell = print) ->
 def _read(path: Path, project: Project) -> Source:
     if path.suffix == ".whl":
         named, wheel = intake.read_wheel(path, project)
-        intake.check_wheel(wheel)
+        facts = intake.check_wheel(wheel)
         entry = wheel_index.entry_of(named, wheel)
         return Source(
             path,
@@ -152,11 +152,12 @@ def _read(path: Path, project: Project) -> Source:
                 commit=named.label.get("commit") or "",
                 requires_python=entry.requires_python,
                 metadata_sha256=entry.metadata_sha256,
+                facts=facts,
             ),
             wheel.metadata_bytes,
         )
     package = intake.read_package(path, project)
-    intake.check_package(package)
+    facts = intake.check_package(package)
     record = channel_index.record_of(package)
     _, label = intake.package_label(path.name, project)
     return Source(
@@ -169,6 +170,7 @@ def _read(path: Path, project: Project) -> Source:
             version=label.version,
             commit=label.get("commit") or "",
             record=record,
+            facts=facts,
         ),
     )
 
@@ -204,7 +206,7 @@ def publish(
     """
     if store.is_foreign():
         raise ArtifactError(
-            "holds a channel or an index, and no record of what was published",
+            "holds a channel, an index or a page that is of no record of what was published",
             where=store.name,
             expected="an empty place, or one that this program published to",
             fix="give another place, and publish the packages and wheels of this one there",
@@ -510,6 +512,8 @@ def prune_nightlies(
     if keep < 1:
         raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
     record = Record(store)
+    if not record.number:  # nothing was published there, and what there may be is not ours
+        return Outcome()
     for _ in _turns(store):
         listed = {
             name: Version(item.file.version)

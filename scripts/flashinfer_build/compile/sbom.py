@@ -114,7 +114,7 @@ def bill(
 
     Args:
         name: of what it is a part of, ``libflashinfer`` or ``flashinfer``.
-        version: the public version.
+        version: as it is compiled in, a nightly's with its commit.
         library: the file.
         used: what was read to make it.
         origins: of every file in `used`, the sources left out.

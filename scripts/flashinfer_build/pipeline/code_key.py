@@ -45,6 +45,8 @@ def closure(scripts: Path, modules: Iterable[str]) -> list[Path]:
         if path not in found:
             found.add(path)
             waiting += _imports(path, scripts, path.stat().st_mtime_ns)
+    # What is rendered by a module lies beside it.
+    found.update(file for path in list(found) for file in path.parent.glob("templates/*"))
     return sorted(found)
 
 
