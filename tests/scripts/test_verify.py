@@ -953,7 +953,7 @@ def test_lines_for_a_log(tmp_path: Path) -> None:
     toy.write_wheel(tmp_path, CUDA, api=None)
     (tmp_path / CPU.wheel_file).write_bytes(b"x")
     text = "\n".join(as_lines(verify([tmp_path])))
-    assert "20 of 21 checks" in text
+    assert "21 of 22 checks" in text
     assert "finding: files:" in text
     assert f"{CPU.wheel_file}: unusable:" in text
 

@@ -204,8 +204,10 @@ def wheel_files(label: Label, files: Mapping[str, bytes | None] | None = None) -
         ),
     }
     given = dict(files or {})
-    given.setdefault("sbom", _sbom("flashinfer", given.get("binding", made_binding)))
-    given.setdefault("library_sbom", _sbom("libflashinfer", given.get("library", made_library)))
+    for short, name in (("binding", "flashinfer"), ("library", "libflashinfer")):
+        path, made = named[short]
+        text = _sbom(name, given.get(short, given.get(path, made)))
+        given.setdefault("sbom" if short == "binding" else "library_sbom", text)
     contents = {path: given.get(name, data) for name, (path, data) in named.items()}
     contents.update({path: data for path, data in given.items() if path not in named})
     return {path: data for path, data in contents.items() if data is not None}
