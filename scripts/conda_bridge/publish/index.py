@@ -2,7 +2,7 @@
 
 ::
 
-    <folder>/channel/<subdir>/            conda packages, repodata.json
+    <folder>/channel/<subdir>/            conda packages, repodata.json and its other forms
     <folder>/wheels/                      wheels and their .metadata files
     <folder>/index/[<layout>/]<project>/  pages for pip
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,11 +27,15 @@ from ..label import CONDA_ENDINGS, split_conda_file
 from ..project import Project
 from ..system import atomic
 from . import channel as channel_index
-from . import intake
+from . import documents, intake
+from . import seen as seen_artifacts
 from . import wheels as wheel_index
 from .channel import CHANNEL
+from .channel_forms import SHARDS, Listed, is_shard
 from .immutable import refuse_damaged, refuse_other_bytes
-from .wheels import INDEX, WHEELS
+from .record import HISTORY
+from .seen import Seen
+from .wheel_entry import INDEX, WHEELS, WheelEntry, entry_of
 
 __all__ = [
     "HISTORY",
@@ -45,7 +49,6 @@ __all__ = [
     "update_wheel_index",
 ]
 
-HISTORY = "history"  # of a place that releases are published to; see record.py
 _LOCK = ".lock"
 
 
@@ -145,44 +148,64 @@ def update_channel(
             ``.conda`` and ``.tar.bz2`` with different files.
         LabelError: a package of another project.
     """
-    plan = _plan_channel(channel, project or Project(), replace, prune, frozenset())
+    project = project or Project()
+    plan = _plan_channel(
+        channel, project, replace, prune, frozenset(), Seen(channel.parent, project)
+    )
     return plan.done(channel, dry_run=dry_run)
 
 
 def _plan_channel(
-    channel: Path, project: Project, replace: bool, prune: bool, read: Collection[str]
+    channel: Path, project: Project, replace: bool, prune: bool, read: Collection[str], seen: Seen
 ) -> _Plan:
     plan = _Plan()
     missing: list[str] = []
     for subdir in intake.subdirs(channel):
         folder = channel / subdir
         known = channel_index.published(channel, subdir)
+        exports = channel_index.published_exports(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
         read_already = channel_index.read_already(channel, subdir)
-        found: channel_index.Records = {}
+        found: dict[str, Listed] = {}
         paths = intake.packages_in(folder)
         _refuse_two_of_a_name(paths)
         for path in paths:
-            package = intake.read_package(path, project)
-            if package.index["subdir"] != subdir:
-                raise ArtifactError(
-                    f"is a package for {package.index['subdir']}", where=f"{subdir}/{path.name}"
-                )
-            record = channel_index.record_of(package)
+            about = seen.package(path) or _read_package(path, subdir, project)
+            sha256 = about.record["sha256"]
             if not replace:
-                refuse_damaged(path.name, digests.get(path.name, ()), record["sha256"])
-            if record["sha256"] not in read_already and record["sha256"] not in read:
-                intake.check_package(package)
-            found[path.name] = record
+                refuse_damaged(path.name, digests.get(path.name, ()), sha256)
+            if sha256 not in read_already and sha256 not in read:
+                intake.check_package(intake.read_package(path, project))
+            found[path.name] = Listed(about.record, about.run_exports)
+            seen.keep(path, about)
         gone = sorted(set(known) - set(found))
         if not prune:
-            found.update({name: known[name] for name in gone})
+            found.update({name: Listed(known[name], exports.get(name, {})) for name in gone})
         missing += gone
         plan.packages += tuple(sorted(found))
-        for name, content in channel_index.repodata(subdir, found).items():
-            plan.files[folder / name] = content
+        made = documents.of_channel(subdir, found).make()
+        for name, content in made.items():
+            plan.files[folder / name.removeprefix(f"{CHANNEL}/{subdir}/")] = content
+        shards = {Path(name).name for name in made}
+        plan.removed += [
+            path
+            for path in sorted((folder / SHARDS).glob("*"))
+            if is_shard(path.name) and path.name not in shards
+        ]
     plan.absent, plan.pruned = ((), tuple(missing)) if prune else (tuple(missing), ())
     return plan
+
+
+def _read_package(path: Path, subdir: str, project: Project) -> seen_artifacts.Package:
+    tag = seen_artifacts.tag_of(path)
+    package = intake.read_package(path, project)
+    if package.index["subdir"] != subdir:
+        raise ArtifactError(
+            f"is a package for {package.index['subdir']}", where=f"{subdir}/{path.name}"
+        )
+    return seen_artifacts.Package(
+        tag, channel_index.record_of(package), channel_index.run_exports_of(package)
+    )
 
 
 def update_wheel_index(
@@ -209,37 +232,44 @@ def update_wheel_index(
         ConflictError: a wheel that was published with other bytes.
         LabelError: a wheel of another project, or one without a label.
     """
-    plan = _plan_wheels(root, project or Project(), replace, prune, frozenset())
+    project = project or Project()
+    plan = _plan_wheels(root, project, replace, prune, frozenset(), Seen(root, project))
     return plan.done(root, dry_run=dry_run)
 
 
 def _plan_wheels(
-    root: Path, project: Project, replace: bool, prune: bool, read: Collection[str]
+    root: Path, project: Project, replace: bool, prune: bool, read: Collection[str], seen: Seen
 ) -> _Plan:
     plan = _Plan()
     known = wheel_index.published(root, project)
     digests = wheel_index.published_digests(root, project)
     read_already = wheel_index.read_already(root, project)
-    found: dict[str, wheel_index.WheelEntry] = {}
+    found: dict[str, WheelEntry] = {}
     for path in intake.wheels_in(root / WHEELS):
-        named, wheel = intake.read_wheel(path, project)
-        entry = wheel_index.entry_of(named, wheel)
+        metadata = path.with_name(f"{path.name}.metadata")
+        about = seen.wheel(path)
+        if about is None or not _is(metadata, about.metadata_sha256):
+            about, plan.files[metadata] = _read_wheel(path, project)
         if not replace:
-            refuse_damaged(entry.file, digests.get(entry.file, ()), entry.sha256)
-        if entry.sha256 not in read_already and entry.sha256 not in read:
-            intake.check_wheel(wheel)
-        found[entry.file] = entry
-        plan.files[path.with_name(path.name + ".metadata")] = wheel.metadata_bytes
+            refuse_damaged(path.name, digests.get(path.name, ()), about.sha256)
+        if about.sha256 not in read_already and about.sha256 not in read:
+            intake.check_wheel(intake.read_wheel(path, project)[1])
+        found[path.name] = WheelEntry(
+            *(about.name, about.sha256, about.size, about.requires_python, about.metadata_sha256)
+        )
+        seen.keep(path, about)
     gone = sorted(set(known) - set(found))
     if not prune:
         found.update({name: known[name] for name in gone})
     plan.wheels = tuple(
         entry.file for entry in sorted(found.values(), key=lambda entry: entry.order)
     )
-    pages = wheel_index.pages(found.values(), project)
     # Pages of a folder first, the overview that leads there last.
-    for name, text in pages.items():
-        plan.files[root / INDEX / name] = text.encode()
+    pages: set[str] = set()
+    for unit in documents.of_index(found.values(), project):
+        for name, content in unit.make().items():
+            pages.add(name)
+            plan.files[root / name] = content
     if prune:
         plan.removed = [root / WHEELS / f"{name}.metadata" for name in gone]
         plan.removed += _unused_folders(root, {known[name] for name in gone}, pages)
@@ -247,15 +277,28 @@ def _plan_wheels(
     return plan
 
 
-def _unused_folders(
-    root: Path, gone: Iterable[wheel_index.WheelEntry], pages: Mapping[str, str]
-) -> list[Path]:
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def _read_wheel(path: Path, project: Project) -> tuple[seen_artifacts.Wheel, bytes]:
+    """What the index says of a wheel, and its METADATA."""
+    tag = seen_artifacts.tag_of(path)
+    named, wheel = intake.read_wheel(path, project)
+    entry = entry_of(named, wheel)
+    about = seen_artifacts.Wheel(
+        *(tag, named, entry.sha256, entry.size, entry.requires_python, entry.metadata_sha256)
+    )
+    return about, wheel.metadata_bytes
+
+
+def _unused_folders(root: Path, gone: Iterable[WheelEntry], pages: Collection[str]) -> list[Path]:
     """The folders of entries that are gone, with what is above them that has no page any more."""
-    folders = {entry.folder for entry in gone} | {entry.name.folder for entry in gone}
+    folders = {page for entry in gone for page in (*entry.pages, *entry.name.folders)}
     return [
         root / INDEX / folder
         for folder in sorted(folders, key=len)
-        if folder and f"{folder}/index.html" not in pages
+        if folder and not any(page.startswith(f"{INDEX}/{folder}/") for page in pages)
     ]
 
 
@@ -327,11 +370,14 @@ def _update(
     read: Collection[str],
 ) -> Result:
     # Both are checked before either is written.
+    seen = Seen(root, project)
     plans = (
-        _plan_channel(root / CHANNEL, project, replace, prune, read),
-        _plan_wheels(root, project, replace, prune, read),
+        _plan_channel(root / CHANNEL, project, replace, prune, read, seen),
+        _plan_wheels(root, project, replace, prune, read, seen),
     )
     channel, wheels = (plan.done(root, dry_run=dry_run) for plan in plans)
+    if not dry_run:
+        seen.save()
     return Result(
         channel.packages,
         wheels.wheels,
