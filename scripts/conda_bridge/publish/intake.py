@@ -34,6 +34,7 @@ __all__ = [
     "WheelName",
     "check_package",
     "check_wheel",
+    "folders_of",
     "is_artifact",
     "package_label",
     "packages_in",
@@ -285,15 +286,21 @@ class WheelName:
         else:
             label = project.scheme.parse_wheel_version(parts[1], number[0], file)
             _check_canonical(file, parts, label, project)
-        layouts = [project.layout, *project.folders]
-        if version.is_devrelease:
-            layouts += project.nightly_folders
-        values = {**dict(label.values), "number": str(label.number)}
-        folders = (_folder(layout, values, file) for layout in layouts)
-        return cls(
-            *(file, name, str(version), (number[0], number[1]), label),
-            tuple(dict.fromkeys(folders)),
-        )
+        build = (number[0], number[1])
+        return cls(file, name, str(version), build, label, folders_of(label, file, project))
+
+
+def folders_of(label: Label, file: str, project: Project) -> tuple[str, ...]:
+    """The folders of the index in which a label's wheel is listed; the first is its own.
+
+    Raises:
+        LabelError: it has none.
+    """
+    layouts = [project.layout, *project.folders]
+    if Version(label.version).is_devrelease:
+        layouts += project.nightly_folders
+    values = {**dict(label.values), "number": str(label.number)}
+    return tuple(dict.fromkeys(_folder(layout, values, file) for layout in layouts))
 
 
 def _folder(layout: Template | None, values: Mapping[str, str | None], file: str) -> str:

@@ -42,6 +42,7 @@ __all__ = [
     "Outcome",
     "Source",
     "digests_at",
+    "opened",
     "prune_nightlies",
     "publish",
     "read_sources",
@@ -212,7 +213,7 @@ def publish(
             fix="give another place, and publish the packages and wheels of this one there",
         )
     _check_commit(sources, commit)
-    record = _opened(store, project)
+    record = opened(store, project)
     if promotes:
         names = [item.file.name for item in sources]
         check_promotion(promotes, names, commit, record, project)
@@ -443,7 +444,7 @@ def settle(record: Record, project: Project, tell: Tell = lambda _line: None) ->
     return shown.changed
 
 
-def _opened(store: Store, project: Project) -> Record:
+def opened(store: Store, project: Project) -> Record:
     """The record of a store, with what the store remembers of it."""
     return Record(store, Memory.read(store.remembered(), project))
 
@@ -477,7 +478,7 @@ def yank(
 
     if not (undo or reason.strip()):
         raise ConfigError("there is no reason", fix="say it with --reason: pip shows it")
-    record = _opened(store, project)
+    record = opened(store, project)
     for _ in _turns(store):
         found: dict[str, None] = {}
         for pattern in names:
@@ -531,7 +532,7 @@ def prune_nightlies(
     """
     if keep < 1:
         raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
-    record = _opened(store, project)
+    record = opened(store, project)
     for _ in _turns(store):
         listed = {
             name: Version(item.file.version)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +32,11 @@ class Site:
         number: of the newest entry of the record.
         units: of all documents, in the order in which they are to be written.
         right: of units that were made before: their key, and the tags of their documents.
+
+    Attributes:
+        number: as given.
+        units: as given.
+        tags: that the documents have which were right when they were looked at last.
     """
 
     def __init__(
@@ -42,30 +47,27 @@ class Site:
     ) -> None:
         self.number = number
         self.units = units
-        self._made: dict[str, Mapping[str, bytes]] = {}
-        self._owner: dict[str, Unit] = {}
         self.tags: dict[str, str] = {}
+        self._made: dict[str, Mapping[str, bytes]] = {}
+        self._paths: dict[str, Collection[str]] = {}
+        self._owner: dict[str, Unit] = {}
         for unit in units:
             key, tags = right.get(unit.name, ("", {}))
             if key == unit.key:
                 self.tags.update(tags)
+                self._paths[unit.name] = tags
             else:
-                self._made[unit.name] = unit.make()
-            for path in self.paths_of(unit, tags):
-                self._owner[path] = unit
-
-    def paths_of(self, unit: Unit, known: Mapping[str, str] | None = None) -> list[str]:
-        """The documents of a unit."""
-        if unit.name in self._made:
-            return list(self._made[unit.name])
-        if known is not None:
-            return list(known)
-        return [path for path, owner in self._owner.items() if owner is unit]
+                self._paths[unit.name] = self._made[unit.name] = unit.make()
+            self._owner.update(dict.fromkeys(self._paths[unit.name], unit))
 
     @property
     def paths(self) -> Sequence[str]:
         """Of all documents; what another names comes before it."""
         return list(self._owner)
+
+    def paths_of(self, unit: Unit) -> Collection[str]:
+        """The documents of a unit."""
+        return self._paths[unit.name]
 
     def content(self, path: str) -> bytes:
         """A document."""
