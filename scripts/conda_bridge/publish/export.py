@@ -320,7 +320,9 @@ class _Tar:
     def add(self, path: str, size: int, chunks: Iterable[bytes]) -> None:
         about = tarfile.TarInfo(f"{self._top}/{path}")
         about.size, about.mtime, about.mode = size, _EPOCH_S, 0o644
-        self._tar.addfile(about, cast("IO[bytes]", io.BufferedReader(_Chunks(chunks), 1 << 20)))
+        reader = io.BufferedReader(_Chunks(chunks), 1 << 20)
+        self._tar.addfile(about, cast("IO[bytes]", reader))
+        reader.read(1)  # to the end of the chunks, where they are compared
 
     def close(self) -> None:
         self._tar.close()
@@ -370,8 +372,10 @@ class _Chunks(io.RawIOBase):
 @contextlib.contextmanager
 def _writer(archive: Path, stream: IO[bytes]) -> Iterator[_Tar | _Zip]:
     writer = (_Tar if archive.suffix == ".tar" else _Zip)(archive.stem, stream)
-    yield writer
-    writer.close()
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 def _left_out(export: Export) -> list[str]:

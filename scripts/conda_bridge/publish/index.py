@@ -254,8 +254,11 @@ def _plan_wheels(
             refuse_damaged(path.name, digests.get(path.name, ()), about.sha256)
         if about.sha256 not in read_already and about.sha256 not in read:
             intake.check_wheel(intake.read_wheel(path, project)[1])
+        said = known.get(path.name)  # what a place with a record knows of it, and no wheel says
         found[path.name] = WheelEntry(
-            *(about.name, about.sha256, about.size, about.requires_python, about.metadata_sha256)
+            *(about.name, about.sha256, about.size, about.requires_python, about.metadata_sha256),
+            yanked=said.yanked if said else None,
+            uploaded=said.uploaded if said else "",
         )
         seen.keep(path, about)
     gone = sorted(set(known) - set(found))

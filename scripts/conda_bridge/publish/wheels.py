@@ -173,6 +173,15 @@ def _is_file_name(name: str) -> bool:
     return "/" not in name and name.isprintable() and len(name.encode()) <= limits.FILE_NAME
 
 
+def _yanked(found: object) -> str | None:
+    """Why a wheel was yanked, as PEP 691 has it; None where it was not."""
+    if isinstance(found, bool):
+        return "" if found else None
+    if not isinstance(found, str):
+        raise TypeError(f"yanked is {found!r:.80}")
+    return found
+
+
 def _read_page(page: Path, where: str, place: str, project: Project) -> list[WheelEntry]:
     try:
         document = read_object(page, where)
@@ -183,11 +192,14 @@ def _read_page(page: Path, where: str, place: str, project: Project) -> list[Whe
                 item["size"],
                 item["requires-python"] or "",
                 item["core-metadata"]["sha256"],
+                _yanked(item.get("yanked", False)),
+                item.get("upload-time", ""),
             )
             for item in document["files"]
         ]
         for entry in entries:
-            valid = isinstance(entry.size, int) and isinstance(entry.requires_python, str)
+            texts = (entry.requires_python, entry.yanked or "", entry.uploaded)
+            valid = isinstance(entry.size, int) and all(isinstance(text, str) for text in texts)
             digests = (entry.sha256, entry.metadata_sha256)
             if not valid or not all(_SHA256.fullmatch(digest) for digest in digests):
                 raise ValueError(f"the entry of {entry.file}")
