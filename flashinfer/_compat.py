@@ -27,12 +27,14 @@ __all__ = [
     "explain",
     "inspect_torch",
     "is_doctor",
+    "mapped",
     "mixed",
     "not_built",
     "not_loaded",
     "not_whole",
     "read_build",
     "release",
+    "shared",
     "shown",
     "unfit",
 ]
@@ -189,8 +191,7 @@ def damaged(why: object) -> Finding:
     return Finding(
         "files-mixed",
         f"The files of flashinfer are not of one version, or damaged: {shown(why)}.",
-        "Remove it (`pip uninstall flashinfer`, or `conda remove flashinfer libflashinfer`), and"
-        " install it again.",
+        f"{_remove()} install it again.",
     )
 
 
@@ -392,6 +393,35 @@ def not_loaded(build: Build, words: str) -> Finding:
     )
 
 
+def _remove() -> str:
+    """What is to be done before a package is installed over files of another one.
+
+    No installer removes what it has not installed: not pip the files of conda, not conda those of
+    a wheel, such as a library that the binding finds before its own.
+    """
+    folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    return f"Remove the folder {folder} and every flashinfer-*.dist-info beside it. Then"
+
+
+def mapped(name: str) -> str:
+    """The file of this name that is loaded into this process; empty where none is."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
+            for line in maps:
+                if line.rstrip("\n").endswith(f"/{name}"):
+                    return line.split(None, 5)[5].rstrip("\n")
+    except OSError:  # no Linux, or one that does not say
+        pass
+    return ""
+
+
+def _compiled_version(version: str) -> str:
+    """What both libraries of a wheel's version are told: ``1.0.0+g1a2b3c4`` for a nightly."""
+    public, _, local = version.partition("+")
+    commit = re.search(r"\.(g[0-9a-f]+)$", local)
+    return f"{public}+{commit[1]}" if commit else public
+
+
 def _parse(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
@@ -410,6 +440,7 @@ def check_library(build: Build, binding_text: str, library_text: str) -> None:
     binding, library = _parse(binding_text), _parse(library_text)
     tag = "cpu" if library["cuda"] == "none" else cuda_tag(library["cuda"])
     for what, found, expected in (
+        ("version of _C.abi3.so", binding["version"], _compiled_version(build.version)),
         ("version of libflashinfer.so", library["version"], binding["version"]),
         ("CUDA of libflashinfer.so", tag, cuda_tag(build.cuda)),
         ("variant of _C.abi3.so", binding["variant"], build.variant),
@@ -417,15 +448,49 @@ def check_library(build: Build, binding_text: str, library_text: str) -> None:
         ("C++ ABI of _C.abi3.so", binding["cxx11_abi"], str(int(build.cxx11_abi))),
     ):
         if found != expected:
-            raise unfit(mixed(build, f"the {what} is {shown(found)}, expected {expected}"))
+            words = f"the {what} is {shown(found)}, expected {expected}"
+            raise unfit(mixed(build, words, mapped("libflashinfer.so")))
 
 
-def mixed(build: Build, what: str) -> Finding:
-    """Files of the package that are not of one build."""
+def mixed(build: Build, what: str, library: str = "") -> Finding:
+    """Files of the package that are not of one build.
+
+    Args:
+        build: what ``_build_info.py`` says.
+        what: does not fit.
+        library: the ``libflashinfer.so`` that is loaded; empty where it has no part in it.
+    """
+    problem = f"flashinfer {build.version}: {what}"
+    if library:
+        problem += f" (loaded: {shown(library)})"
+        folder = os.path.dirname(library)  # noqa: PTH120
+        places = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+        if folder in [os.path.realpath(place) for place in places if place]:
+            return Finding(
+                "files-mixed",
+                f"{problem}. LD_LIBRARY_PATH has it found before the one of this build.",
+                f"Take {shown(folder)} out of LD_LIBRARY_PATH.",
+            )
     return Finding(
         "files-mixed",
-        f"flashinfer {build.version}: {what}. Files of two installations are mixed, or another"
-        " libflashinfer.so was found first (LD_LIBRARY_PATH?).",
-        "Install it again:",
+        f"{problem}. Files of two installations are mixed.",
+        f"{_remove()} install it again:",
+        commands(build, cuda_tag(build.cuda), build.torch, again="flashinfer"),
+    )
+
+
+def shared(build: Build, other: str, remove: str) -> Finding:
+    """Another package with files in the same folder: whichever goes takes files of both.
+
+    Args:
+        build: what ``_build_info.py`` says.
+        other: the other's name and version.
+        remove: the command that removes it.
+    """
+    return Finding(
+        "files-mixed",
+        f"{shown(other)} has put files into the folder of flashinfer {build.version}. Whichever of"
+        " the two is upgraded or removed takes files of the other with it.",
+        f"Remove the other: `{shown(remove)}`. {_remove()} install this one again:",
         commands(build, cuda_tag(build.cuda), build.torch, again="flashinfer"),
     )

@@ -12,14 +12,6 @@ import sys
 from typing import Any
 
 
-def _mapped(name: str) -> str:
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
-        for line in maps:
-            if line.rstrip("\n").endswith(f"/{name}"):
-                return line.split(None, 5)[5].rstrip("\n")
-    return ""
-
-
 def _failure(error: BaseException) -> dict[str, Any]:
     return {
         "type": type(error).__name__,
@@ -43,14 +35,14 @@ def _torch() -> dict[str, Any]:
 
 def _flashinfer() -> dict[str, Any]:
     import flashinfer
-    from flashinfer import _ops
+    from flashinfer import _compat, _ops
 
     binding, library = _ops.build_info()
     return {
         "version": flashinfer.__version__,
         "binding": binding,
         "library": library,
-        "path": _mapped("libflashinfer.so"),
+        "path": _compat.mapped("libflashinfer.so"),
     }
 
 

@@ -250,20 +250,47 @@ def _place_of_torch() -> str:
     return str(spec.origin or next(iter(spec.submodule_search_locations or [""])))
 
 
-def _installed() -> tuple[str, list[str]]:
-    """Who installed the package that runs here, and the versions that its metadata says."""
+def _installed() -> dict[str, str]:
+    """The versions that the metadata of the package here says, each with who installed it."""
     from importlib import metadata
 
-    installer, versions = "", []
+    versions = {}
     for distribution in metadata.distributions(name="flashinfer"):
         try:
             here = Path(str(distribution.locate_file("flashinfer"))).resolve() == _PACKAGE
             if here and distribution.read_text("METADATA"):  # and no source tree's .egg-info
-                versions.append(str(distribution.version))
-                installer = (distribution.read_text("INSTALLER") or "").strip() or installer
+                installer = (distribution.read_text("INSTALLER") or "").strip()
+                versions[str(distribution.version)] = installer
         except (OSError, ValueError, KeyError):  # damaged, and so of no use
             continue
-    return installer, versions
+    return versions
+
+
+def _of_conda() -> list[str]:
+    """The packages of ours that conda knows to be in this environment."""
+    meta = Path(sys.prefix) / "conda-meta"
+    return sorted(path.stem for path in meta.glob("flashinfer-[0-9]*.json"))
+
+
+def _others() -> list[str]:
+    """Other distributions that have put files into this package's folder, with their versions."""
+    from importlib import metadata
+
+    found = set()
+    for distribution in metadata.distributions():
+        try:
+            name = str(distribution.metadata["Name"] or "")
+            if not name.lower().startswith("flashinfer") or name.lower() == "flashinfer":
+                continue  # reading the files of every distribution takes a while
+            if any(
+                file.parts[:1] == ("flashinfer",)
+                and Path(str(file.locate())).resolve().parent == _PACKAGE
+                for file in distribution.files or ()
+            ):
+                found.add(f"{name} {distribution.version}")
+        except (OSError, ValueError, KeyError):
+            continue
+    return sorted(found)
 
 
 # ---------------------------------------------------------------- judging
@@ -403,15 +430,24 @@ def look() -> Report:
     found = imported.found.get("torch")
     torch = Found(found["version"], found["cuda"], found["cxx11_abi"]) if found else None
     driver, gpus = _ask_driver(build.archs if build else "")
-    installer, versions = _installed()
+    versions = _installed()
+    # Of two installations the one whose files were put there last is the one that runs.
+    installer = versions.get(build.version if build else "") or next(iter(versions.values()), "")
     findings: list[Finding] = []
     if unreadable is not None:
         findings.append(unreadable)
     if build is not None:
         findings += _of_imports(build, imported)
-        for version in sorted(set(versions) - {build.version}):
+        for version in sorted(versions.keys() - {build.version}):
             what = f"the package's metadata is of version {shown(version)}"
             findings.append(_compat.mixed(build, what))
+        for other in _others():
+            remove = f"pip uninstall {other.partition(' ')[0]} flashinfer"
+            findings.append(_compat.shared(build, other, remove))
+        if installer != "conda" and build.version in versions:
+            for other in _of_conda():
+                remove = "conda remove flashinfer libflashinfer"
+                findings.append(_compat.shared(build, f"{other} of conda", remove))
         findings += _of_driver(build, torch, driver, installer in ("", "conda"))
         findings += _of_gpus(build, torch, driver, gpus)
     return Report(

@@ -10,6 +10,7 @@ Examples:
     python scripts/matrix.py --update-golden
     python scripts/matrix.py conda-args cu124_torch24
     python scripts/matrix.py conda-args cu126 cpu_torch213 --json
+    python scripts/matrix.py config --check
 
 A run continues where the last one stopped, and builds the kernels once per CUDA. Exit status: 0 all
 built, 1 something is not built that was asked for by name or that can be built here, 2 unusable
@@ -33,7 +34,7 @@ from pathlib import Path
 from conda_bridge.errors import BridgeError
 from conda_bridge.system import atomic
 from flashinfer_build import report, variants
-from flashinfer_build.matrix import conda_commands, fan_out
+from flashinfer_build.matrix import conda_commands, fan_out, table
 from flashinfer_build.matrix import plan as matrix_plan
 from flashinfer_build.matrix import run as matrix_run
 from flashinfer_build.matrix.fan_out import EVENTS
@@ -112,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     conda.add_argument("--dry-run", action="store_true", help="write no file")
     conda.add_argument("--json", action="store_true", help="print the commands as JSON")
+    config = commands.add_parser("config", help=f"write the variant files from {table.TABLE_FILE}")
+    config.add_argument("--check", action="store_true", help="compare them, write nothing")
+    config.add_argument("--json", action="store_true", help="print what is written as JSON")
     check = commands.add_parser("check", help="is a folder a complete release?")
     check.add_argument("folder", type=Path, help="with channel/, wheels/ and index/")
     # Without a default of its own: it would replace an --event that stands before the command.
@@ -186,6 +190,31 @@ def _conda_args(args: argparse.Namespace) -> int:
     return 0
 
 
+def _config(args: argparse.Namespace) -> int:
+    root = bootstrap.project_root()
+    made = table.variant_files(table.read(root / table.TABLE_FILE))
+    due = [name for name, text in made.items() if _read(root / name) != text]
+    if not args.check:
+        for name in due:
+            atomic.write_text(root / name, made[name])
+        if due:
+            variants.load(root / variants.CONFIG_FILE.name)
+    if args.json:
+        print_json({"schema": 1, "due" if args.check else "written": due})
+    else:
+        for name in due:
+            say(f"{name} is not what {table.TABLE_FILE} says" if args.check else f"wrote {name}")
+        if args.check and due:
+            say("to do:    python scripts/matrix.py config")
+        if not due:
+            say("nothing has changed")
+    return 1 if args.check and due else 0
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
+
+
 def _show(line: str) -> None:
     """What Snakemake says, without what says nothing."""
     if line.strip() and not _NOISE.match(line):
@@ -226,11 +255,14 @@ def main() -> int:
         if args.command is None:
             if not (args.format or args.update_golden):
                 parser.error(
-                    "one of run, report, check, conda-args, --format and --update-golden is needed"
+                    "one of run, report, check, conda-args, config, --format and"
+                    " --update-golden is needed"
                 )
             return _fan_out(args)
         if args.command == "check":
             return _check(args)
+        if args.command == "config":
+            return _config(args)
         if args.command == "conda-args":
             if args.all and args.names:
                 parser.error("--all excludes names")

@@ -9,6 +9,7 @@ Examples:
     python scripts/release.py prune nightlies --keep 30 --to site/
     python scripts/release.py history --to site/
     python scripts/release.py export flashinfer.tar --from site/ --variant cu130/torch2.13
+    python scripts/release.py snippet cu130_torch213 --for uv --index https://example.org/index
 
 Exit status: 0 done, 1 a refusal, 2 unusable input. docs/publishing.md says more.
 """
@@ -33,6 +34,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from conda_bridge.cli.display import working
+from conda_bridge.errors import ConfigError
 from conda_bridge.project import Project
 from conda_bridge.publish import export, history, release
 from conda_bridge.publish.record import Record
@@ -40,7 +42,7 @@ from conda_bridge.publish.release_checks import byte_count, shown_size
 from conda_bridge.publish.store import open_store
 from conda_bridge.system.failure import door
 from conda_bridge.verify import gate
-from flashinfer_build import report
+from flashinfer_build import report, snippet, variants
 from flashinfer_build.matrix import release_gate
 from flashinfer_build.pipeline.pipeline import Pipeline
 from flashinfer_build.pipeline.settings import Settings
@@ -150,7 +152,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     exported.add_argument("--dry-run", action="store_true", help="say what would be in it")
     exported.add_argument("--json", action="store_true", help="one JSON object")
+    _add_snippet(commands)
     return parser
+
+
+def _add_snippet(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    files = ", ".join(f"{form.file} of {tool}" for tool, form in snippet.FORMS.items())
+    parser = commands.add_parser(
+        "snippet",
+        help="what a project writes down to depend on one build",
+        formatter_class=_FORM,
+        description=f"Prints {files}.\n"
+        "Each names one build in full, and where it is.\n\nExample:\n"
+        "    python scripts/release.py snippet 0.1.6+cu130torch2.13 --for pixi --channel NAME",
+    )
+    parser.add_argument(
+        "label",
+        help="a variant, such as cu130_torch213, a wheel's version, or the name of an artifact",
+    )
+    parser.add_argument("--for", dest="tool", required=True, choices=tuple(snippet.FORMS))
+    parser.add_argument("--index", metavar="URL", help="the whole wheel index, for pip and uv")
+    parser.add_argument("--channel", metavar="URL", help="for pixi and conda; an address or a name")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write it there")
+    parser.add_argument("--replace", action="store_true", help="also where another text is there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be written")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -334,6 +359,24 @@ def _export(args: argparse.Namespace, project: Project) -> int:
     return 0
 
 
+def _snippet(args: argparse.Namespace, _project: Project) -> int:
+    label = snippet.label_named(args.label, variants.load())
+    place = snippet.FORMS[args.tool].place
+    address = getattr(args, place)
+    if address is None:
+        raise ConfigError(
+            f"--for {args.tool} needs to know where the build is", fix=f"add --{place} URL"
+        )
+    text = snippet.snippet(label, args.tool, address)
+    if args.output is None:
+        print(text, end="")
+        return 0
+    changed = snippet.write(text, args.output, replace=args.replace, dry_run=args.dry_run)
+    would = "would write" if args.dry_run else "wrote"
+    print(f"{would if changed else 'unchanged:'} {args.output}")
+    return 0
+
+
 def _teller(args: argparse.Namespace) -> Callable[[str], None]:
     """Where the lines of what happens go."""
     return (lambda _line: None) if args.json else functools.partial(print, flush=True)
@@ -347,6 +390,7 @@ _COMMANDS = {
     "prune": _prune,
     "history": _history,
     "export": _export,
+    "snippet": _snippet,
 }
 
 

@@ -67,17 +67,12 @@ struct GemmJob {
 };
 constexpr int64_t kGemmUnitRows = 516;  // at most, of a unit
 
-// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention, a GemmJob for gemm) and the range counts rows, tokens, for packbits
-// bytes of output, for attention (item or merge, KV head) pairs. The dtype comes first.
 // `attention` sees ckv in the place of keys and kpe in the place of values; turns are those of kpe.
 struct MlaJob {
   const fi_mla_decode_args* args;
   AttentionJob attention;
 };
 
-// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention, an MlaJob for mla_units) and the range counts rows, tokens, for
 // Sampling: rows (requests for a chain), and what a thread sets that found no memory for its
 // scratch.
 template <class Args>
@@ -92,10 +87,9 @@ struct TopKJob {
   int32_t* no_memory;
 };
 
-// Bodies for fi_parallel_for. `arg` is the operation's argument struct (a RopeJob for rope, an
-// AttentionJob for attention, a SamplingJob for sampling, a TopKJob) and the range counts rows,
-// tokens, for packbits bytes of output, for attention (item or merge, KV head) pairs. The dtype
-// comes first.
+// Bodies for fi_parallel_for. `arg` is the operation's argument struct, or its job above where it
+// has one. The range counts rows or tokens; bytes of output for packbits; the plan's units, an
+// (item or merge, KV head) pair each, for attention and MLA; units for gemm. The dtype comes first.
 struct Kernels {
   fi_range_body rmsnorm[kFloatTypes];
   fi_range_body fused_add_rmsnorm[kFloatTypes];

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
+from .commands import FORGE
 from .errors import ConfigError
 from .system import toml
 
@@ -23,6 +24,7 @@ __all__ = [
     "FieldTable",
     "FoldTable",
     "LabelTable",
+    "PageTable",
     "document",
     "find",
     "parse",
@@ -102,6 +104,22 @@ class Dropped(_Table, frozen=True):
     drop: str
 
 
+class PageTable(_Table, frozen=True):
+    """The page for people beside the index.
+
+    Attributes:
+        title: its heading; empty for the package's name.
+        summary: a sentence below it.
+        none: field of the label -> what a person calls it when it has no value, e.g. ``CPU``.
+        channels: conda channels that have what the packages depend on.
+    """
+
+    title: str = ""
+    summary: str = ""
+    none: dict[str, str] = {}
+    channels: tuple[str, ...] = (FORGE,)
+
+
 class Config(_Table, frozen=True):
     """The whole table.
 
@@ -128,6 +146,7 @@ class Config(_Table, frozen=True):
         dependencies: conda name -> requirement's name, a whole requirement in place of conda's
             version, or ``{drop = "why"}``; before the defaults.
         provided_by: requirement's name -> shared libraries that it brings, as patterns.
+        page: the page for people beside the index.
     """
 
     package: str = ""
@@ -147,6 +166,7 @@ class Config(_Table, frozen=True):
     files: dict[str, str] = {}
     dependencies: dict[str, str | Dropped] = {}
     provided_by: dict[str, tuple[str, ...]] = {}
+    page: PageTable = PageTable()
 
 
 def find(folder: Path) -> Path | None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .errors import ConfigError
 
@@ -22,7 +22,60 @@ if TYPE_CHECKING:
     from .verify.artifact import Artifact
     from .verify.findings import ArtifactReport
 
-__all__ = ["Hooks", "load"]
+__all__ = ["Condition", "Diagnosis", "Fact", "Hooks", "load"]
+
+
+class Fact(NamedTuple):
+    """Something that the page finds in what a project's own diagnosis printed.
+
+    Attributes:
+        name: of the fact.
+        title: what a person calls it.
+        path: where the JSON form has it; ``*`` stands for each element of a list.
+        pattern: a regular expression, which JavaScript reads, with one group that has it in the
+            form for people, at the beginning of a line.
+        numbers: how many numbers of a version count; 0 for the text as it is.
+    """
+
+    name: str
+    title: str
+    path: tuple[str, ...]
+    pattern: str
+    numbers: int = 2
+
+
+class Condition(NamedTuple):
+    """What a build asks of the machine.
+
+    Attributes:
+        fact: which.
+        test: ``among`` the values, or no less (``least``) than the first of them.
+        values: as the fact has them; ``{field}`` stands for the value of a field of the label.
+        reason: why it does not fit, with the same; ``{found}`` stands for what was found.
+        clients: for which it counts; empty for all.
+        wish: decides only between builds that fit.
+    """
+
+    fact: str
+    test: Literal["among", "least"]
+    values: tuple[str, ...]
+    reason: str
+    clients: tuple[str, ...] = ()
+    wish: bool = False
+
+
+class Diagnosis(NamedTuple):
+    """A program of the project that says what a machine has.
+
+    Attributes:
+        command: that prints it.
+        facts: that are found in it.
+        client: where it says which installer is used, with the same meaning as in :class:`Fact`.
+    """
+
+    command: str
+    facts: tuple[Fact, ...]
+    client: Fact | None = None
 
 
 class Hooks:
@@ -98,6 +151,21 @@ class Hooks:
             main: takes the checks; its artifact is the main package.
             folds: of the packages of the same label.
         """
+
+    def diagnosis(self) -> Diagnosis | None:
+        """A program whose output the page takes; None where there is none."""
+
+    def conditions(self, label: Label, gpu_code: Sequence[str], glibc: str) -> Sequence[Condition]:
+        """What a build asks of a machine, by the facts of :meth:`diagnosis`.
+
+        Where no build fits, one whose first condition holds is shown before all others.
+
+        Args:
+            label: of the build.
+            gpu_code: in its libraries, in torch's notation: ``8.0+PTX``.
+            glibc: the oldest that it runs with, such as ``2.28``; empty where nobody knows.
+        """
+        return ()
 
     def index_page(self, folders: Mapping[str, Sequence[Label]], scheme: Scheme) -> str | None:
         """The overview page of the wheel index, as HTML; None for the plain list.

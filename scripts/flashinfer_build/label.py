@@ -1,8 +1,7 @@
 """The one place that composes and parses what names a build: versions, build strings, file names.
 
-Also the commands that install one build and no other, for all that print some. Names that anybody
-can give a package somewhere else are not enough in them: with a second index or channel, pip and
-conda take the highest version of either.
+Also what the commands name that install one build and no other, for all that print some;
+``conda_bridge.commands`` spells them.
 
 A variant is (CUDA, torch minor). A label is a variant with a public version, a build number and,
 for a nightly, a commit. Nothing here reads a compiler or a torch: setup.py, the recipes and the
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from packaging.version import Version
 
+from conda_bridge import commands
 from conda_bridge import label as generic
 from conda_bridge.errors import ConfigError, LabelError
 from conda_bridge.label import CONDA_ENDINGS, Scheme, conda_spelling, split_conda_file
@@ -44,7 +44,9 @@ __all__ = [
     "Label",
     "LibraryLabel",
     "Variant",
+    "channels_after",
     "check_public_version",
+    "compiled_version",
     "conda_spelling",
     "split_conda_file",
 ]
@@ -56,8 +58,6 @@ _AnyLabel = TypeVar("_AnyLabel", "Label", "LibraryLabel")
 _ROOT = Path(__file__).resolve().parents[2]
 _VERSION_FILE = _ROOT / "version.txt"
 _PROJECT_FILE = _ROOT / "pyproject.toml"
-# Where torch is, and all else that a conda package of ours depends on.
-_FORGE = "conda-forge"
 _MAX_NUMBER = 10**18  # conda's tools keep a version's numbers in 64 bits
 
 _TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
@@ -236,6 +236,11 @@ class LibraryLabel:
         return conda_spelling(self.public_version)
 
     @property
+    def compiled_version(self) -> str:
+        """``0.1.6``, or ``0.1.7.dev20261122+g1a2b3c4`` for a nightly; compiled into the library."""
+        return compiled_version(self.public_version, self.commit)
+
+    @property
     def conda_build(self) -> str:
         """``cu124_0``, or ``cu124_g1a2b3c4_0`` for a nightly."""
         grammar = _grammar()
@@ -263,7 +268,7 @@ class LibraryLabel:
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
-        return _conda_install(channel, self.conda_spec)
+        return commands.conda([self.conda_spec], channel)
 
     def as_dict(self) -> dict[str, str]:
         """Every form, for ``--json``."""
@@ -392,12 +397,20 @@ class Label:
         Args:
             index: the address of the whole index, with or without a slash at its end.
         """
-        address = f"{index.rstrip('/')}/{self.index_dir}/"
-        return f'pip install "{self.wheel_requirement}" --extra-index-url {address}'
+        return commands.pip(self.wheel_requirement, self.folder_of(index))
+
+    def folder_of(self, index: str) -> str:
+        """The address of this build's folder in a wheel index."""
+        return f"{index.rstrip('/')}/{self.index_dir}/"
 
     def conda_install(self, channel: str) -> str:
         """The command that installs this build from a channel, an address or a name."""
-        return _conda_install(channel, self.conda_spec)
+        return commands.conda([self.conda_spec], channel)
+
+    @property
+    def compiled_version(self) -> str:
+        """What is compiled into both libraries, so that they know each other."""
+        return compiled_version(self.public_version, self.commit)
 
     @property
     def library(self) -> LibraryLabel:
@@ -594,9 +607,18 @@ class Label:
         return LibraryLabel.parse_conda_file(name)
 
 
-def _conda_install(channel: str, spec: str) -> str:
-    channels = " ".join(f"-c {name}" for name in dict.fromkeys((channel, _FORGE)))
-    return f'conda install {channels} "{spec}"'
+def channels_after(channel: str) -> tuple[str, ...]:
+    """The channels that an environment is solved from: ours, and those of what it depends on."""
+    return tuple(dict.fromkeys((channel, commands.FORGE)))
+
+
+def compiled_version(public_version: str, commit: str | None) -> str:
+    """What a library is told of its version: two nightlies of one day differ in the commit.
+
+    >>> compiled_version("0.1.7.dev20261122", "1a2b3c4")
+    '0.1.7.dev20261122+g1a2b3c4'
+    """
+    return f"{public_version}+g{commit}" if commit else public_version
 
 
 def _generic(

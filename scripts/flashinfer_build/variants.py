@@ -214,7 +214,8 @@ def select(specs: Sequence[VariantSpec], ids: Sequence[str]) -> tuple[VariantSpe
             f"{wanted} is not in the matrix",
             where=CONFIG_FILE.name,
             expected=f"one of its variants, such as {hint}",
-            fix=f"add a row to the zipped lists of {CONFIG_FILE.name}, or choose another variant",
+            fix="add the torch to recipe/matrix.toml and run `python scripts/matrix.py config`, or "
+            "choose another variant",
         )
     return tuple(chosen.values())
 

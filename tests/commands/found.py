@@ -13,11 +13,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _COMMAND = re.compile(
-    r"(?<![\w.-])(?:python[\d.]* -m |uv )?"
-    r"((?:pip3?|conda|mamba|micromamba) (?:install|download|create|update|upgrade)\b(?!-).*)"
+    r"(?<![\w.-])(?:python[\d.]* -m )?"
+    r"((?:uv )?(?:pip3?|conda|mamba|micromamba)"
+    r" (?:install|download|create|update|upgrade)\b(?!-).*)"
 )
 _PROGRAMS = ("scripts", "flashinfer", "recipe", "examples", "benchmarks")
-_DOCUMENTS = ("docs", "scripts", "recipe", "tests")
+_DOCUMENTS = ("docs", "examples", "scripts", "recipe", "tests")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Command:
 
     Attributes:
         file: relative to the project.
-        text: without what is before ``pip`` or ``conda``. What a program fills in is ``{}``.
+        text: from ``pip``, ``uv`` or ``conda`` on. What a program fills in is ``{}``.
     """
 
     file: str

@@ -15,6 +15,7 @@ import found
 import pytest
 from found import Command
 from packaging.requirements import Requirement
+from site_of_page import Installers, Served
 from solver import Answer, solve
 from typed import Elsewhere, Typed, read, words
 
@@ -57,7 +58,7 @@ def complaint(line: str) -> str:
         return "no shell reads it as a command"
     names = [name for name in command.names if not is_place(name)]
     ours = [name for name in names if is_ours(name)]
-    if command.program != "pip":
+    if command.program not in ("pip", "uv"):
         return next(filter(None, map(_of_conda, ours)), "") or _of_channels(command, ours)
     for name in ours:
         requirement = Requirement(name)
@@ -68,9 +69,13 @@ def complaint(line: str) -> str:
             label = Label.parse_wheel_version(pin.version)
         except LabelError as error:
             return str(error)
-        places = [*command.options.get("--extra-index-url", []), *command.options.get("-i", [])]
+        options = {"pip": ("--extra-index-url", "-i"), "uv": ("--index",)}[command.program]
+        places = [place for name in options for place in command.options.get(name, [])]
         if [place.endswith(f"/{label.index_dir}/") for place in places] != [True]:
             return f"{name} is in the index {label.index_dir}"
+        strategy = command.options.get("--index-strategy")
+        if command.program == "uv" and strategy != ["first-index"]:
+            return "UV_INDEX_STRATEGY decides which index it is from"
     if not ours and names and "--extra-index-url" in command.options:
         return "a second index, and nothing of ours"
     return ""
@@ -121,6 +126,14 @@ def test_a_document_names_one_build(command: Command) -> None:
         ("python -m pip install flashinfer==0.1.6", "local part"),
         ("uv pip install -U flashinfer", "is not one version"),
         ("pip3 install flashinfer", "is not one version"),
+        (
+            "uv pip install flashinfer==0.1.6+cputorch2.9 --index <index>/cpu/torch2.9/",
+            "UV_INDEX_STRATEGY",
+        ),
+        (
+            "uv pip install flashinfer==0.1.6+cputorch2.9 --extra-index-url <index>/cpu/torch2.9/",
+            "is in the index",
+        ),
     ],
 )
 def test_a_line_that_leaves_it_open_is_found(line: str, said: str, tmp_path: Path) -> None:
@@ -187,12 +200,12 @@ def of_package(line: str) -> Label:
     return Label.parse_conda_file(f"{NAME}-{version}-{build.replace('_*', '_0')}.conda")
 
 
-PIP, CONDA = _naming_ours("pip "), _naming_ours("conda ")
+PIP, UV, CONDA = (_naming_ours(program) for program in ("pip ", "uv ", "conda "))
 # Of others', which are asked of the user's own index and channels.
 THEIRS = {
     line: names
     for line in dict.fromkeys(typed(command) for command in (*DOCUMENTS, *PROGRAMS))
-    if "{}" not in line and "<" not in line and line not in (*PIP, *CONDA)
+    if "{}" not in line and "<" not in line and line not in (*PIP, *UV, *CONDA)
     for names in [read(line).names]
     if names and not any(map(is_place, names))
 }
@@ -209,7 +222,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the output of builds of all that the documents name, in dist/."""
     folder: Path = tmp_path_factory.mktemp("shell")
     made = []
-    for label in {*map(of_wheel, PIP), *map(of_package, CONDA)}:
+    for label in {*map(of_wheel, (*PIP, *UV)), *map(of_package, CONDA)}:
         package = factories.write_pair(folder / "made", label)
         wheel = factories.bridge(package, folder / "made").path
         made += [package, package.with_name(label.lib_conda_file), wheel]
@@ -229,6 +242,23 @@ def test_pip_takes_what_a_document_names(line: str, shell: Path, elsewhere: Else
     taken = elsewhere.pip_takes(line, shell)
     assert taken[label.wheel_file].startswith(shell.as_uri())
     assert any(name.startswith("torch-{}.{}.".format(*label.variant.torch)) for name in taken)
+
+
+@pytest.mark.parametrize("line", UV)
+def test_uv_takes_what_a_document_names(
+    line: str, shell: Path, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    served = Served(shell)
+    try:
+        address = f"{served.url}/dist"
+        line = line.replace("file://$PWD/dist", address)
+        # Whoever has the hostile ones is asked in PyPI's place.
+        (shell / "elsewhere").symlink_to(elsewhere.folder)
+        taken = Installers(tmp_path, served, elsewhere).taken([("uv", line)])
+        assert taken == {line: {of_wheel(line).wheel_file}}
+    finally:
+        (shell / "elsewhere").unlink(missing_ok=True)
+        served.stop()
 
 
 @pytest.mark.parametrize("line", CONDA)

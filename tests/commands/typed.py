@@ -25,7 +25,7 @@ class Typed:
     """A command as the shell hands it over.
 
     Attributes:
-        program: ``pip`` or ``conda``.
+        program: ``pip``, ``uv`` (for ``uv pip``) or ``conda``.
         options: option -> its values, in their order; those without one have "".
         names: what is to be installed.
     """
@@ -39,6 +39,7 @@ class Typed:
 _WITH_VALUE = (
     *("-c", "-n", "-p", "-i", "-t", "-f", "-r", "--channel", "--name", "--prefix", "--target"),
     *("--index-url", "--extra-index-url", "--find-links", "--requirement"),
+    *("--index", "--index-strategy", "--default-index", "--python"),
 )
 
 
@@ -58,6 +59,9 @@ def words(line: str, folder: Path) -> list[str]:
 def read(line: str, folder: Path | None = None) -> Typed:
     """A command, typed in `folder`; without one nothing is put in for ``$PWD``."""
     program, verb, *rest = words(line, folder) if folder else shlex.split(line, comments=True)
+    if program == "uv":
+        assert verb == "pip", line
+        verb = rest.pop(0)
     assert verb in ("install", "create", "download", "update", "upgrade"), line
     options: dict[str, list[str]] = {}
     names = []

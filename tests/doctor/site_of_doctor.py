@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import venv
 from dataclasses import dataclass, field
@@ -41,6 +40,15 @@ def compile_driver(folder: Path) -> Path:
     command = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-O1", str(source)]
     subprocess.run([*command, "-o", str(folder / "libcuda.so.1")], check=True)
     return folder
+
+
+def sources() -> dict[str, str]:
+    """The package's own Python, as far as the checks of its import."""
+    init = (ROOT / "flashinfer" / "__init__.py").read_text()
+    assert _CHECKED in init
+    init = init.partition(_CHECKED)[0] + _CHECKED + "__version__ = _build_info.VERSION\n"
+    parts = {part: (ROOT / "flashinfer" / part).read_text() for part in _PARTS}
+    return {"__init__.py": init, **parts}
 
 
 @dataclass
@@ -80,13 +88,8 @@ class Site:
             "ARCH_LIST": archs if cuda else "", "COMMIT": commit, "BUILD_NUMBER": 0,
             **label.requests, **changes,
         }  # fmt: skip
-        self.package.mkdir(parents=True, exist_ok=True)
-        for part in _PARTS:
-            shutil.copy(ROOT / "flashinfer" / part, self.package)
-        init = (ROOT / "flashinfer" / "__init__.py").read_text()
-        assert _CHECKED in init
-        init = init.partition(_CHECKED)[0] + _CHECKED + "__version__ = _build_info.VERSION\n"
-        (self.package / "__init__.py").write_text(init)
+        for part, text in sources().items():
+            self.write(f"flashinfer/{part}", text)
         self.write("flashinfer/_build_info.py", "".join(f"{k} = {v!r}\n" for k, v in facts.items()))
         binding = f"version=0.1.6\nvariant={variant}\ntorch={torch}\ncxx11_abi=1\n"
         library = f"version=0.1.6\ncuda={cuda or 'none'}\narchs={archs}\n"

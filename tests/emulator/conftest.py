@@ -32,5 +32,6 @@ def gpu(_emulator: Emulator) -> Iterator[Emulator]:
     """The emulated device; its memory is freed after the test."""
     torch.manual_seed(0)
     _emulator.library.fi_emulator_set_multiprocessors(4)
+    _emulator.called.clear()
     yield _emulator
     _emulator.free_all()

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def count() -> int:
     """How many times each fault is injected over the stages (``FLASHINFER_FAULT_COUNT``)."""
-    return int(os.environ.get("FLASHINFER_FAULT_COUNT") or 20)
+    return int(os.environ.get("FLASHINFER_FAULT_COUNT") or 10)
 
 
 @pytest.fixture(scope="session")

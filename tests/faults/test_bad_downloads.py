@@ -162,11 +162,14 @@ def test_bad_downloads(
             assert index.asked[name] > 1, site.words((name, context))
             injected("bad download", fault)
             number += 1
-        for fault in failing:
-            wheel = site.moments.choice(wheels)
+        # Those that fail, one a build, in the order in which they are fetched: the next build gets
+        # what this one could not, on its way to the next bad file.
+        chosen = sorted(site.moments.sample(wheels, len(failing)), key=site.wheels().index)
+        refused: list[LockedWheel] = []
+        for wheel, fault in zip(chosen, failing, strict=True):
             shutil.rmtree(site.wheel(wheel).parent)
             shutil.rmtree(site.tree(wheel))
-            (site.build / "inputs" / "cpu_torch213.json").unlink()
+            (site.build / "inputs" / "cpu_torch213.json").unlink(missing_ok=True)
             index.bad = {wheel.filename: fault}
             done = run()
             context = f"{index.bad}\n{done}"
@@ -175,7 +178,9 @@ def test_bad_downloads(
             assert "sha256" in done.said, site.words(context)
             assert not site.wheel(wheel).exists(), site.words(context)
             site.check_names(context, deep=True)
-            index.bad = {}
-            site.check_complete(run(), context, deep=True)
+            assert all(site.wheel(earlier).exists() for earlier in refused), site.words(context)
+            refused.append(wheel)
             injected("bad download", fault)
             number += 1
+        index.bad = {}
+        site.check_complete(run(), context, deep=True)

@@ -48,6 +48,7 @@ PLACES: dict[str, tuple[Place, bool]] = {
     "published channel": (lambda site: _files(site.dist / "channel"), False),
     "published wheel": (lambda site: _files(site.dist / "wheels"), False),
     "published index": (lambda site: _files(site.dist / "index"), False),
+    "published page": (lambda site: list(site.dist.glob("index.*")), False),
 }
 # These cost a compile stage each time.
 DEAR = ("libflashinfer", "staged channel")

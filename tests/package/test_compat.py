@@ -213,6 +213,16 @@ def test_library_and_binding_of_one_build() -> None:
     ("binding", "library", "text"),
     [
         (
+            BINDING.replace("0.1.6", "0.1.5"),
+            LIBRARY.replace("0.1.6", "0.1.5"),
+            "the version of _C.abi3.so is 0.1.5, expected 0.1.6",
+        ),
+        (
+            BINDING,
+            LIBRARY.replace("0.1.6", "0.1.6+g1a2b3c4"),
+            "the version of libflashinfer.so is 0.1.6+g1a2b3c4, expected 0.1.6",
+        ),
+        (
             BINDING,
             LIBRARY.replace("0.1.6", "0.1.5"),
             "the version of libflashinfer.so is 0.1.5, expected 0.1.6",

@@ -37,10 +37,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is chosen, as ``name version build``; or the solver's words."""
+    """What is chosen, as ``name version build``, and each one's address; or the solver's words."""
 
     chosen: Sequence[str] = ()
     refusal: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> str:
         """Version and build of a package, which has to be there once."""
@@ -91,7 +92,10 @@ async def _answer(case: Case, gateway: object) -> Answer:
         records = await solved([*case.installed, *names, *case.wanted], locked_packages=there)
     except SolverError as error:
         return Answer(refusal=str(error))
-    return Answer(sorted(f"{one.name.normalized} {one.version} {one.build}" for one in records))
+    return Answer(
+        sorted(f"{one.name.normalized} {one.version} {one.build}" for one in records),
+        places={one.name.normalized: one.url for one in records},
+    )
 
 
 def _virtual_packages(case: Case) -> list[object]:

@@ -24,7 +24,7 @@ _CALLS = ("link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
 
 
 def project() -> Project:
-    """This project, with no folders of its index but its own: each page is one more call to be killed at."""
+    """This project, with no other folders of its index: a publisher is killed at each page."""
     import factories
     import msgspec
 

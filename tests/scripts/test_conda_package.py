@@ -33,7 +33,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conda_bridge.errors import ArtifactError
-from conda_bridge.formats import conda_package
+from conda_bridge.formats import conda_package, conda_writer
 from conda_bridge.formats.conda_package import Limits
 from conda_bridge.formats.conda_writer import PackageFile, normalise, write
 from conda_bridge.formats.zstd import zstd
@@ -147,6 +147,23 @@ def test_bytes_of_a_large_file_do_not_depend_on_threads(tmp_path: Path) -> None:
         write(path, index=INDEX, files=[PackageFile("x", data)], level=1, threads=threads)
         made.add(path.read_bytes())
     assert len(made) == 1
+
+
+def test_many_files_leave_the_compressor_less_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conda_writer, "_VERY_MANY", 3)
+    text = b"".join(b"%d " % (number * number) for number in range(20_000))
+    packages = {}
+    for level in (19, 15, 3):
+        for count in (2, 3):
+            files = [PackageFile(f"lib/{number}", text) for number in range(count)]
+            path = tmp_path / f"{level}-{count}" / FILE
+            path.parent.mkdir()
+            write(path, index=INDEX, files=files, level=level)
+            packages[level, count] = path.read_bytes()
+    assert packages[19, 3] == packages[15, 3] != packages[3, 3]
+    assert packages[19, 2] != packages[15, 2]
 
 
 def test_bytes_do_not_depend_on_file_times_or_modes(

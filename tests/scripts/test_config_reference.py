@@ -22,6 +22,7 @@ TABLES = {
     "[tool.conda-bridge.label.fields.<name>]": config.FieldTable,
     "[[tool.conda-bridge.fold]]": config.FoldTable,
     "[tool.conda-bridge.dependencies.<name>]": config.Dropped,
+    "[tool.conda-bridge.page]": config.PageTable,
 }
 
 
@@ -85,6 +86,7 @@ def test_type_default_and_example(heading: str, key: str) -> None:
         assert field.default is None
     else:
         value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        value = msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value
         stated = tomllib.loads(f"x = {default.strip('`')}")["x"]
         assert stated == (list(value) if isinstance(value, tuple) else value)
         # The meaning of an empty value is said, where it has one of its own.

@@ -95,7 +95,9 @@ def test_the_wheel_is_the_same_by_way_of_the_sdist(made: dict[str, Path]) -> Non
 def test_every_module_and_nothing_else_is_in_the_wheel(made: dict[str, Path]) -> None:
     names = {name for name in files(made["wheel"]) if ".dist-info/" not in name}
     modules = {path.relative_to(HOME.parent).as_posix() for path in HOME.rglob("*.py")}
-    assert names == {*modules, "conda_bridge/py.typed"}
+    templates = (HOME / "publish" / "templates").iterdir()
+    rendered = {path.relative_to(HOME.parent).as_posix() for path in templates}
+    assert names == {*modules, *rendered, "conda_bridge/py.typed"}
 
 
 def test_its_metadata(made: dict[str, Path], root: Path) -> None:

@@ -1122,9 +1122,9 @@ def test_an_artifact_is_read_whole_once(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("check_package", "check_wheel"):
         real = getattr(index.intake, name)
 
-        def counted(artifact: Any, real: Any = real) -> None:
+        def counted(artifact: Any, real: Any = real) -> Any:
             read.append(artifact.path.name)
-            real(artifact)
+            return real(artifact)
 
         monkeypatch.setattr(index.intake, name, counted)
     built = [
@@ -1218,6 +1218,7 @@ def test_the_result_tells_of_both_sides(tmp_path: Path) -> None:
         f"wheels/{wheel.name}.metadata",
         *(f"index/toy/{name}" for name in ("index.html", "index.json")),
         *(f"index/{name}" for name in ("index.html", "index.json")),
+        *("index.json", "index.html"),  # for people
     )
     assert (first.absent, first.pruned) == ((), ())
     package.unlink()
@@ -1242,6 +1243,7 @@ def test_the_result_tells_of_both_sides(tmp_path: Path) -> None:
         assert changed == {"channel", "index"}
     assert not (tmp_path / "index/toy").exists()
     assert (tmp_path / "index/index.html").is_file()
+    assert not (tmp_path / "index.html").exists() and not (tmp_path / "index.json").exists()
     assert list((tmp_path / "wheels").iterdir()) == []
 
 
@@ -1288,6 +1290,7 @@ def test_publish_tells_a_line_of_each_thing_it_does(tmp_path: Path) -> None:
 
     pages = [f"index/toy/{name}" for name in ("index.html", "index.json")]
     pages += [f"index/{name}" for name in ("index.html", "index.json")]
+    pages += ["index.json", "index.html"]  # for people
     lines = told(wheel, package)
     written = [*written_in_a_channel(dist), f"wheels/{wheel.name}.metadata", *pages]
     assert lines == [

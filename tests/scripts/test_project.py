@@ -154,6 +154,24 @@ def test_a_given_library_has_to_be_of_this_build(
             assert not words
 
 
+def test_a_given_library_of_another_nightly_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of one day and version, and of another commit."""
+    environ = {"FLASHINFER_LIBRARY_DIR": str(tmp_path), "FLASHINFER_BUILD_COMMIT": "1a2b3c4"}
+    environ["FLASHINFER_BUILD_VERSION"] = "9.8.7.dev20261130"
+    project = _project(monkeypatch, NVCC, TORCH, **environ)
+    for commit, refused in (("1a2b3c4", False), ("2b3c4d5", True), ("", True)):
+        version = f"9.8.7.dev20261130{'+g' if commit else ''}{commit}"
+        text = LIBRARY.format(version=version, cuda="12.4.131")
+        (tmp_path / "libflashinfer.so").write_bytes(b"\x7fELF\0" + text.encode() + b"\0")
+        if refused:
+            with pytest.raises(BridgeError, match=r"of version 9\.8\.7\.dev20261130"):
+                project.check(binding=True)
+        else:
+            project.check(binding=True)
+
+
 def test_a_folder_without_the_library_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -16,6 +17,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from conda_bridge.project import Project
 from conda_bridge.publish import folder_store, history, index, release
 from conda_bridge.publish.object_store import ObjectStore
 from conda_bridge.publish.record import HISTORY, Record
-from conda_bridge.publish.store import Store, open_store
+from conda_bridge.publish.store import Documents, Store, open_store
 from conda_bridge.verify import gate
 from flashinfer_build.label import Label
 from flashinfer_build.matrix import release_gate
@@ -208,6 +210,16 @@ def test_clients_see_what_the_folder_of_a_build_has(
                 for item in document["files"]:
                     item["upload-time"] = publishing.TIME
                 assert json.loads(target.read(name) or b"") == document
+            elif name == "index.json":
+                document = json.loads(expected)
+                document["files"] = [
+                    {**item, "uploaded": publishing.TIME} for item in document["files"]
+                ]
+                assert json.loads(target.read(name) or b"") == document
+            elif name == "index.html":
+                day = publishing.TIME[:10]
+                text = (target.read(name) or b"").decode().replace(f"<time>{day}</time>", "")
+                assert text.replace(f", the newest of {day}", "").encode() == expected
             else:
                 assert target.read(name) == expected, name
 
@@ -550,6 +562,100 @@ class Interrupted(ObjectStore):
         return super()._listed(start, after)
 
 
+class Overtaken(folder_store.FolderStore):
+    """A folder where somebody else does something between two calls, once."""
+
+    def __init__(self, root: Path, moment: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.calls = 0
+        self.somebody = threading.Thread(target=meanwhile)
+        self._moment = moment
+        self._showing = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in Store.__abstractmethods__:
+            self.calls += 1
+            if self.calls == self._moment:
+                self.somebody.start()
+                # Who shows documents has the lock, for which the other waits.
+                self.somebody.join(0.02 if self._showing else None)
+        return super().__getattribute__(name)
+
+    def show(self, documents: Documents) -> list[str]:
+        self._showing = True
+        shown = super().show(documents)
+        self._showing = False
+        return shown
+
+
+@pytest.mark.parametrize("meanwhile", ["publish", "yank", "unyank", "prune", "remove"])
+@pytest.mark.parametrize("change", ["publish", "yank", "unyank", "prune", "remove"])
+def test_who_does_the_same_or_the_opposite_between_two_calls(
+    made: dict[Label, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    meanwhile: str,
+) -> None:
+    """Whatever others do between any two calls, the record stays one that can be read."""
+    older = factories.label_of("cpu_torch213", public_version="0.1.7.dev20261129", commit="1a2b3c4")
+    wheel = artifacts(tmp_path / "older", older)[2]
+    new = release.read_sources(made[NIGHTLY][2:], OURS, lambda _line: None)
+    pattern = ["*dev20261129*"]
+    if "remove" in (change, meanwhile):
+        monkeypatch.setattr(release, "now", lambda: "2027-01-01T00:00:00Z")
+    calls: dict[str, Callable[[Store], object]] = {
+        "publish": lambda store: release.publish(new, store, OURS),
+        "yank": lambda store: release.yank(pattern, store, OURS, reason="wrong"),
+        "unyank": lambda store: release.yank(pattern, store, OURS, undo=True),
+        "prune": lambda store: release.prune_nightlies(store, OURS, keep=1),
+        "remove": lambda store: release.prune_nightlies(store, OURS, keep=1, grace=timedelta(0)),
+    }
+
+    def do(what: str, store: Store) -> None:
+        with contextlib.suppress(ConfigError):  # what is to be yanked was pruned
+            calls[what](store)
+
+    first = Target(str(tmp_path / "first"))
+    first.publish([made[CPU][2], wheel])
+    if "unyank" in (change, meanwhile):
+        release.yank(pattern, first.store, OURS, reason="another")
+    if "publish" not in (change, meanwhile):  # there is something to prune
+        first.publish(made[NIGHTLY][2:])
+    for moment in itertools.count(1):
+        site = tmp_path / str(moment)
+        shutil.copytree(first.url, site, symlinks=True)
+        others = folder_store.FolderStore(site)
+        store = Overtaken(site, moment, functools.partial(do, meanwhile, others))
+        do(change, store)
+        if store.somebody.ident:
+            store.somebody.join()
+        record = Record(others)
+        assert len({entry.number for entry in record.entries}) == record.number
+        seen = Target(str(site)).seen()
+        assert seen == {name for name, item in record.files.items() if not item.pruned}, moment
+        if store.calls < moment:
+            break
+        if "publish" in (change, meanwhile):
+            assert new[0].file.name in seen, moment
+    assert moment > 3
+
+
+def test_no_entry_is_added_that_nobody_could_read(
+    made: dict[Label, list[Path]], tmp_path: Path
+) -> None:
+    target = Target(str(tmp_path / "site"))
+    target.publish(made[CPU])
+    record = Record(target.store)
+    for what in (
+        {"action": "publish", "files": (next(iter(record.files.values())).file,)},
+        {"action": "yank", "names": ("nobody-1.0-py3-none-any.whl",)},
+    ):
+        with pytest.raises(ArtifactError, match="published"):
+            record.add(time=publishing.TIME, **what)
+    assert Record(target.store).number == 1
+
+
 def test_who_reads_a_folder_meanwhile_sees_whole_states(
     made: dict[Label, list[Path]], tmp_path: Path
 ) -> None:
@@ -762,6 +868,20 @@ def test_old_nightlies_are_listed_no_more_and_then_removed(
             target.publish(again)
     actions = [entry.action for entry in Record(target.store).entries]
     assert actions == ["publish", "publish", "prune", "remove"]
+
+
+def test_where_nothing_was_published_nothing_is_pruned(
+    made: dict[Label, list[Path]], tmp_path: Path
+) -> None:
+    """Least of all the documents of somebody else's channel."""
+    target = Target(str(tmp_path / "new"))
+    assert release.prune_nightlies(target.store, OURS, keep=2) == release.Outcome()
+    target.publish(made[CPU])
+    index.publish(made[CPU], tmp_path / "dist", project=OURS)
+    theirs = Target(str(tmp_path / "dist"))
+    before = theirs.everything()
+    assert release.prune_nightlies(theirs.store, OURS, keep=2) == release.Outcome()
+    assert theirs.everything() == before
 
 
 def test_a_nightly_is_always_left(tmp_path: Path) -> None:

@@ -63,17 +63,24 @@ class Site:
         self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for every copy: what was read of a file there is known until the file changes."""
+    return tmp_path_factory.mktemp("keys")
+
+
 @pytest.fixture
-def site(root: Path, tmp_path: Path) -> Site:
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
+def site(root: Path, place: Path) -> Site:
+    shutil.rmtree(place)
+    checkout = place / "checkout"
+    checkout.mkdir(parents=True)
     for name in ("csrc", "flashinfer", "recipe", "scripts"):
         ignored = shutil.ignore_patterns("__pycache__", "*.so", "lib", "_build_info.py")
         shutil.copytree(root / name, checkout / name, ignore=ignored)
     for path in root.iterdir():
         if path.is_file() and not path.name.startswith("."):
             shutil.copy(path, checkout)
-    made = Site(Settings(checkout, tmp_path / "cache", environ={"HOME": "/h"}))
+    made = Site(Settings(checkout, place / "cache", environ={"HOME": "/h"}))
     made.write()
     return made
 

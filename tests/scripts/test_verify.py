@@ -90,7 +90,7 @@ def test_what_was_measured(tmp_path: Path) -> None:
     assert set(item.checks) == {
         *("zip", "name", "dependencies", "metadata", "record", "files", "licences", "elf"),
         *("machine", "runpath", "build-paths", "debug", "needed", "exports", "variant", "archs"),
-        *("torch-abi", "abi3", "build-info", "floor"),
+        *("torch-abi", "abi3", "build-info", "floor", "calls"),
     }
 
 
@@ -196,6 +196,19 @@ def test_a_wrong_wheel_is_found(
 def test_the_library_of_another_cuda(tmp_path: Path) -> None:
     report = verify([toy.write_wheel(tmp_path, CUDA, library=lib(cuda="12.4.131"))])
     assert "compiled with CUDA 12.4.131 (expected: 13.0)" in "\n".join(map(str, report.findings))
+
+
+@pytest.mark.parametrize("part", ["library", "binding"])
+def test_a_library_of_another_nightly_of_the_day(tmp_path: Path, part: str) -> None:
+    label, other = (
+        factories.label_of("cpu_torch213", public_version="0.1.6.dev20261122", commit=commit)
+        for commit in ("0123456", "1234567")
+    )
+    parts = dict(zip(("library", "binding"), toy.libraries_of(other), strict=True))
+    report = verify([toy.write_wheel(tmp_path, label, **{part: parts[part]})])
+    assert failed(report) == {"variant"}
+    [finding] = report.findings
+    assert "version '0.1.6.dev20261122+g1234567'" in finding.what
 
 
 def test_a_library_for_another_machine(tmp_path: Path) -> None:
@@ -708,6 +721,20 @@ def test_a_package_and_a_library_of_other_architectures(tmp_path: Path) -> None:
     assert "ARCH_LIST" in str(report.findings[0])
 
 
+def test_a_binding_of_another_time_than_its_library(tmp_path: Path) -> None:
+    """Names, labels and information sections agree, and the import would fail."""
+    newer = toy.binding(symbols=(toy.NEW_ABI, "fi_added_since"))
+    own = {f"{PACKAGE}/_C.abi3.so": newer}
+    conda = toy.write_conda(tmp_path, CPU, files=own)
+    library = toy.write_conda_library(tmp_path, CPU)
+    assert verify([conda]).findings == ()
+    wheel = toy.write_wheel(tmp_path, CPU, files={"flashinfer/_C.abi3.so": newer})
+    for paths in ([conda, library], [wheel]):
+        [finding] = verify(paths).findings
+        assert finding.check == "calls"
+        assert "fi_added_since" in finding.what
+
+
 def test_one_unusable_artifact_does_not_hide_the_others(tmp_path: Path) -> None:
     paths = whole(tmp_path, CPU)
     paths[0].write_bytes(b"not a zip")
@@ -790,7 +817,7 @@ def test_lines_for_a_log(tmp_path: Path) -> None:
     toy.write_wheel(tmp_path, CUDA, api=None)
     (tmp_path / CPU.wheel_file).write_bytes(b"x")
     text = "\n".join(as_lines(verify([tmp_path])))
-    assert "19 of 20 checks" in text
+    assert "20 of 21 checks" in text
     assert "finding: files:" in text
     assert f"{CPU.wheel_file}: unusable:" in text
 

@@ -165,15 +165,15 @@ def libraries_of(label: Label) -> tuple[bytes, bytes]:
     made = binding(
         variant=label.variant.id,
         torch=torch,
-        version=label.public_version,
+        version=label.compiled_version,
         cxx11_abi="0" if old else "1",
         symbols=(OLD_ABI if old else NEW_ABI,),
     )
     if label.variant.cuda is None:
-        return library(version=label.public_version), made
+        return library(version=label.compiled_version), made
     cuda = "{}.{}.88".format(*label.variant.cuda)
     archs = "8.0+PTX;9.0a"
-    return library(version=label.public_version, cuda=cuda, archs=archs, gpu="zstd lz4"), made
+    return library(version=label.compiled_version, cuda=cuda, archs=archs, gpu="zstd lz4"), made
 
 
 def wheel_files(label: Label, files: Mapping[str, bytes | None] | None = None) -> dict[str, bytes]:

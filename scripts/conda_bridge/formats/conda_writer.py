@@ -45,6 +45,9 @@ _MAX_MEMBERS = 1_000_000
 # MB for one, and 113 more for each further one).
 _MANY = 20_000  # files, of which what is known takes the memory of a thread
 _MOST_THREADS = {5: 8, 12: 4, 15: 3, 19: 2}
+# So many that it takes the rest of what level 19 needs: 100 000 take 290 MB.
+_VERY_MANY = 50_000
+_LEVEL_OF_VERY_MANY = 15
 # What builders record of the machine and the moment: prefixes, kernel, environment, time.
 _OF_THE_BUILD = re.compile(
     r"info/(git|recipe/(rendered_recipe\.yaml|conda_build_config\.yaml|.*\.log|(.*/)?__pycache__/.*))"
@@ -114,7 +117,7 @@ def write(
             ``info/paths.json`` among them is kept (with its entries sorted); without one it is
             made from `files`.
         level: of zstd, 1 to 22. Level 19 is for what is distributed, 1 to 3 for large packages
-            that stay on this machine.
+            that stay on this machine. With 50 000 files or more it is 15 at most, for memory.
         threads: for compression; 0 for one a core, of as many as take 350 MB together. The bytes
             are the same for every number.
         timestamp: seconds since 1970 for every time in the package; default
@@ -143,6 +146,8 @@ def write(
         elif file.source is None:
             raise ArtifactError("neither content nor link", where=f"{dst.name}: {file.path}")
     info = dict(info_files or {})
+    if len(ordered) >= _VERY_MANY:
+        level = min(level, _LEVEL_OF_VERY_MANY)
     workers = threads or _default_threads(level, len(ordered))
     with atomic.writing(dst) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as outer:
         with _member(outer, "metadata.json", 0) as member:

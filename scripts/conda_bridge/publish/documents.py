@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from ..project import Project
-from . import channel_forms, pages
+from . import channel_forms, pages, site_page
 from .channel import CHANNEL
 from .channel_forms import Listed
 from .intake import SUBDIRS, WheelName
+from .listing import Item
 from .record import Published
 from .unit import Unit, key_of
 from .wheel_entry import INDEX, WheelEntry
@@ -47,6 +51,7 @@ def of_record(files: Iterable[Published], project: Project) -> list[Unit]:
         LabelError: a name that the project does not give any more.
     """
     packages: dict[str, dict[str, Listed]] = {subdir: {} for subdir in SUBDIRS}
+    files = list(files)
     wheels = []
     for item in files:
         file = item.file
@@ -59,7 +64,14 @@ def of_record(files: Iterable[Published], project: Project) -> list[Unit]:
         listed = Listed(file.record, file.run_exports, item.yanked is not None)
         packages.setdefault(subdir, {})[file.name] = listed
     units = [of_channel(subdir, found) for subdir, found in sorted(packages.items())]
-    return units + of_index(wheels, project)
+    # Those for people last: nothing is named before it is there.
+    return [*units, *of_index(wheels, project), _for_people(files, project)]
+
+
+def _for_people(files: Iterable[Published], project: Project) -> Unit:
+    items = [_item(item) for item in files if not item.pruned]
+    key = hashlib.sha256(msgspec.msgpack.encode(items)).hexdigest()
+    return Unit("people", key, lambda: site_page.documents(items, project))
 
 
 def _below(folder: str, unit: Unit) -> Unit:
@@ -68,6 +80,20 @@ def _below(folder: str, unit: Unit) -> Unit:
 
 def _below_paths(folder: str, made: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{path}": content for path, content in made.items()}
+
+
+def _item(published: Published) -> Item:
+    file = published.file
+    return Item(
+        name=file.name,
+        folder=file.folder,
+        sha256=file.sha256,
+        size=file.size,
+        facts=file.facts,
+        uploaded=published.time,
+        commit=published.commit or file.commit,
+        yanked=published.yanked,
+    )
 
 
 def _wheel(item: Published, project: Project) -> WheelEntry:

@@ -2,7 +2,8 @@
 
 All documents are links that lead through one other, ``.site/current``::
 
-    index                        -> .site/current/index
+    index, versions              -> .site/current/index, .site/current/versions
+    index.html, index.json       -> .site/current/index.html, .site/current/index.json
     channel/<subdir>/<document>  -> ../../.site/current/channel/<subdir>/<document>
     channel/<subdir>/shards      -> ../../.site/current/channel/<subdir>/shards
     .site/current                -> 000007
@@ -25,6 +26,8 @@ from ..errors import TargetError, full_disk_fix
 from ..system import atomic
 from .channel import CHANNEL
 from .channel_forms import is_shard
+from .listing import LISTING
+from .site_page import PAGE, VERSIONS
 from .store import LINGER, MEMORY, Documents, Shown, Store
 from .wheel_entry import INDEX
 
@@ -117,8 +120,9 @@ class FolderStore(Store):
             (self.root / path).unlink(missing_ok=True)
 
     def is_foreign(self) -> bool:
-        """Whether there is a channel or an index that no record of ours tells of."""
-        made = [self.root / INDEX, *(self.root / CHANNEL).glob("*/repodata.json*")]
+        """Whether there is a channel, an index or a page that no record of ours tells of."""
+        made = [self.root / name for name in (INDEX, VERSIONS, PAGE, LISTING)]
+        made += (self.root / CHANNEL).glob("*/repodata.json*")
         return any(path.exists() and not path.is_symlink() for path in made)
 
     def show(self, documents: Documents) -> Shown:
@@ -240,12 +244,14 @@ class FolderStore(Store):
         """The links of all documents; one that is right already stays."""
         links = {INDEX: f"{_CURRENT}/{INDEX}"}
         for path in wanted:
-            if path.startswith(f"{INDEX}/"):
-                continue
+            top = path.partition("/")[0]
             folder, _, name = path.rpartition("/")
             # There are many shards, and they come and go: one link for all.
             linked = folder if is_shard(name) else path
-            links[linked] = "../" * linked.count("/") + f"{_CURRENT}/{linked}"
+            if top in (INDEX, VERSIONS):
+                links[top] = f"{_CURRENT}/{top}"
+            else:
+                links[linked] = "../" * linked.count("/") + f"{_CURRENT}/{linked}"
         for path, to in links.items():
             link = self.root / path
             if not (link.is_symlink() and link.readlink() == Path(to)):

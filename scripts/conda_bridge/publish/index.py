@@ -5,6 +5,7 @@
     <folder>/channel/<subdir>/            conda packages, repodata.json and its other forms
     <folder>/wheels/                      wheels and their .metadata files
     <folder>/index/[<layout>/]<project>/  pages for pip
+    <folder>/index.html, index.json       pages for people, and the same for programs
 
 Everything is read and compared before anything is written, every file appears whole or not at all,
 and pages are written after what they link to.
@@ -14,12 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bridge.agreement import check_same_files
-from ..errors import ArtifactError
+from ..errors import ArtifactError, BridgeError
 from ..formats import conda_package
 from ..formats.member_names import check_path
 from ..formats.wheel_reader import file_sha256
@@ -27,14 +28,17 @@ from ..label import CONDA_ENDINGS, split_conda_file
 from ..project import Project
 from ..system import atomic
 from . import channel as channel_index
-from . import documents, intake
+from . import documents, intake, site_page
 from . import seen as seen_artifacts
 from . import wheels as wheel_index
 from .channel import CHANNEL
 from .channel_forms import SHARDS, Listed, is_shard
+from .facts import Facts
 from .immutable import refuse_damaged, refuse_other_bytes
+from .listing import LISTING, Item, read_listing
 from .record import HISTORY
 from .seen import Seen
+from .site_page import PAGE, VERSIONS
 from .wheel_entry import INDEX, WHEELS, WheelEntry, entry_of
 
 __all__ = [
@@ -50,6 +54,7 @@ __all__ = [
 ]
 
 _LOCK = ".lock"
+_HEAD = 4096  # bytes of a page that say who wrote it
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,12 @@ class _Plan:
     Attributes:
         files: to write, in this order, where their content differs.
         removed: to remove after that: files, and folders.
+        items: what the pages for people show.
     """
 
     files: dict[Path, bytes] = field(default_factory=dict)
     removed: list[Path] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     packages: tuple[str, ...] = ()
     wheels: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
@@ -156,8 +163,25 @@ def update_channel(
 
 
 def _plan_channel(
-    channel: Path, project: Project, replace: bool, prune: bool, read: Collection[str], seen: Seen
+    channel: Path,
+    project: Project,
+    replace: bool,
+    prune: bool,
+    read: Collection[str],
+    seen: Seen,
+    facts: dict[str, Facts] | None = None,
 ) -> _Plan:
+    """The plan of the channel.
+
+    Args:
+        channel: the folder.
+        project: whose packages they are.
+        replace: as in :func:`update_channel`.
+        prune: as there.
+        read: the sha256 of what was just read whole.
+        facts: what is known of artifacts by their sha256, and becomes known; None where nobody
+            asks.
+    """
     plan = _Plan()
     missing: list[str] = []
     for subdir in intake.subdirs(channel):
@@ -165,7 +189,7 @@ def _plan_channel(
         known = channel_index.published(channel, subdir)
         exports = channel_index.published_exports(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
-        read_already = channel_index.read_already(channel, subdir)
+        read_already = {*channel_index.read_already(channel, subdir), *read}
         found: dict[str, Listed] = {}
         paths = intake.packages_in(folder)
         _refuse_two_of_a_name(paths)
@@ -174,8 +198,10 @@ def _plan_channel(
             sha256 = about.record["sha256"]
             if not replace:
                 refuse_damaged(path.name, digests.get(path.name, ()), sha256)
-            if sha256 not in read_already and sha256 not in read:
-                intake.check_package(intake.read_package(path, project))
+            if _is_to_be_read(sha256, read_already, facts):
+                looked = intake.check_package(intake.read_package(path, project))
+                if facts is not None:
+                    facts[sha256] = looked
             found[path.name] = Listed(about.record, about.run_exports)
             seen.keep(path, about)
         gone = sorted(set(known) - set(found))
@@ -183,6 +209,13 @@ def _plan_channel(
             found.update({name: Listed(known[name], exports.get(name, {})) for name in gone})
         missing += gone
         plan.packages += tuple(sorted(found))
+        plan.items += [
+            _item(
+                *(name, f"{CHANNEL}/{subdir}", item.record["sha256"]),
+                *(item.record.get("size", 0), facts),
+            )
+            for name, item in found.items()
+        ]
         made = documents.of_channel(subdir, found).make()
         for name, content in made.items():
             plan.files[folder / name.removeprefix(f"{CHANNEL}/{subdir}/")] = content
@@ -237,13 +270,32 @@ def update_wheel_index(
     return plan.done(root, dry_run=dry_run)
 
 
+def _is_to_be_read(digest: str, read: Collection[str], facts: Mapping[str, Facts] | None) -> bool:
+    return digest not in read or (facts is not None and digest not in facts)
+
+
+def _item(
+    name: str, folder: str, sha256: str, size: int, facts: Mapping[str, Facts] | None
+) -> Item:
+    """What the pages for people show of an artifact; a folder knows neither time nor commit."""
+    known = (facts or {}).get(sha256, Facts())
+    return Item(name=name, folder=folder, sha256=sha256, size=size, facts=known)
+
+
 def _plan_wheels(
-    root: Path, project: Project, replace: bool, prune: bool, read: Collection[str], seen: Seen
+    root: Path,
+    project: Project,
+    replace: bool,
+    prune: bool,
+    read: Collection[str],
+    seen: Seen,
+    facts: dict[str, Facts] | None = None,
 ) -> _Plan:
+    """The plan of the wheels; see :func:`_plan_channel`."""
     plan = _Plan()
     known = wheel_index.published(root, project)
     digests = wheel_index.published_digests(root, project)
-    read_already = wheel_index.read_already(root, project)
+    read_already = {*wheel_index.read_already(root, project), *read}
     found: dict[str, WheelEntry] = {}
     for path in intake.wheels_in(root / WHEELS):
         metadata = path.with_name(f"{path.name}.metadata")
@@ -252,8 +304,10 @@ def _plan_wheels(
             about, plan.files[metadata] = _read_wheel(path, project)
         if not replace:
             refuse_damaged(path.name, digests.get(path.name, ()), about.sha256)
-        if about.sha256 not in read_already and about.sha256 not in read:
-            intake.check_wheel(intake.read_wheel(path, project)[1])
+        if _is_to_be_read(about.sha256, read_already, facts):
+            looked = intake.check_wheel(intake.read_wheel(path, project)[1])
+            if facts is not None:
+                facts[about.sha256] = looked
         said = known.get(path.name)  # what a place with a record knows of it, and no wheel says
         found[path.name] = WheelEntry(
             *(about.name, about.sha256, about.size, about.requires_python, about.metadata_sha256),
@@ -267,6 +321,9 @@ def _plan_wheels(
     plan.wheels = tuple(
         entry.file for entry in sorted(found.values(), key=lambda entry: entry.order)
     )
+    plan.items = [
+        _item(name, WHEELS, entry.sha256, entry.size, facts) for name, entry in found.items()
+    ]
     # Pages of a folder first, the overview that leads there last.
     pages: set[str] = set()
     for unit in documents.of_index(found.values(), project):
@@ -341,7 +398,9 @@ def update(
             fix=_nearby(root) or "put them there, or add them with --add FILE",
         )
     with contextlib.nullcontext() if dry_run else atomic.lock(root / _LOCK):
-        return _update(root, project or Project(), replace, prune, dry_run, frozenset())
+        project = project or Project()
+        known = _facts_known(root, project)
+        return _update(root, project, replace, prune, dry_run, frozenset(), known)
 
 
 def _refuse_record(root: Path) -> None:
@@ -371,23 +430,72 @@ def _update(
     prune: bool,
     dry_run: bool,
     read: Collection[str],
+    facts: dict[str, Facts],
 ) -> Result:
-    # Both are checked before either is written.
+    # All are checked before any is written.
     seen = Seen(root, project)
-    plans = (
-        _plan_channel(root / CHANNEL, project, replace, prune, read, seen),
-        _plan_wheels(root, project, replace, prune, read, seen),
+    packages = _plan_channel(root / CHANNEL, project, replace, prune, read, seen, facts)
+    wheels_of = _plan_wheels(root, project, replace, prune, read, seen, facts)
+    people = _plan_pages(root, project, [*packages.items, *wheels_of.items])
+    channel, wheels, pages = (
+        plan.done(root, dry_run=dry_run) for plan in (packages, wheels_of, people)
     )
-    channel, wheels = (plan.done(root, dry_run=dry_run) for plan in plans)
     if not dry_run:
         seen.save()
     return Result(
         channel.packages,
         wheels.wheels,
-        channel.written + wheels.written,
+        channel.written + wheels.written + pages.written,
         channel.absent + wheels.absent,
         channel.pruned + wheels.pruned,
     )
+
+
+def _plan_pages(root: Path, project: Project, items: Sequence[Item]) -> _Plan:
+    """The pages for people; those of versions that are gone are removed."""
+    _refuse_other_page(root)
+    plan = _Plan()
+    for name, content in site_page.documents(items, project).items():
+        plan.files[root / name] = content
+    own = [root / PAGE, root / LISTING, *(root / VERSIONS).glob("*.html")]
+    plan.removed = [path for path in own if path.is_file() and path not in plan.files]
+    return plan
+
+
+def _refuse_other_page(root: Path) -> None:
+    """A page of somebody else's is not written over.
+
+    Raises:
+        ArtifactError: there is one.
+    """
+    page = root / PAGE
+    if not page.is_file() or read_listing(root / LISTING) is not None:
+        return
+    with page.open("rb") as stream:
+        if site_page.MARK in stream.read(_HEAD):
+            return
+    raise ArtifactError(
+        "is a page that this program did not write",
+        where=str(page),
+        expected=f"the page for people, which is written to {PAGE}",
+        fix="move it to another folder, or publish in another one",
+    )
+
+
+def _facts_known(root: Path, project: Project) -> dict[str, Facts]:
+    """What the listing says of artifacts, where the pages that were made of it agree with it."""
+    return {item.sha256: item.facts for item in _listed(root, project)}
+
+
+def _listed(root: Path, project: Project) -> list[Item]:
+    """The listing; nothing where it or a page for people is not as it was written."""
+    items = read_listing(root / LISTING) or []
+    try:
+        made = site_page.documents(items, project)
+        agree = all((root / name).read_bytes() == content for name, content in made.items())
+    except (OSError, ValueError, BridgeError):  # names and versions of whatever it was damaged to
+        return []
+    return items if agree else []
 
 
 def publish(
@@ -424,9 +532,9 @@ def publish(
     with contextlib.nullcontext() if dry_run else atomic.lock(output / _LOCK):
         known = published_digests(output, project)
         targets, new = [], []
-        read = _read_already(output, project)
+        read, facts = _read_already(output, project), _facts_known(output, project)
         for path in sources:
-            target, digest = _target(path, output, project, read)
+            target, digest = _target(path, output, project, read, facts)
             targets.append(target)
             read.add(digest)
             existing = file_sha256(target) if target.is_file() else None
@@ -451,7 +559,7 @@ def publish(
             return targets
         for path, target in new:
             atomic.copy(path, target)
-        for name in _update(output, project, replace, False, False, read).written:
+        for name in _update(output, project, replace, False, False, read, facts).written:
             report(f"write {name}")
     return targets
 
@@ -477,8 +585,12 @@ def consistent(output: Path, project: Project | None = None) -> bool:
         subdirs = intake.subdirs(channel)
     except ArtifactError:
         return False
-    return wheel_index.consistent(output, project or Project()) and all(
-        channel_index.consistent(channel, subdir) for subdir in subdirs
+    project = project or Project()
+    return (
+        wheel_index.consistent(output, project)
+        and all(channel_index.consistent(channel, subdir) for subdir in subdirs)
+        and {item.name: {item.sha256} for item in _listed(output, project)}
+        == published_digests(output, project)
     )
 
 
@@ -498,7 +610,9 @@ def _read_already(output: Path, project: Project) -> set[str]:
     return found
 
 
-def _target(path: Path, output: Path, project: Project, read: Collection[str]) -> tuple[Path, str]:
+def _target(
+    path: Path, output: Path, project: Project, read: Collection[str], facts: dict[str, Facts]
+) -> tuple[Path, str]:
     """Where an artifact belongs, and its sha256; by then it has been read whole."""
     check_path(path)
     if not path.is_file():
@@ -507,8 +621,8 @@ def _target(path: Path, output: Path, project: Project, read: Collection[str]) -
     if path.suffix == ".whl":
         _, wheel = intake.read_wheel(path, project)
         digest = file_sha256(path)
-        if digest not in read:
-            intake.check_wheel(wheel)
+        if _is_to_be_read(digest, read, facts):
+            facts[digest] = intake.check_wheel(wheel)
         return output / WHEELS / path.name, digest
     if not split_conda_file(path.name)[1]:
         raise ArtifactError(
@@ -518,6 +632,6 @@ def _target(path: Path, output: Path, project: Project, read: Collection[str]) -
         )
     package = intake.read_package(path, project)
     digest = file_sha256(path)
-    if digest not in read:
-        intake.check_package(package)
+    if _is_to_be_read(digest, read, facts):
+        facts[digest] = intake.check_package(package)
     return output / CHANNEL / str(package.index["subdir"]) / path.name, digest

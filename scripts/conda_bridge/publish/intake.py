@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from ..formats import conda_package, foreign, wheel_reader
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
 from ..formats.member_names import check_path
-from ..formats.wheel_reader import Wheel
+from ..formats.wheel_reader import MemberStream, Wheel
 from ..label import CONDA_ENDINGS, Label, public_version, same_version, split_conda_file
 from ..project import Project
 from ..system.failure import stage
 from ..template import Template
+from .facts import Facts, Look
 
 __all__ = [
     "SUBDIR",
@@ -171,14 +172,17 @@ def _read_package(path: Path, project: Project) -> CondaPackage:
     return package
 
 
-def check_package(package: CondaPackage) -> None:
-    """Reads all files of a package against what it says of them.
+def check_package(package: CondaPackage) -> Facts:
+    """Reads all files of a package against what it says of them; returns what was seen in them.
 
     Raises:
         ArtifactError: one is damaged, missing, unsafe or not declared.
     """
-    for _ in package.payload():
-        pass
+    look = Look()
+    for member in package.payload():
+        if member.link_target is None:
+            look.take(member.path, member.chunks())
+    return look.facts
 
 
 def _check_package_name(file: str, project: Project) -> None:
@@ -387,19 +391,19 @@ def _same_name(one: str, other: str) -> bool:
     return bool(canonicalize_name(one) == canonicalize_name(other))
 
 
-def check_wheel(wheel: Wheel) -> None:
-    """Reads all files of a wheel against its RECORD.
+def check_wheel(wheel: Wheel) -> Facts:
+    """Reads all files of a wheel against its RECORD; returns what was seen in them.
 
     What RECORD leaves out is for ``verify`` to judge: installers take such a wheel.
 
     Raises:
         ArtifactError: one is damaged, or is not what RECORD says.
     """
+    look = Look()
     for member, stream in wheel.stream():
-        digest, size = hashlib.sha256(), 0
-        while data := stream.read(_CHUNK):
-            digest.update(data)
-            size += len(data)
+        read = _Digested(stream)
+        look.take(member.path, read)
+        digest, size = read.digest, read.size
         record = wheel.record.get(member.path)
         if record is None or not record.sha256:
             continue
@@ -410,3 +414,18 @@ def check_wheel(wheel: Wheel) -> None:
                 expected=f"{record.size} bytes with sha256 {record.sha256}, as RECORD has it",
                 fix="fetch or build the wheel again",
             )
+    return look.facts
+
+
+class _Digested:
+    """The bytes of a stream, once, with what they come to."""
+
+    def __init__(self, stream: MemberStream) -> None:
+        self.digest, self.size = hashlib.sha256(), 0
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self._stream.read(_CHUNK):
+            self.digest.update(data)
+            self.size += len(data)
+            yield data

@@ -18,6 +18,8 @@ from typing import Any
 from ..errors import ConfigError, TargetError
 from .channel import CHANNEL
 from .channel_forms import is_document, is_shard
+from .listing import LISTING
+from .site_page import PAGE, VERSIONS
 from .store import LINGER, MEMORY, Documents, Shown, Site, Store
 from .wheel_entry import INDEX
 
@@ -234,11 +236,13 @@ class ObjectStore(Store):
 
     def _documents(self) -> dict[str, _Listed]:
         """The documents that are there."""
-        found = self._listed(f"{INDEX}/")
+        own = (f"{INDEX}/", PAGE, LISTING)
+        found = {path: item for path, item in self._listed(INDEX).items() if path.startswith(own)}
         for path, item in self._listed(f"{CHANNEL}/").items():
             name = path.rpartition("/")[2]
             if is_document(name) or is_shard(name):
                 found[path] = item
+        found.update(self._listed(f"{VERSIONS}/"))
         return found
 
     # ------------------------------------------------------------ requests

@@ -17,6 +17,7 @@ import msgspec
 
 from ..errors import ArtifactError
 from .channel import CHANNEL
+from .facts import Facts
 from .intake import SUBDIR, is_artifact
 from .store import Store
 from .wheel_entry import WHEELS
@@ -50,6 +51,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         run_exports: of a conda package, what a build that uses it depends on, by kind.
         requires_python: of a wheel, as in METADATA.
         metadata_sha256: of a wheel's METADATA, which lies beside it.
+        facts: what was measured of its libraries; older entries say nothing of them.
     """
 
     name: str
@@ -62,6 +64,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run_exports: dict[str, list[str]] = {}
     requires_python: str = ""
     metadata_sha256: str = ""
+    facts: Facts = Facts()
 
     @property
     def path(self) -> str:
@@ -168,8 +171,13 @@ class Record:
         Returns:
             False where another publisher has added one before; it was read, and this one was not
             added.
+
+        Raises:
+            ArtifactError: it says what cannot be after the entries that were read. An entry stays
+                for good, so one that no reader would take is never written.
         """
         entry = Entry(number=self.number + 1, action=action, previous=self.last, **what)
+        _changes(entry, self.files, self._where(_name(entry.number)))
         text = msgspec.json.format(msgspec.json.encode(entry), indent=1) + b"\n"
         added = self.store.create(f"{HISTORY}/{_name(entry.number)}", text)
         self.refresh()

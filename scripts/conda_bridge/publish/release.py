@@ -141,7 +141,7 @@ def read_sources(paths: Sequence[Path], project: Project, tell: Tell = print) ->
 def _read(path: Path, project: Project) -> Source:
     if path.suffix == ".whl":
         named, wheel = intake.read_wheel(path, project)
-        intake.check_wheel(wheel)
+        facts = intake.check_wheel(wheel)
         entry = entry_of(named, wheel)
         return Source(
             path,
@@ -154,11 +154,12 @@ def _read(path: Path, project: Project) -> Source:
                 commit=named.label.get("commit") or "",
                 requires_python=entry.requires_python,
                 metadata_sha256=entry.metadata_sha256,
+                facts=facts,
             ),
             wheel.metadata_bytes,
         )
     package = intake.read_package(path, project)
-    intake.check_package(package)
+    facts = intake.check_package(package)
     record = channel_index.record_of(package)
     _, label = intake.package_label(path.name, project)
     return Source(
@@ -172,6 +173,7 @@ def _read(path: Path, project: Project) -> Source:
             commit=label.get("commit") or "",
             record=record,
             run_exports=channel_index.run_exports_of(package),
+            facts=facts,
         ),
     )
 
@@ -207,26 +209,28 @@ def publish(
     """
     if store.is_foreign():
         raise ArtifactError(
-            "holds a channel or an index, and no record of what was published",
+            "holds a channel, an index or a page that is of no record of what was published",
             where=store.name,
             expected="an empty place, or one that this program published to",
             fix="give another place, and publish the packages and wheels of this one there",
         )
     _check_commit(sources, commit)
     record = opened(store, project)
-    if promotes:
-        names = [item.file.name for item in sources]
-        check_promotion(promotes, names, commit, record, project)
-    outcome = _compared(sources, record)
+    outcome = _compared(sources, record, commit, promotes, project)
     if dry_run:
         _check_leftovers(_wanted(sources, outcome), store)
         outcome.number = record.number
         return outcome
     if record.number:
         settle(record, project, tell)
-    _restore(sources, outcome, store, tell)
     there: set[str] = set()
+    restored: list[str] = []
     for _ in _turns(store):
+        # Nothing reads the record between this and the entry that is added: what another publisher
+        # adds meanwhile keeps ours out, and all of this is done again.
+        outcome = _compared(sources, record, commit, promotes, project)
+        outcome.restored = restored
+        _restore(sources, outcome, store, tell)
         wanted = _wanted(sources, outcome)
         if not wanted:
             break
@@ -236,9 +240,6 @@ def publish(
         if record.add("publish", time=now(), commit=commit, promotes=promotes, files=files):
             tell(f"entry {record.number} of the record names {len(files)} files")
             break
-        # Another publisher was faster; what it published may be the same.
-        found = _compared(sources, record)
-        outcome.published, outcome.unchanged = found.published, found.unchanged
     outcome.documents = settle(record, project, tell)
     outcome.number = record.number
     return outcome
@@ -272,12 +273,18 @@ def _wanted(sources: Sequence[Source], outcome: Outcome) -> list[Source]:
     return [item for item in sources if item.file.name in names]
 
 
-def _compared(sources: Sequence[Source], record: Record) -> Outcome:
+def _compared(
+    sources: Sequence[Source], record: Record, commit: str, promotes: str, project: Project
+) -> Outcome:
     """Which are new to the record.
 
     Raises:
-        ConflictError: one of them cannot be published under its name.
+        ConflictError: one of them cannot be published under its name, or as that nightly's release.
+        ConfigError: there is no such nightly.
     """
+    if promotes:
+        names = [item.file.name for item in sources]
+        check_promotion(promotes, names, commit, record, project)
     outcome = Outcome()
     for item in sources:
         name = item.file.name
@@ -400,7 +407,8 @@ def _restore(sources: Sequence[Source], outcome: Outcome, store: Store, tell: Te
                 lost = True
         if lost:
             tell(f"restored {item.file.path}")
-            outcome.restored.append(item.file.name)
+            if item.file.name not in outcome.restored:
+                outcome.restored.append(item.file.name)
 
 
 def settle(record: Record, project: Project, tell: Tell = lambda _line: None) -> list[str]:
@@ -533,6 +541,8 @@ def prune_nightlies(
     if keep < 1:
         raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
     record = opened(store, project)
+    if not record.number:  # nothing was published there, and what there may be is not ours
+        return Outcome()
     for _ in _turns(store):
         listed = {
             name: Version(item.file.version)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from conda_bridge.errors import ConfigError
 from conda_bridge.formats import fatbin, foreign
 from conda_bridge.formats.conda_package import CondaPackage
-from conda_bridge.formats.elf import SharedObject
+from conda_bridge.formats.elf import SharedObject, Symbol
 from conda_bridge.formats.wheel_reader import Wheel
 from conda_bridge.verify.artifact import Artifact
 from conda_bridge.verify.binary import SYSTEM, check_archs, member_of
@@ -33,6 +34,8 @@ _OF_LIBRARY = (LIBRARY, _API)
 _OLDEST_PYTHON = (3, 8)  # of the limited API that the binding is compiled for
 _TORCH = re.compile(r"lib(torch(_cpu|_cuda)?|c10(_cuda)?)\.so")
 _EXPORT = re.compile(r"fi_[a-z0-9_]+|flashinfer_build_info")
+_API_SYMBOL = re.compile(r"fi_[a-z0-9_]{1,60}")
+_MOST_API = 1000
 _LEFTOVERS = re.compile(r"(^|/)(__pycache__|tests?)(/|$)|\.(pyc|pyo|a|la)$")
 _INDEX = "info/index.json"
 
@@ -59,8 +62,12 @@ def verify(artifact: Artifact, report: ArtifactReport) -> None:
         _check_cuda(report, artifact.source, label, library_label.cuda)
     if library is not None:
         _check_library(report, library, library_label, artifact.arch_list)
+        report.facts["api"] = sorted(_api(library.exported))
     if binding is not None and label:
         _check_binding(report, binding, label)
+        report.facts["calls"] = sorted(_api(binding.undefined))
+        if library is not None:
+            _check_calls(report, report.facts["calls"], report.facts["api"], member_of(binding))
         _check_torch_abi(report, binding, label.variant.torch, conda=artifact.kind == "conda")
     if label and build_info.PATH in artifact.contents:
         source = artifact.contents[build_info.PATH]
@@ -68,8 +75,10 @@ def verify(artifact: Artifact, report: ArtifactReport) -> None:
 
 
 def verify_together(main: ArtifactReport, folds: Sequence[ArtifactReport]) -> None:
-    """``_build_info.py`` in the package against the library in the other package."""
+    """``_build_info.py`` and the binding in the package, against the library in the other one."""
     for library in folds:
+        binding = f"site-packages/{BINDING}"
+        _check_calls(main, main.facts.get("calls", []), library.facts.get("api", []), binding)
         main.ran("pinned-library")
         stated = main.facts.get("build_info", {})
         cuda = library.facts.get("cuda", "")
@@ -288,7 +297,7 @@ def _check_library(
         )
     if library.soname != LIBRARY_NAME:
         report.add("exports", f"SONAME {library.soname!r}", member=member, expected=LIBRARY_NAME)
-    info = _info(report, library, "libflashinfer", label.public_version)
+    info = _info(report, library, "libflashinfer", label.compiled_version)
     if info is None:
         return
     cuda = info.get("cuda", "")
@@ -358,7 +367,7 @@ def _check_binding(report: ArtifactReport, binding: SharedObject, label: Label) 
     report.ran("exports")
     if not any(symbol.name == "PyInit__C" for symbol in binding.exported):
         report.add("exports", "no PyInit__C", member=member)
-    info = _info(report, binding, "binding", label.public_version)
+    info = _info(report, binding, "binding", label.compiled_version)
     if info is None:
         return
     if info.get("variant") != label.variant.id:
@@ -372,6 +381,28 @@ def _check_binding(report: ArtifactReport, binding: SharedObject, label: Label) 
         )
     report.facts["torch"] = info.get("torch", "")
     report.facts["cxx"] = info.get("cxx", "")
+
+
+def _api(symbols: Iterable[Symbol]) -> set[str]:
+    """Those of the library's C interface, which is small."""
+    named = (item.name for item in symbols if _API_SYMBOL.fullmatch(item.name))
+    return set(itertools.islice(named, _MOST_API))
+
+
+def _check_calls(
+    report: ArtifactReport, calls: Sequence[str], api: Sequence[str], member: str
+) -> None:
+    """What the binding calls is in the library: they may have been built at different times."""
+    report.ran("calls")
+    missing = sorted(set(calls) - set(api))
+    if missing:
+        report.add(
+            "calls",
+            f"calls {', '.join(missing[:3])}{', ...' if missing[3:] else ''}, which "
+            f"{LIBRARY_NAME} does not have: the import would fail",
+            member=member,
+            expected="a binding that was linked with the library it is packed with",
+        )
 
 
 def _check_torch_abi(

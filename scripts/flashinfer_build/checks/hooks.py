@@ -16,9 +16,9 @@ from conda_bridge.bridge.metadata import specifiers
 from conda_bridge.errors import ArtifactError, LabelMismatch
 from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
-from conda_bridge.hooks import Hooks
+from conda_bridge.hooks import Condition, Diagnosis, Hooks
 
-from . import build_info, torch_abi
+from . import build_info, page, torch_abi
 from .index_page import index_page
 from .labels import label_of
 
@@ -116,6 +116,16 @@ class FlashinferHooks(Hooks):
         from . import artifacts
 
         artifacts.verify_together(main, folds)
+
+    def diagnosis(self) -> Diagnosis:
+        """The doctor."""
+        return page.DIAGNOSIS
+
+    def conditions(
+        self, label: labels.Label, gpu_code: Sequence[str], glibc: str
+    ) -> Sequence[Condition]:
+        """What the doctor would ask of the machine for this build."""
+        return page.conditions(label_of(label), gpu_code, glibc)
 
     def index_page(
         self, folders: Mapping[str, Sequence[labels.Label]], scheme: labels.Scheme

@@ -150,7 +150,7 @@ def build_library(
         root: the project's folder.
         prefix: where to install.
         build_dir: for objects; a second call there compiles only what changed.
-        version: the public version, recorded in the library.
+        version: with the commit of a nightly; recorded in the library.
         nvcc: the CUDA compiler, or None for the CPU build.
         arch_list: the GPU architectures, in torch's notation; ignored without nvcc.
 
@@ -265,6 +265,9 @@ def build_binding(
         *_LINK,
         "-Ltorch/lib",
         f"-L{libraries}",
+        # A library of an earlier build, from some cache, lacks what was added since; this finds it
+        # here and not at a user's import.
+        "-Wl,--no-undefined",
         "-Wl,--as-needed",
         "-ltorch_cpu",
         "-lc10",

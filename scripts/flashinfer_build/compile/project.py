@@ -18,7 +18,7 @@ from typing import Any
 from conda_bridge.errors import ConfigError, LabelMismatch, ToolchainError
 
 from ..artifact import LIBRARY_NAME
-from ..label import Label, Variant
+from ..label import Label, Variant, compiled_version
 from . import native, variables
 from .measure import Nvcc, Torch, find_nvcc, find_torch
 
@@ -201,7 +201,7 @@ class Project:
         said = dict(line.split("=", 1) for line in lines if "=" in line)
         cuda = said.get("cuda", "none")
         have = (said.get("version", ""), "" if cuda == "none" else ".".join(cuda.split(".")[:2]))
-        want = (self.public_version, "{}.{}".format(*self._cuda) if self._cuda else "")
+        want = (self.compiled_version, "{}.{}".format(*self._cuda) if self._cuda else "")
         if have != want:
             shown = [f"{v}, {'CUDA ' + c if c else 'for the CPU'}" for v, c in (have, want)]
             raise LabelMismatch(
@@ -246,6 +246,12 @@ class Project:
         """The public version, also where there is no torch to make a label of."""
         return Label.public_version_of(self.root / "version.txt", self.environ)
 
+    @property
+    def compiled_version(self) -> str:
+        """What the libraries are told of their version."""
+        commit = self.environ.get("FLASHINFER_BUILD_COMMIT")
+        return compiled_version(self.public_version, commit)
+
     def facts(self) -> dict[str, str]:
         """What was measured, as text for people and ``--json``."""
         return {
@@ -263,7 +269,7 @@ class Project:
             self.root,
             prefix,
             build_dir,
-            version=self.public_version,
+            version=self.compiled_version,
             nvcc=self.nvcc,
             arch_list=self.arch_list,
             environ=self.environ,
@@ -277,7 +283,7 @@ class Project:
             self.root,
             output,
             build_dir,
-            version=label.public_version,
+            version=label.compiled_version,
             variant=label.variant.id,
             torch=torch,
             library_dir=library_dir,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,16 @@ from conda_bridge.formats.headers import read_headers
 from conda_bridge.formats.index_json import check_index, check_record
 from conda_bridge.formats.wheel import Metadata
 from conda_bridge.project import Project
-from conda_bridge.publish import channel, channel_forms, pages, wheel_entry, wheels
+from conda_bridge.publish import (
+    channel,
+    channel_forms,
+    index,
+    listing,
+    pages,
+    wheel_entry,
+    wheels,
+)
+from conda_bridge.publish.facts import Facts
 from conda_bridge.publish.intake import WheelName
 from flashinfer_build import variants
 from flashinfer_build.checks import build_info
@@ -150,6 +160,32 @@ def read_index_html(data: bytes) -> None:
         _read_pages({"index.json": b"{", "index.html": data})
     except ArtifactError:
         return
+
+
+def read_listing(data: bytes) -> None:
+    """The listing of a folder; what is accepted is read again as the same."""
+    with scratch("listed") as folder:
+        path = folder / listing.LISTING
+        path.write_bytes(data)
+        items = listing.read_listing(path)
+        if items is None:
+            return
+        index._facts_known(folder, _PROJECT)
+        path.write_bytes(listing.listing(items, ""))
+        key = operator.attrgetter("folder", "name")
+        assert listing.read_listing(path) == sorted(items, key=key)
+
+
+def _listing() -> bytes:
+    facts = Facts(("compute_80", "sm_80"), "2.28")
+    files = ((_LABEL.wheel_file, "wheels"), (_LABEL.conda_file, "channel/linux-64"))
+    return listing.listing(
+        [
+            listing.Item(name=name, folder=folder, sha256=_SHA, size=9, facts=facts, yanked="x")
+            for name, folder in files
+        ],
+        "FlashInfer",
+    )
 
 
 def read_mapping(data: bytes) -> None:
@@ -345,6 +381,14 @@ TARGETS = (
         lambda: [_page("index.html")],
         text.lines(),
         ('href="', "#sha256=", "%2B", "%00", "%ff", ".whl", "../"),
+    ),
+    Target(
+        "listing",
+        read_listing,
+        ("conda_bridge.publish.listing", "conda_bridge.publish.site_page"),
+        lambda: [_listing()],
+        json_of.document(NAME),
+        ("files", "facts", "gpu_code", "glibc", "yanked", "versions", "folder"),
     ),
     Target(
         "mapping",
