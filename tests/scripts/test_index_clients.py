@@ -104,14 +104,16 @@ def test_uv_installs(server: Server, site: Path, tmp_path: Path, how: str) -> No
 
 
 def test_pdm_locks_and_syncs(server: Server, tmp_path: Path) -> None:
-    pdm = _environment("pdm", sys.executable, "pdm") / "pdm"
+    pdm = _environment("pdm", sys.executable, "pdm", "hishel<2") / "pdm"
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "toy"\nversion = "1"\nrequires-python = ">=3.10"\n'
         'dependencies = ["flashinfer==0.1.6"]\n'
         f'[[tool.pdm.source]]\nname = "pypi"\nurl = "{server.address}/index/cu130/torch2.13/"\n'
         "[tool.pdm]\ndistribution = false\n"
     )
-    _run(tmp_path, pdm, "use", "--first", sys.executable)
+    # An environment of its own: PDM installs into the interpreter that it is given.
+    _run(tmp_path, sys.executable, "-m", "venv", ".venv")
+    _run(tmp_path, pdm, "use", "--first", tmp_path / ".venv/bin/python")
     _run(tmp_path, pdm, "lock")
     lock = (tmp_path / "pdm.lock").read_text()
     assert CUDA.wheel_version in lock
