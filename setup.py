@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -39,8 +40,8 @@ from setuptools.command.build_py import build_py  # noqa: E402
 from setuptools.command.sdist import sdist  # noqa: E402
 
 from conda_bridge.system import atomic  # noqa: E402
-from flashinfer_build.artifact import LIBRARY_NAME  # noqa: E402
-from flashinfer_build.compile import variables  # noqa: E402
+from flashinfer_build.artifact import LIBRARY_NAME, LICENCES, SBOM  # noqa: E402
+from flashinfer_build.compile import sbom, variables  # noqa: E402
 from flashinfer_build.compile.project import Project  # noqa: E402
 from flashinfer_build.label import Label  # noqa: E402
 
@@ -65,6 +66,10 @@ _KNOWS_EXPRESSIONS = tuple(map(int, setuptools.__version__.split(".")[:2])) >= (
 _LICENSE = {"license_expression" if _KNOWS_EXPRESSIONS else "license": "Apache-2.0"}
 
 
+# What was compiled, by the name of the part; a library that is given has one of its own.
+BILLS: dict[str, sbom.Bill] = {}
+
+
 class BuildNative(build_ext):
     """Compiles libflashinfer (unless one is given) and the binding, where setuptools wants them.
 
@@ -81,7 +86,9 @@ class BuildNative(build_ext):
             library_dir = Path(given).resolve()
         else:
             library_dir = PROJECT.build_library(package, build_dir / "lib").parent
+            BILLS["libflashinfer"] = PROJECT.library_bill(build_dir / "lib")
         PROJECT.build_binding(output, build_dir / "binding", library_dir)
+        BILLS["flashinfer"] = PROJECT.binding_bill(build_dir / "binding")
 
     def copy_extensions_to_source(self) -> None:
         """Also copies the library and writes ``_build_info.py``."""
@@ -144,6 +151,26 @@ class Wheel(bdist_wheel):
     def run(self) -> None:
         shutil.rmtree(self.bdist_dir, ignore_errors=True)
         super().run()
+
+    def write_wheelfile(self, wheelfile_base: str, *args: Any, **options: Any) -> None:
+        """Also adds what is known only when all is compiled: SBOMs (PEP 770) and licences."""
+        super().write_wheelfile(wheelfile_base, *args, **options)
+        folder = Path(wheelfile_base)
+        for name, bill in BILLS.items():
+            atomic.write_bytes(folder / "sboms" / SBOM.format(name), bill.document)
+        texts = {
+            f"{LICENCES}/{name}": text
+            for bill in BILLS.values()
+            for name, text in bill.licences.items()
+        }
+        # Before metadata 2.4, which PEP 639 brought, the files are beside METADATA.
+        licences = folder / "licenses" if (folder / "licenses").is_dir() else folder
+        for name, text in texts.items():
+            atomic.write_bytes(licences / name, text)
+        metadata = folder / "METADATA"
+        head, gap, body = metadata.read_text(encoding="utf-8").partition("\n\n")
+        lines = [head, *(f"License-File: {name}" for name in sorted(texts))]
+        metadata.write_text("\n".join(lines) + gap + body, encoding="utf-8")
 
 
 class SourceDist(sdist):

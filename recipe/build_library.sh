@@ -17,7 +17,8 @@ else
 fi
 
 # conda-build uses one work folder for all outputs and variants.
-rm -rf build
-python scripts/native.py lib --prefix "$PREFIX" --build-dir build/library
+rm -rf build third-party-licenses
+# With what is in the library, and the licences of it (docs/sbom.md).
+python scripts/native.py lib --prefix "$PREFIX" --build-dir build/library --sbom
 # What the compiler says it was has to be what the variant says.
 python "$RECIPE_DIR/test_library.py"

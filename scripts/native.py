@@ -15,8 +15,10 @@ import os
 from pathlib import Path
 
 from conda_bridge.errors import BridgeError
+from conda_bridge.system import atomic
 from conda_bridge.system.failure import door, failure, without_tracebacks
 from conda_bridge.system.terminal import ArgumentParser, print_json, say
+from flashinfer_build.artifact import LICENCES, SBOM, SBOM_FOLDER
 from flashinfer_build.compile import prerequisites
 
 without_tracebacks()
@@ -39,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
         "--prefix", type=Path, required=True, help="where to install lib/ and include/"
     )
     lib.add_argument("--build-dir", type=Path, default=Path("build/native-lib"))
+    lib.add_argument(
+        "--sbom",
+        action="store_true",
+        help=f"also install {SBOM_FOLDER}/, and write {LICENCES}/ here (docs/sbom.md)",
+    )
     binding = commands.add_parser("binding", help="compile _C.abi3.so")
     binding.add_argument("--library-dir", type=Path, required=True, help="with libflashinfer.so")
     binding.add_argument("--output", type=Path, required=True)
@@ -63,7 +70,17 @@ def main() -> int:
         for line in variables.notes(os.environ, project.nvcc):
             say(f"flashinfer: {line}", error=True)
         if args.command == "lib":
-            say(str(project.build_library(args.prefix.resolve(), args.build_dir.resolve())))
+            prefix, build_dir = args.prefix.resolve(), args.build_dir.resolve()
+            say(str(project.build_library(prefix, build_dir)))
+            if args.sbom:
+                bill = project.library_bill(build_dir)
+                file = prefix / SBOM_FOLDER / SBOM.format("libflashinfer")
+                atomic.write_bytes(file, bill.document)
+                atomic.remove(Path(LICENCES))
+                with atomic.directory(Path(LICENCES)) as folder:
+                    for name, text in bill.licences.items():
+                        atomic.write_bytes(folder / name, text)
+                say(str(file))
         else:
             project.build_binding(
                 args.output.resolve(), args.build_dir.resolve(), args.library_dir.resolve()

@@ -251,6 +251,12 @@ def _check_places(files: dict[str, str], where: str) -> None:
                 if folder
                 else f"write {target + prefix.rpartition('/')[2]!r}",
             )
+        if target.startswith(".dist-info/") and not target.startswith(".dist-info/sboms/"):
+            raise ConfigError(
+                f"is {target!r}; the rest of that folder is written anew",
+                where=place,
+                expected='".dist-info/sboms/", for SBOMs that are outside of one',
+            )
         if target.startswith(".data/") and not _DATA.match(target):
             raise ConfigError(
                 f"is {target!r}, which no installer knows",

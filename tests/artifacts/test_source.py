@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from typed import Elsewhere, install_lines
 
+from conda_bridge.project import Project
+from conda_bridge.verify import gate
 from flashinfer_build.label import Label
 
 _NO_CUDA = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "NVCC": ""}
@@ -49,7 +51,7 @@ def source(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pip_builds_the_sdist_for_the_torch_at_hand_without_nvcc(
-    source: Path, tmp_path: Path
+    source: Path, tmp_path: Path, root: Path
 ) -> None:
     command = [sys.executable, "-P", "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     # Every source is compiled; how fast what comes out would run is not looked at here.
@@ -68,6 +70,11 @@ def test_pip_builds_the_sdist_for_the_torch_at_hand_without_nvcc(
     assert label.variant.id == "cpu_torch213"
     assert wheel.name.endswith("-cp38-abi3-linux_x86_64.whl")
     assert "this is the CPU build cpu_torch213" in done.stdout + done.stderr
+    # With the SBOMs of both libraries, which are true of them, and the licences that those name.
+    report = gate.verify([wheel], project=Project.load(root / "pyproject.toml"))
+    wrong = [found for found in report.findings if found.check in ("sbom", "licences")]
+    assert wrong == []
+    assert "sbom" in report.artifacts[0].checks
 
 
 def test_an_import_of_the_source_says_what_installs_it(

@@ -126,41 +126,6 @@ def test_what_python_itself_imports_is_found(root: Path, module: str) -> None:
     assert set(map(Path, json.loads(done.stdout))) <= set(closure(scripts, [module]))
 
 
-def test_the_compiled_code_has_what_the_source_says(root: Path) -> None:
-    """Against the parser, for every module: each import and each module that is named."""
-    scripts = root / "scripts"
-    modules = {}
-    for folder in ("conda_bridge", "flashinfer_build"):
-        for path in sorted((scripts / folder).rglob("*.py")):
-            if "__pycache__" not in path.parts:
-                parts = path.relative_to(scripts).with_suffix("").parts
-                modules[".".join(parts).removesuffix(".__init__")] = path
-    assert len(modules) > 100
-    for name, path in modules.items():
-        package = path.relative_to(scripts).parts[:-1]
-        wanted = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                base = package[: len(package) - node.level + 1] if node.level else ()
-                module = ".".join((*base, *filter(None, [node.module])))
-                wanted |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-            elif isinstance(node, ast.Import):
-                wanted |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                wanted.add(node.value)
-                if node.value.endswith(".py"):
-                    wanted.add(".".join((*package, node.value.removesuffix(".py"))))
-        files = {modules[found] for found in wanted & modules.keys()}
-        assert files <= set(closure(scripts, [name])), name
-
-
-def test_many_constants_hide_no_import(scripts: Path) -> None:
-    """Python writes an index over 255 in two instructions."""
-    numbers = "\n".join(f"x{i} = {i}.5" for i in range(700))
-    (scripts / "flashinfer_build" / "worker.py").write_text(f"{numbers}\nfrom . import apart\n")
-    assert scripts / "flashinfer_build" / "apart.py" in closure(scripts, [JOB])
-
-
 def test_workers_and_what_is_copied_are_found(root: Path) -> None:
     modules = ["flashinfer_build.compile.builder", "flashinfer_build.tryout.install"]
     names = {path.name for path in closure(root / "scripts", modules)}

@@ -67,6 +67,7 @@ def test_every_key_is_read(tmp_path):
         ('files = { "share/" = "../toy/" }', "files.share/", "no path in a wheel"),
         ('files = { "share/" = "/toy/" }', "files.share/", "no path in a wheel"),
         ('files = { "share/" = ".data/other/" }', "files.share/", "no installer knows"),
+        ('files = { "share/" = ".dist-info/x/" }', "files.share/", "sboms/"),
         ('files = { "share/" = ".data/" }', "files.share/", "no installer knows"),
         (
             'fold = [{ package = "x", files = { "lib/" = "y" } }]',

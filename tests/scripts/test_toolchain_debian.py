@@ -243,7 +243,16 @@ def test_cuda_in_conda_forges_places(
     assert b"/usr" not in profile.source
     assert profile.link_target is None
     [tools] = [spec for spec in part.specs if spec.name == "cuda-nvcc-tools"]
-    assert tools.info_files == {"info/licenses/nvidia-cuda-toolkit": b"terms"}
+    assert tools.info_files["info/licenses/nvidia-cuda-toolkit"] == b"terms"
+    # What the SBOM of a build has it from.
+    [entry] = json.loads(tools.info_files["info/origins.json"])["origins"]
+    [deb] = [
+        one
+        for one in archive.lock().debian_cuda[(12, 4)].toolkit
+        if one.package == "nvidia-cuda-toolkit"
+    ]
+    assert (entry["archive"], entry["sha256"]) == (deb.filename, deb.sha256)
+    assert "bin/nvcc" in entry["files"]
     assert part.compiler is None
     assert archive.source(tmp_path).own_gxx((12, 4)) is None
 

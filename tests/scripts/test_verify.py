@@ -20,6 +20,7 @@ from typing import Any
 import factories
 import pytest
 import toy_artifacts as toy
+import toy_sboms
 
 from conda_bridge.errors import ArtifactError, ConfigError, LabelError
 from conda_bridge.formats import conda_writer
@@ -90,8 +91,143 @@ def test_what_was_measured(tmp_path: Path) -> None:
     assert set(item.checks) == {
         *("zip", "name", "dependencies", "metadata", "record", "files", "licences", "elf"),
         *("machine", "runpath", "build-paths", "debug", "needed", "exports", "variant", "archs"),
-        *("torch-abi", "abi3", "build-info", "floor", "calls"),
+        *("torch-abi", "abi3", "build-info", "floor", "calls", "sbom"),
     }
+
+
+# ------------------------------------------------------------ SBOMs that are wrong
+
+
+def _component(bill: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(item for item in bill["components"] if item["name"] == name)
+    return found
+
+
+def _without(name: str) -> toy_sboms.Change:
+    def change(bill: dict[str, Any]) -> None:
+        bill["components"] = [item for item in bill["components"] if item["name"] != name]
+        bill["dependencies"] = []
+
+    return change
+
+
+def _of(name: str, **changes: object) -> toy_sboms.Change:
+    return lambda bill: _component(bill, name).update(changes)
+
+
+def _other_licence(bill: dict[str, Any]) -> None:
+    bill["components"].append(toy_sboms.component("cub", "2", "headers", text=b"not there"))
+
+
+def _no_licence(bill: dict[str, Any]) -> None:
+    cub = toy_sboms.component("cub", "2", "headers")
+    bill["components"].append({**cub, "properties": cub["properties"][:1]})
+
+
+def _version(bill: dict[str, Any]) -> None:
+    bill["metadata"]["component"]["version"] = "0.1.5"
+
+
+SBOMS: list[tuple[str, str, str, str, toy_sboms.Change]] = [
+    # what is wrong, the check, words of the finding, of which library, the change
+    (
+        "no runtime though there is GPU code",
+        "sbom",
+        "no CUDA runtime",
+        "library",
+        _without("cuda-cudart-static"),
+    ),
+    ("no compiler", "sbom", "no compiler of release 12.2", "library", _without("g++")),
+    (
+        "no compiler of the binding",
+        "sbom",
+        "no compiler of release 12.2",
+        "binding",
+        _without("g++"),
+    ),
+    ("no nvcc", "sbom", "no CUDA compiler 13.0.88", "library", _without("cuda-nvcc")),
+    (
+        "another nvcc",
+        "sbom",
+        "no CUDA compiler 13.0.88",
+        "library",
+        _of("cuda-nvcc", version="13.0.8"),
+    ),
+    ("another torch", "sbom", "torch is 2.11.0", "binding", _of("torch", version="2.11.0")),
+    ("no torch", "sbom", "torch is none", "binding", _without("torch")),
+    (
+        "of another file",
+        "sbom",
+        "has the sha256 00",
+        "library",
+        _of("libflashinfer.so", hashes=[{"alg": "SHA-256", "content": "00" * 32}]),
+    ),
+    (
+        "of another build",
+        "sbom",
+        "has the build id 00",
+        "library",
+        _of("libflashinfer.so", properties=[{"name": "flashinfer:build-id", "value": "00"}]),
+    ),
+    ("of no file", "sbom", "does not name the file", "library", _without("libflashinfer.so")),
+    ("of another version", "sbom", "is about version 0.1.5", "library", _version),
+    (
+        "a licence that is not there",
+        "licences",
+        "licence texts of cub 2 are missing",
+        "library",
+        _other_licence,
+    ),
+    ("no licence", "licences", "its licence is not known", "binding", _no_licence),
+    (
+        "no CycloneDX",
+        "sbom",
+        "bomFormat is 'SPDX'",
+        "binding",
+        lambda bill: bill.update(bomFormat="SPDX"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "words", "part", "change"),
+    [item[1:] for item in SBOMS],
+    ids=[item[0] for item in SBOMS],
+)
+@pytest.mark.parametrize("kind", ["wheel", "conda"])
+def test_an_sbom_that_is_wrong(
+    tmp_path: Path, kind: str, check: str, words: str, part: str, change: toy_sboms.Change
+) -> None:
+    made = dict(zip(("library", "binding"), toy.libraries_of(CUDA), strict=True))[part]
+    name, file = {
+        "library": ("libflashinfer", "libflashinfer.so"),
+        "binding": ("flashinfer", "_C.abi3.so"),
+    }[part]
+    text = toy_sboms.document(name, file, made, change)
+    if kind == "wheel":
+        path = toy.write_wheel(
+            tmp_path, CUDA, **{"library_sbom" if part == "library" else "sbom": text}
+        )
+    elif part == "library":
+        path = toy.write_conda_library(
+            tmp_path, CUDA, files={"share/libflashinfer/sboms/libflashinfer.cdx.json": text}
+        )
+    else:
+        own = f"site-packages/flashinfer-{CUDA.wheel_version}.dist-info"
+        path = toy.write_conda(tmp_path, CUDA, files={f"{own}/sboms/flashinfer.cdx.json": text})
+    report = verify([path])
+    assert failed(report) == {check}
+    assert any(words in finding.what and name in finding.member for finding in report.findings)
+
+
+@pytest.mark.parametrize("part", ["sbom", "library_sbom"])
+def test_a_library_without_an_sbom(tmp_path: Path, part: str) -> None:
+    [finding] = verify([toy.write_wheel(tmp_path, CUDA, **{part: None})]).findings
+    assert (finding.check, "there is no SBOM of" in finding.what) == ("sbom", True)
+
+
+def test_licence_texts_that_are_missing(tmp_path: Path) -> None:
+    assert failed(verify([toy.write_wheel(tmp_path, CUDA, licences=None)])) == {"licences"}
 
 
 # ------------------------------------------------------------ wheels that are wrong

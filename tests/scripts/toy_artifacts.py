@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import factories
+import toy_sboms
 
 from conda_bridge.formats import conda_writer
-from flashinfer_build.artifact import BINDING_RUNPATH
+from flashinfer_build.artifact import BINDING_RUNPATH, SBOM, SBOM_FOLDER
 from flashinfer_build.label import Label
 
 FATBIN = Path(__file__).parent / "fatbin"
@@ -179,7 +180,8 @@ def libraries_of(label: Label) -> tuple[bytes, bytes]:
 def wheel_files(label: Label, files: Mapping[str, bytes | None] | None = None) -> dict[str, bytes]:
     """The files of a whole wheel, but RECORD; `files` replaces or drops some by a short name.
 
-    Short names: ``library``, ``binding``, ``build_info``, ``metadata``, ``wheel``, ``api``.
+    Short names: ``library``, ``binding``, ``build_info``, ``metadata``, ``wheel``, ``api``,
+    ``licences``; ``sbom`` and ``library_sbom``, which are else those of the libraries.
     """
     dist_info = f"flashinfer-{label.wheel_version}.dist-info"
     made_library, made_binding = libraries_of(label)
@@ -191,6 +193,9 @@ def wheel_files(label: Label, files: Mapping[str, bytes | None] | None = None) -
         "library": ("flashinfer/lib/libflashinfer.so", made_library),
         "api": ("flashinfer/include/flashinfer/api.h", API),
         "licence": (f"{dist_info}/licenses/LICENSE", factories.LICENSE),
+        "licences": (f"{dist_info}/{toy_sboms.LICENCE}", toy_sboms.TEXT),
+        "sbom": (f"{dist_info}/sboms/flashinfer.cdx.json", b""),
+        "library_sbom": (f"{dist_info}/sboms/libflashinfer.cdx.json", b""),
         "metadata": (f"{dist_info}/METADATA", metadata(label)),
         "wheel": (
             f"{dist_info}/WHEEL",
@@ -198,10 +203,17 @@ def wheel_files(label: Label, files: Mapping[str, bytes | None] | None = None) -
             "Tag: cp38-abi3-linux_x86_64\n".encode(),
         ),
     }
-    given = files or {}
+    given = dict(files or {})
+    given.setdefault("sbom", _sbom("flashinfer", given.get("binding", made_binding)))
+    given.setdefault("library_sbom", _sbom("libflashinfer", given.get("library", made_library)))
     contents = {path: given.get(name, data) for name, (path, data) in named.items()}
     contents.update({path: data for path, data in given.items() if path not in named})
     return {path: data for path, data in contents.items() if data is not None}
+
+
+def _sbom(name: str, library: bytes | None) -> bytes:
+    file = {"flashinfer": "_C.abi3.so", "libflashinfer": "libflashinfer.so"}[name]
+    return toy_sboms.document(name, file, library or b"")
 
 
 def metadata(label: Label, **changes: str) -> bytes:
@@ -282,10 +294,16 @@ def write_conda(
 ) -> Path:
     """Writes the flashinfer package of `label`, with the binding of its wheel."""
     _, made = libraries_of(label)
+    payload: dict[str, bytes | None] = {factories.MODULE: made, **(files or {})}
+    own = f"site-packages/flashinfer-{label.wheel_version}.dist-info"
     return factories.write_binding(
         folder,
         label,
-        files={factories.MODULE: made, **(files or {})},
+        files={
+            f"{own}/{toy_sboms.LICENCE}": toy_sboms.TEXT,
+            f"{own}/sboms/flashinfer.cdx.json": _sbom("flashinfer", payload[factories.MODULE]),
+            **payload,
+        },
         index={**conda_index(label), **(index or {})},
         info=info,
     )
@@ -301,6 +319,8 @@ def write_conda_library(
     """Writes the libflashinfer package of `label`, with the library of its wheel."""
     made, _ = libraries_of(label)
     payload = {"lib/libflashinfer.so": made, "include/flashinfer/api.h": API, **(files or {})}
+    place = f"{SBOM_FOLDER}/{SBOM.format('libflashinfer')}"
+    payload = {place: _sbom("libflashinfer", payload["lib/libflashinfer.so"]), **payload}
     path = folder / label.lib_conda_file
     base: dict[str, object] = {
         "name": "libflashinfer",
@@ -316,7 +336,10 @@ def write_conda_library(
         index={**base, **conda_index(label), **(index or {})},
         files=factories.package_files(payload),
         about=factories.about(),
-        info_files={"info/licenses/LICENSE": factories.LICENSE},
+        info_files={
+            "info/licenses/LICENSE": factories.LICENSE,
+            f"info/{toy_sboms.LICENCE}": toy_sboms.TEXT,
+        },
         level=1,
         threads=1,
     )

@@ -125,7 +125,7 @@ def wheel_path(package: CondaPackage, path: str, project: Project = _STRANGER) -
         ArtifactError: a file that cannot go into a wheel.
     """
     place = wheel_layout(package, project).place(path)
-    return None if place.kind in (layout.DROP, "info") else place.path
+    return None if place.kind in (layout.DROP, "info", "sbom") else place.path
 
 
 def bridge(
@@ -313,7 +313,10 @@ class _Plan:
         )
         metadata.render()  # what is wrong with it is said before anything is written
         points = entry_points(own, main.entry_points, f"{where}: info/link.json")
-        more = {**own.others, **({"entry_points.txt": points.encode()} if points else {})}
+        more = {
+            **own.others,
+            **({"entry_points.txt": points.encode()} if points else {}),
+        }
         contents = _contents(parts[0], project, own, _stem(name, version))
         project.hooks.check_package(main, label, contents)
         number = label.number
@@ -359,6 +362,9 @@ class _Plan:
             target = part.targets.get(member.path)
             if member.link_target is not None or target is None:
                 continue
+            if part.places[member.path].kind == "sbom":
+                self._take_sbom(part, member, target.path, progress)
+                continue
             for path in (target.path, *target.copies):
                 if path:
                     self.names.add(path)
@@ -373,6 +379,28 @@ class _Plan:
                 wheel.add_member(
                     target.path, member, progress.chunks(member), executable=target.executable
                 )
+
+    def _take_sbom(self, part: Part, member: TarMember, path: str, progress: _Progress) -> None:
+        """An SBOM from outside of a ``.dist-info``, which is written with the wheel's own.
+
+        Raises:
+            ArtifactError: it is too large, or the wheel has another of that name.
+        """
+        where = f"{part.package.path.name}: {member.path}"
+        if member.size > limits.TEXT_SIZE:
+            raise ArtifactError(
+                f"has {member.size} bytes",
+                where=where,
+                expected=f"an SBOM of at most {limits.TEXT_SIZE}",
+            )
+        name = path.partition("/")[2]
+        text = b"".join(progress.chunks(member))
+        if self.more.setdefault(name, text) != text:
+            raise ArtifactError(
+                f"is not the {name} that the wheel has already",
+                where=where,
+                expected="a name of its own, or the same bytes",
+            )
 
     @staticmethod
     def _add_changed(
@@ -506,7 +534,7 @@ def _is_text(path: str, place: Place, part: Part, patterns: Sequence[str]) -> bo
 
 
 def _is_binary(path: str, place: Place, every: bool) -> bool:
-    if place.kind in (layout.DROP, "info", "script") or not is_library(path):
+    if place.kind in (layout.DROP, "info", "script", "sbom") or not is_library(path):
         return False
     return every or (place.kind == "site" and tags.needs_a_look(path))
 

@@ -18,10 +18,12 @@ from ..errors import ArtifactError, ConfigError
 from ..formats.conda_package import CondaPackage
 from ..project import Project
 
-__all__ = ["DROP", "Layout", "Place", "is_library", "python_of", "wheel_layout"]
+__all__ = ["DROP", "SBOMS", "Layout", "Place", "is_library", "python_of", "wheel_layout"]
 
 DROP: Literal["drop"] = "drop"
-Kind = Literal["site", "info", "script", "library", "data", "headers", "drop"]
+Kind = Literal["site", "info", "script", "library", "data", "headers", "sbom", "drop"]
+
+SBOMS = ".dist-info/sboms/"  # the wheel's own folder for them (PEP 770)
 
 _ARCH_SITE = re.compile(r"lib/python(?P<version>\d+\.\d+)t?/site-packages/")
 _INFO = re.compile(r"[^/]+\.(dist-info|egg-info)(/|$)")
@@ -68,7 +70,8 @@ class Place:
 
     Attributes:
         kind: what it is there: a file of site-packages, of a ``.dist-info`` (which is written
-            anew), a script, a shared library, data of the prefix, a header; or nothing.
+            anew), a script, a shared library, data of the prefix, a header, an SBOM that was
+            outside of a ``.dist-info``; or nothing.
         path: in the wheel; of a library in ``lib``, before it is called by its SONAME; of a
             ``.dist-info``, below site-packages.
         chosen: the configuration names this place.
@@ -150,6 +153,8 @@ class Layout:
             if self.files[prefix] == DROP:
                 return Place(DROP, "", True)
             target = self.files[prefix] + path.removeprefix(prefix)
+            if target.startswith(SBOMS):
+                return Place("sbom", f"{self.stem}{target}", True, prefix == path)
             if target.startswith(".data/"):
                 target = self.stem + target
             kind: Kind = "library" if is_library(path) else "site"

@@ -88,6 +88,12 @@ def place_files(parts: Sequence[Part], scripts: Mapping[str, str], notes: list[s
         part.places = {path: part.layout.place(path) for path in sorted(part.package.paths)}
         for path, place in part.places.items():
             entry = part.package.paths[path]
+            if place.kind == "sbom" and entry.is_link:
+                raise ArtifactError(
+                    "is a link",
+                    where=f"{part.package.path.name}: {path}",
+                    expected="a file, which is an SBOM",
+                )
             if place.kind in (DROP, "info") or entry.is_link:
                 continue
             target = _target(part, path, place, entry, scripts)

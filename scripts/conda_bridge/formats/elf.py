@@ -189,6 +189,36 @@ class SharedObject:
         """Paths of the machine that built it; see :func:`leaked_paths`."""
         return leaked_paths(self.data)
 
+    @cached_property
+    def compilers(self) -> tuple[str, ...]:
+        """What ``.comment`` says, in order: ``GCC: (Debian 12.2.0-14+deb12u1) 12.2.0``.
+
+        Each object that was linked in has its compiler's.
+        """
+        tables = ElfTables(self.data, self.name, program=False)
+        if ".comment" not in tables.sections:
+            return ()
+        raw = tables.read(".comment", limits.ELF_INFO)
+        words = (text.decode("utf-8", "backslashreplace") for text in raw.split(b"\0"))
+        return tuple(dict.fromkeys(filter(None, words)))
+
+    @cached_property
+    def gpu_producers(self) -> frozenset[str]:
+        """The releases of the CUDA tools that made its GPU code; see :func:`.fatbin.producer`.
+
+        One cubin of each translation unit is looked at: one nvcc made all of a unit's.
+        """
+        tables = ElfTables(self.data, self.name, program=False)
+        found = set()
+        for section, containers in self.gpu.items():
+            content = tables.plain(tables.sections[section], self.data.size)
+            found |= {
+                fatbin.producer(content, image)
+                for container in containers
+                for image in [one for one in container.images if one.kind == "cubin"][:1]
+            }
+        return frozenset(filter(None, found))
+
 
 def floors(versions: Iterator[str] | tuple[str, ...]) -> dict[str, str]:
     """The newest of each family of symbol versions.

@@ -22,7 +22,7 @@ from .content import PIECE, Content, as_content
 from .cuda_archs import gencode_flags
 from .zstd import zstd
 
-__all__ = ["SECTIONS", "Container", "Image", "expected_codes", "parse"]
+__all__ = ["SECTIONS", "Container", "Image", "expected_codes", "parse", "producer"]
 
 # __nv_relfatbin holds relocatable device code, .nv_fatbin what a kernel launch loads.
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
@@ -45,6 +45,10 @@ _FIRST_BLOCK = (1 << 17) + 64  # bytes of a zstd frame that hold its first block
 _LZ4_START = 1 << 14  # bytes of an LZ4 block that unpack to more than what is looked at
 _PTX_TARGET = re.compile(rb"^\.target\s+sm_(\d+[af]?)\b", re.MULTILINE)
 _EM_CUDA = 190
+_TOOLS = re.compile(rb"Cuda compilation tools, release \d+\.\d+, V(\d+\.\d+\.\d+)\0")
+_LONGEST_CUBIN = 64 << 20  # bytes that are looked at
+_LONGEST_NOTE = 80
+_STEP = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Image:
         size: bytes when unpacked.
         measured: the architecture that the image itself names, without its suffix for a cubin
             (the suffix is in the table of contents only); empty where it cannot be read (``lto``).
+        offset: of its packed bytes in the section.
     """
 
     kind: Kind
@@ -67,6 +72,7 @@ class Image:
     packed_size: int
     size: int
     measured: str
+    offset: int = 0
 
     @property
     def code(self) -> str:
@@ -124,6 +130,42 @@ def parse(
             than :data:`.limits.GPU_IMAGES`.
     """
     return _Reader(as_content(data), where).read()
+
+
+def producer(section: Content, image: Image) -> str:
+    """The release of the CUDA tools that made a cubin, such as ``13.0.88``, by its own note.
+
+    Args:
+        section: that was parsed.
+        image: of it.
+
+    Returns:
+        Empty where the image has no such note (CUDA 12 writes none), is no cubin, or is packed by
+        LZ4.
+    """
+    if image.kind != "cubin" or image.compression == "lz4":
+        return ""
+    packed = section.part(image.offset, image.packed_size)
+    data = packed.at(0, min(image.packed_size, _LONGEST_CUBIN))
+    if image.compression == "none":
+        found = _TOOLS.search(data)
+        return found[1].decode() if found else ""
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: limits.ZSTD_WINDOW_LOG}
+    unpacker = zstd.ZstdDecompressor(options=options)
+    before = b""
+    # Piece by piece: the note is among the first sections.
+    for _ in range(0, _LONGEST_CUBIN, _STEP):
+        try:
+            piece = before + unpacker.decompress(data, _STEP)
+        except zstd.ZstdError:
+            return ""
+        found = _TOOLS.search(piece)
+        if found:
+            return found[1].decode()
+        if unpacker.eof or unpacker.needs_input:
+            return ""
+        data, before = b"", piece[-_LONGEST_NOTE:]
+    return ""
 
 
 def _broken(what: str, where: str, offset: int, expected: str = "") -> ArtifactError:
@@ -223,6 +265,7 @@ class _Reader:
                 stored,
                 stored if compression == "none" else unpacked,
                 sys.intern(_measure(_KINDS[kind], _start_of(image, compression))),
+                position + header_size,
             )
             position += header_size + padded
 

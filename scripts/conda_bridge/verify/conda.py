@@ -12,6 +12,7 @@ from ..formats.content import Content
 from ..formats.elf import SharedObject
 from ..label import Label
 from ..project import Project
+from . import sboms
 from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,
@@ -93,6 +94,8 @@ def check_conda(
     _check_files(report, package)
     _check_licences(report, package, project)
     _check_entry_points(report, package)
+    contents = {places[item].path: data for item, data in looked.texts.items()}
+    sboms.check_sboms(report, contents)
     subdir = str(package.index.get("subdir"))
     libraries = _libraries(report, subdir, looked.binaries, project)
     found = list(libraries.values())
@@ -111,7 +114,7 @@ def check_conda(
         label=label,
         source=package,
         digests={places[item].path: sha for item, sha in digests.items() if places[item].installed},
-        contents={places[item].path: data for item, data in looked.texts.items()},
+        contents=contents,
         libraries={places[item].path: library for item, library in libraries.items()},
         arch_list=arch_list,
     )
@@ -174,7 +177,7 @@ def _digest(
     package: CondaPackage, project: Project, places: Mapping[str, Place]
 ) -> tuple[Payload, Looked]:
     """The sha256 of every file (links by their target), and what is looked into."""
-    wanted = project.hooks.looks_into()
+    wanted = (sboms.PATTERN, *project.hooks.looks_into())
     kept = {path for path, place in places.items() if place.is_one_of(wanted)}
     looked = Looked(package.path.name, kept)
     digests: Payload = {}

@@ -18,6 +18,7 @@ from ..formats.elf import SharedObject
 from ..formats.wheel_reader import MemberStream, Wheel
 from ..label import Label, same_version
 from ..project import Project
+from . import sboms
 from .artifact import Artifact, Payload
 from .binary import (
     FOREIGN_LIBRARY,
@@ -83,6 +84,7 @@ def check_wheel(
     _check_files(report, wheel)
     _check_licences(report, wheel, project)
     _check_entry_points(report, wheel, looked.texts)
+    sboms.check_sboms(report, looked.texts)
     libraries = _libraries(report, wheel, looked, project)
     _check_tags(report, wheel, libraries)
     found = list(libraries.values())
@@ -301,7 +303,8 @@ def _check_metadata(report: ArtifactReport, wheel: Wheel) -> None:
 def _digest(wheel: Wheel, project: Project) -> tuple[Payload, Looked]:
     """The sha256 of every file, and the content of those that are looked into."""
     looked = Looked(
-        wheel.path.name, [f"{wheel.dist_info}/entry_points.txt", *project.hooks.looks_into()]
+        wheel.path.name,
+        [f"{wheel.dist_info}/entry_points.txt", sboms.PATTERN, *project.hooks.looks_into()],
     )
     digests: Payload = {}
     for member, stream in wheel.stream():

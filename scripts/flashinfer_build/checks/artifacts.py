@@ -17,15 +17,15 @@ from conda_bridge.verify.findings import ArtifactReport
 from conda_bridge.verify.requirements import accepts, before, shown, specs
 from conda_bridge.verify.wheel import oldest_python
 
-from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
+from ..artifact import BINDING_NAME, BINDING_RUNPATH, LIBRARY_NAME
 from ..label import Label, LibraryLabel
-from . import build_info, torch_abi
+from . import build_info, sbom, torch_abi
 from .labels import label_of, library_label_of
 
 __all__ = ["BINDING", "LIBRARY", "verify", "verify_together"]
 
 # By their path in the wheel.
-BINDING = "flashinfer/_C.abi3.so"
+BINDING = f"flashinfer/{BINDING_NAME}"
 LIBRARY = f"flashinfer/lib/{LIBRARY_NAME}"
 _API = "flashinfer/include/flashinfer/api.h"
 _OF_BINDING = ("flashinfer/__init__.py", build_info.PATH, BINDING)
@@ -69,6 +69,7 @@ def verify(artifact: Artifact, report: ArtifactReport) -> None:
         if library is not None:
             _check_calls(report, report.facts["calls"], report.facts["api"], member_of(binding))
         _check_torch_abi(report, binding, label.variant.torch, conda=artifact.kind == "conda")
+    sbom.check(artifact, report, {LIBRARY_NAME: library, BINDING_NAME: binding})
     if label and build_info.PATH in artifact.contents:
         source = artifact.contents[build_info.PATH]
         _check_build_info(report, source, label, library, binding)

@@ -18,6 +18,7 @@ from conda_bridge.formats.conda_package import CondaPackage
 from conda_bridge.formats.wheel import Metadata, requirement
 from conda_bridge.hooks import Condition, Diagnosis, Hooks
 
+from ..artifact import LICENCES
 from . import build_info, page, torch_abi
 from .index_page import index_page
 from .labels import label_of
@@ -38,6 +39,7 @@ _MODULE = "site-packages/flashinfer/_C.abi3.so"
 _LIBRARY = "lib/libflashinfer.so"
 _TESTS = "etc/conda/test-files/"  # the recipe's own
 _METADATA = "*.dist-info/METADATA"
+_LICENCES = f"*.dist-info/licenses/*{LICENCES}/*"
 
 
 class FlashinferHooks(Hooks):
@@ -49,7 +51,7 @@ class FlashinferHooks(Hooks):
 
     def looks_into(self) -> Sequence[str]:
         """What the build wrote down of itself."""
-        return (build_info.PATH, _METADATA)
+        return (build_info.PATH, _METADATA, _LICENCES)
 
     def check_package(
         self, package: CondaPackage, label: labels.Label, contents: Mapping[str, bytes]
@@ -66,7 +68,7 @@ class FlashinferHooks(Hooks):
         if build_info.PATH not in contents:
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)
         _check_build_info(contents[build_info.PATH], ours, where)
-        source = next((text for path, text in contents.items() if path != build_info.PATH), None)
+        source = next((text for path, text in contents.items() if path.endswith("/METADATA")), None)
         where = f"{package.path.name}: .dist-info/METADATA"
         if source is None:
             raise ArtifactError("the file is missing", where=where, fix=_REBUILD)

@@ -23,8 +23,8 @@ from conda_bridge.errors import BuildFailed, ToolchainError
 from conda_bridge.formats.cuda_archs import gencode_flags
 from conda_bridge.system import atomic
 
-from ..artifact import BINDING_RUNPATH, LIBRARY_NAME
-from . import compiler_cache, prerequisites, variables
+from ..artifact import BINDING_NAME, BINDING_RUNPATH, LIBRARY_NAME
+from . import compiler_cache, prerequisites, used_files, variables
 from .measure import CAPTURED, Nvcc, Torch
 from .variables import DEFAULT_ARCH_LIST, Cxx
 
@@ -35,6 +35,7 @@ __all__ = [
     "build_binding",
     "build_library",
     "job_count",
+    "used",
 ]
 
 # sccache's own name for the file that nvcc has the host compiler compile, and the only one it has.
@@ -49,6 +50,7 @@ BINDING_JOB_MEMORY = _GIB
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _STANDARD = "-std=c++17"
 _CXX = ["-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+_TRACE = used_files.TRACE.format("$out")
 # What made the objects in a build folder; see _Folders.made_with.
 _MADE_WITH = "made-with.txt"
 # A system header keeps the name it was found by; otherwise GCC writes its real path if shorter.
@@ -277,7 +279,7 @@ def build_binding(
         # After those of LDFLAGS: an RPATH would be searched before LD_LIBRARY_PATH.
         "-Wl,--enable-new-dtags",
     ]
-    compiled = build_dir / "_C.abi3.so"
+    compiled = build_dir / BINDING_NAME
     _run_ninja(
         root,
         units,
@@ -293,6 +295,23 @@ def build_binding(
         identity=(torch.root / "version.py").read_text(errors="replace"),
     )
     _install(compiled, output)
+
+
+def used(
+    root: Path, library: Path, nvcc: Nvcc | None, environ: Mapping[str, str] = os.environ
+) -> used_files.UsedFiles:
+    """What a library was made of that :func:`build_library` or :func:`build_binding` compiled.
+
+    Args:
+        root: the project's folder.
+        library: in the folder that it was built in.
+        nvcc: the CUDA compiler, where one took part.
+
+    Raises:
+        BuildFailed: there is no record of it.
+    """
+    cxx = variables.find_cxx(environ)
+    return used_files.read(root, library, ninja=_ninja_program(environ), cxx=cxx.command, nvcc=nvcc)
 
 
 # Symbols are stripped because nvcc puts a process id in local ones; what is exported stays.
@@ -456,7 +475,8 @@ def _run_ninja(
             "  deps = gcc",
             "  description = compile $in",
             "rule link",
-            "  command = $cxx $in -o $out $link_flags",
+            # Asked twice, the linker names the members that it took of an archive, too.
+            f"  command = $cxx $in -o $out $link_flags -Wl,--trace -Wl,--trace > {_TRACE}",
             "  description = link $out",
             *builds,
             f"build {output.name}: link {' '.join(sorted(objects))}",

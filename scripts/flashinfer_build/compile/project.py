@@ -10,17 +10,18 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conda_bridge.errors import ConfigError, LabelMismatch, ToolchainError
 
-from ..artifact import LIBRARY_NAME
+from ..artifact import BINDING_NAME, LIBRARY_NAME
 from ..label import Label, Variant, compiled_version
-from . import native, variables
+from . import native, sbom, variables
 from .measure import Nvcc, Torch, find_nvcc, find_torch
+from .origins import Origins
 
 __all__ = ["NO_TORCH_FIX", "Project"]
 
@@ -288,6 +289,43 @@ class Project:
             torch=torch,
             library_dir=library_dir,
             environ=self.environ,
+        )
+
+    def library_bill(self, build_dir: Path) -> sbom.Bill:
+        """What is in the ``libflashinfer.so`` that :meth:`build_library` compiled in `build_dir`.
+
+        Raises:
+            BuildFailed: there is no record of it.
+        """
+        return self._bill("libflashinfer", build_dir / LIBRARY_NAME, self.nvcc)
+
+    def binding_bill(self, build_dir: Path) -> sbom.Bill:
+        """What is in the ``_C.abi3.so`` that :meth:`build_binding` compiled in `build_dir`.
+
+        The sources are those of the Python package, too.
+
+        Raises:
+            BuildFailed: there is no record of it.
+        """
+        python = sorted((self.root / "flashinfer").glob("*.py"))
+        written = [path for path in python if path.name != "_build_info.py"]
+        return self._bill("flashinfer", build_dir / BINDING_NAME, None, written)
+
+    def _bill(
+        self, name: str, library: Path, nvcc: Nvcc | None, more: Sequence[Path] = ()
+    ) -> sbom.Bill:
+        commit = self.environ.get("FLASHINFER_BUILD_COMMIT") or ""
+        used = native.used(self.root, library, nvcc, self.environ)
+        files = {*used.headers, *used.linked, *used.shared, *used.programs}
+        return sbom.bill(
+            name,
+            self.compiled_version,
+            library,
+            used,
+            Origins(self.environ).of(sorted(files)),
+            root=self.root,
+            more_sources=more,
+            commit=commit,
         )
 
     def build_info(self) -> str:

@@ -1,21 +1,17 @@
 """Which modules take part in a job: what it imports of our packages, and what that imports.
 
 A stage that is done has to be done again when its code changes. A list of modules kept by hand is
-forgotten one day, so the imports themselves are read, without running them, in both packages. They
-are read from the compiled code, which Python keeps: parsing it all would be half the time of a
-build that has nothing to do. A worker that is started by name
-(``"flashinfer_build.compile.build_worker"``) or copied (``"ops.py"``) counts as imported.
+forgotten one day, so the imports themselves are read, without running them, in both packages. A
+worker that is started by name (``"flashinfer_build.compile.build_worker"``) or copied
+(``"ops.py"``) counts as imported.
 """
 
 from __future__ import annotations
 
-import dis
+import ast
 import functools
 from collections.abc import Iterable, Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 from .ledger import tree_digest
 
@@ -77,10 +73,13 @@ def _imports(path: Path, scripts: Path, _changed: int) -> tuple[Path, ...]:
     """The files of the packages that `path` imports or names."""
     here = path.relative_to(scripts).parts[:-1]  # the packages that it lies in
     names: set[str] = set()
-    for code in _codes(path):
-        names.update(_imported(code, here))
-        for text in _texts(code.co_consts):
-            names.update(_named(text, here))
+    for node in ast.walk(ast.parse(path.read_text(), path.name)):
+        if isinstance(node, ast.ImportFrom):
+            names.update(_from(node, here))
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.update(_named(node.value, here))
     # Python runs the packages that a module lies in before it: this module's and the others'.
     names.add(".".join((*here, path.stem)))
     names.update([parent for name in names for parent in _parents(name)])
@@ -92,44 +91,12 @@ def _parents(name: str) -> Iterator[str]:
         yield name
 
 
-def _codes(path: Path) -> Iterator[CodeType]:
-    """The code of a module, and of every function and class in it."""
-    # What Python itself would run: from __pycache__ where that is of this source.
-    whole = SourceFileLoader(path.stem, str(path)).get_code(path.stem)
-    waiting = [whole] if whole else []
-    while waiting:
-        code = waiting.pop()
-        yield code
-        waiting += [value for value in code.co_consts if isinstance(value, CodeType)]
-
-
-_IMPORT = dis.opmap["IMPORT_NAME"]
-
-
-def _imported(code: CodeType, here: tuple[str, ...]) -> Iterator[str]:
-    """The names in the import statements of `code`, a module's or an attribute's."""
-    if _IMPORT not in code.co_code[::2]:
-        return
-    level: Any = 0  # what the two instructions before an import put on the stack
-    attributes: Any = ()
-    for step in dis.get_instructions(code):
-        if step.opcode == _IMPORT:
-            base = here[: len(here) - level + 1] if level else ()
-            module = ".".join((*base, *filter(None, [step.argval])))
-            yield module
-            for attribute in attributes or ():
-                yield f"{module}.{attribute}"
-        elif step.opcode != dis.EXTENDED_ARG:  # that is a part of the next
-            level, attributes = attributes, step.argval
-
-
-def _texts(constants: Iterable[object]) -> Iterator[str]:
-    """The strings among constants, and in the tuples and sets among them."""
-    for value in constants:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, tuple | frozenset):
-            yield from _texts(value)
+def _from(node: ast.ImportFrom, here: tuple[str, ...]) -> Iterator[str]:
+    base = here[: len(here) - node.level + 1] if node.level else ()
+    module = ".".join((*base, *filter(None, [node.module])))
+    yield module
+    for alias in node.names:
+        yield f"{module}.{alias.name}"
 
 
 def _named(text: str, here: tuple[str, ...]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from conda_bridge.formats.conda_writer import PackageFile
 
 from .cuda import TARGET, CudaFiles, cuda_specs
 from .lock import CudaSet, LockedWheel
+from .origin_record import of_wheel, with_record
 from .packages import PackageSpec
 from .unpacked import SITE, files_of
 
@@ -63,14 +64,6 @@ def _part_files(home: Path, pattern: str) -> Iterable[PackageFile]:
             yield PackageFile(f"{TARGET}/lib/{versioned[1]}", None, 0o777, path.name)
 
 
-def _licences(tree: Path) -> dict[str, bytes]:
-    return {
-        f"info/licenses/{path.name}": path.read_bytes()
-        for path in sorted(tree.glob(f"{SITE}/*.dist-info/licenses/*"))
-        if path.is_file()
-    }
-
-
 def cuda_packages(locked: CudaSet, trees: Mapping[LockedWheel, Path]) -> list[PackageSpec]:
     """The packages of one CUDA release.
 
@@ -97,6 +90,6 @@ def cuda_packages(locked: CudaSet, trees: Mapping[LockedWheel, Path]) -> list[Pa
             wheel.version,
             (wheel.sha256, part.pattern),
             partial(_part_files, home, part.pattern),
-            _licences(trees[wheel]),
+            with_record([(of_wheel(wheel, trees[wheel]), None)]),
         )
     return cuda_specs(locked.release, contents)

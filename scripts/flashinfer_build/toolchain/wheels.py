@@ -21,6 +21,7 @@ from conda_bridge.formats.conda_writer import PackageFile
 from conda_bridge.formats.headers import read_headers
 
 from .lock import LockedWheel
+from .origin_record import of_wheel, with_record
 from .packages import PackageSpec, link_out
 from .unpacked import SITE, files_of
 
@@ -167,5 +168,6 @@ def linked_torch_package(
         identity=[str(tree), wheel.sha256, *(library.sha256 for library in libraries)],
         files=lambda: _links(tree, _SITE_PACKAGES),
         depends=(f"python {_MINOR}.*", "numpy", *_depends(metadata)),
+        info_files=with_record([(of_wheel(wheel, tree), None)]),
         flavour=f"{flavour}_py{_MINOR.replace('.', '')}",
     )

@@ -8,7 +8,7 @@ that finds everything relative to itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ from conda_bridge.formats.conda_writer import PackageFile
 
 from ..cuda import TARGET, CudaFiles, cuda_specs
 from ..lock import DebianCuda, LockedDeb
+from ..origin_record import Source, of_deb, with_record
 from ..packages import PackageSpec
 from ..unpacked import files_of
-from .deb import licences, package_file
+from .deb import package_file
 
 __all__ = ["cuda_packages", "wanted"]
 
@@ -127,6 +128,16 @@ def _moved(part: _Part, trees: tuple[Path, ...]) -> Iterable[PackageFile]:
                     yield package_file(path, found.expand(place))
 
 
+def _sources(
+    part: _Part, trees: Mapping[LockedDeb, Path]
+) -> list[tuple[Source, Sequence[str] | None]]:
+    """The Debian packages that a part has files of, each with those files."""
+    return [
+        (of_deb(deb, tree), [item.path for item in _moved(part, (tree,))])
+        for deb, tree in trees.items()
+    ]
+
+
 def _files(part: _Part, trees: tuple[Path, ...]) -> Iterable[PackageFile]:
     return [*_moved(part, trees), *_EXTRA.get(part.package, ())]
 
@@ -155,6 +166,6 @@ def cuda_packages(locked: DebianCuda, trees: Mapping[LockedDeb, Path]) -> list[P
             next(iter(of_part)).upstream,
             (*(deb.sha256 for deb in of_part), repr(part.moves), _PROFILE),
             partial(_files, part, tuple(of_part.values())),
-            licences(of_part),
+            with_record(_sources(part, of_part)),
         )
     return cuda_specs(locked.release, contents)

@@ -28,7 +28,7 @@ from conda_bridge.formats.zstd import zstd
 
 from ..lock import LockedDeb
 
-__all__ = ["licences", "package_file", "tree_of", "unpack"]
+__all__ = ["package_file", "tree_of", "unpack"]
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
@@ -231,16 +231,6 @@ def package_file(path: Path, place: str) -> PackageFile:
     if path.is_symlink():
         return PackageFile(place, None, 0o777, str(path.readlink()))
     return PackageFile(place, path, 0o755 if path.stat().st_mode & 0o111 else 0o644)
-
-
-def licences(trees: Mapping[LockedDeb, Path]) -> dict[str, bytes]:
-    """The licences of unpacked packages, as members of a conda package."""
-    found = {deb: tree / f"usr/share/doc/{deb.package}/copyright" for deb, tree in trees.items()}
-    return {
-        f"info/licenses/{deb.package}": path.read_bytes()
-        for deb, path in found.items()
-        if path.is_file()
-    }
 
 
 def tree_of(deb: LockedDeb, wanted: str, cache: Path) -> Path:

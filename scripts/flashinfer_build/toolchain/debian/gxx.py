@@ -14,9 +14,11 @@ from pathlib import Path
 
 from conda_bridge.system import atomic
 
+from ...compile.origins import RECORD
 from ..lock import LockedDeb
+from ..origin_record import of_deb, record
 from ..system import Compiler, find_compiler
-from ..unpacked import link_tree
+from ..unpacked import files_of, link_tree
 
 __all__ = ["GLIBC", "WANTED", "compiler_of"]
 
@@ -56,7 +58,11 @@ def compiler_of(trees: Mapping[LockedDeb, Path], cache: Path) -> Compiler:
     Raises:
         ToolchainError: it does not run on this machine.
     """
-    facts = [_STARTER, *(f"{deb.sha256} {tree.name}" for deb, tree in sorted(trees.items()))]
+    facts = [
+        _STARTER,
+        RECORD,
+        *(f"{deb.sha256} {tree.name}" for deb, tree in sorted(trees.items())),
+    ]
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     home = cache / "compilers" / key[:32]
     if not home.is_dir():
@@ -64,6 +70,7 @@ def compiler_of(trees: Mapping[LockedDeb, Path], cache: Path) -> Compiler:
             if not home.is_dir():
                 with atomic.directory(home) as fresh:
                     _put_together(list(trees.values()), fresh)
+                    _record(trees, fresh)
     [gxx] = (home / "usr/bin").glob("x86_64-linux-gnu-g++-*")
     return find_compiler({**os.environ, "CXX": str(gxx)})
 
@@ -79,3 +86,21 @@ def _put_together(trees: list[Path], home: Path) -> None:
             program.rename(program.with_name(f"{name}.bin"))
             program.write_text(_STARTER.replace("NAME", name))
             program.chmod(0o755)
+
+
+def _record(trees: Mapping[LockedDeb, Path], home: Path) -> None:
+    """Which Debian package each file is of."""
+    sources = []
+    for deb, tree in trees.items():
+        files = [path.relative_to(tree).as_posix() for path in files_of(tree)]
+        moved = [_moved_to(name) for name in files]
+        sources.append((of_deb(deb, tree), moved))
+        for name, text in sources[-1][0].texts.items():
+            (home / name).write_bytes(text)
+    (home / f".{RECORD}").write_bytes(record(sources))
+
+
+def _moved_to(name: str) -> str:
+    """Where :func:`_put_together` leaves a file."""
+    library = "lib/x86_64-linux-gnu/"
+    return f"{_LIBRARIES}/{name[len(library) :]}" if name.startswith(library) else name

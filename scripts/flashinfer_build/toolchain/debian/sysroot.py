@@ -12,10 +12,11 @@ from pathlib import Path
 from conda_bridge.formats.conda_writer import PackageFile
 
 from ..lock import LockedDeb
+from ..origin_record import of_deb, with_record
 from ..packages import PackageSpec
 from ..system import SYSROOT, sysroot_spec
 from ..unpacked import files_of
-from .deb import licences, package_file
+from .deb import package_file
 
 __all__ = ["WANTED", "package"]
 
@@ -46,5 +47,10 @@ def package(version: str, trees: Mapping[LockedDeb, Path]) -> PackageSpec:
         version,
         identity=[deb.sha256 for deb in trees],
         files=lambda: _files(tuple(trees.values())),
-        licences=licences(trees),
+        licences=with_record(
+            [
+                (of_deb(deb, tree), [item.path for item in _files((tree,))])
+                for deb, tree in trees.items()
+            ]
+        ),
     )
