@@ -131,9 +131,7 @@ def _entry(**changes: Any) -> wheel_entry.WheelEntry:
 
 
 def _page(ending: str) -> bytes:
-    written = pages.pages([_entry()], _PROJECT)
-    [text] = [text for name, text in written.items() if name.endswith(f"flashinfer/{ending}")]
-    return text
+    return pages.pages([_entry()], _PROJECT)[f"{_entry().folder}/{ending}"]
 
 
 def _read_pages(files: Mapping[str, bytes]) -> None:
