@@ -8,6 +8,7 @@ Examples:
     python scripts/release.py yank 'flashinfer-0.1.6*' --to site/ --reason 'wrong results on sm_90a'
     python scripts/release.py prune nightlies --keep 30 --to site/
     python scripts/release.py history --to site/
+    python scripts/release.py export flashinfer.tar --from site/ --variant cu130/torch2.13
     python scripts/release.py snippet cu130_torch213 --for uv --index https://example.org/index
 
 Exit status: 0 done, 1 a refusal, 2 unusable input. docs/publishing.md says more.
@@ -35,9 +36,9 @@ from pathlib import Path
 from conda_bridge.cli.display import working
 from conda_bridge.errors import ConfigError
 from conda_bridge.project import Project
-from conda_bridge.publish import history, release
+from conda_bridge.publish import export, history, release
 from conda_bridge.publish.record import Record
-from conda_bridge.publish.release_checks import byte_count
+from conda_bridge.publish.release_checks import byte_count, shown_size
 from conda_bridge.publish.store import open_store
 from conda_bridge.system.failure import door
 from conda_bridge.verify import gate
@@ -119,6 +120,38 @@ def _parser() -> argparse.ArgumentParser:
         writes=False,
     )
     history.add_argument("names", nargs="*", help="of files, if not all; * stands for anything")
+    exported = commands.add_parser(
+        "export",
+        help="one archive with a channel and an index, for machines without a network",
+        formatter_class=_FORM,
+        description="Unpacked it is a channel and an index for file://, and has a README with the\n"
+        "commands. torch is not in it. The same selection gives the same bytes.\n\n"
+        "Example:\n    python scripts/release.py export flashinfer-cu130.tar --from site/ "
+        "--variant cu130/torch2.13",
+    )
+    exported.add_argument("archive", type=Path, help="NAME.tar or NAME.zip")
+    exported.add_argument(
+        "--from", dest="source", required=True, metavar="TARGET", help=f"what to take: {_TARGET}"
+    )
+    exported.add_argument(
+        "--variant",
+        dest="variants",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="of the index, such as cu130/torch2.13, cu130 or torch2.13; several times for several "
+        "(default: all)",
+    )
+    exported.add_argument(
+        "--version",
+        dest="versions",
+        action="append",
+        default=[],
+        metavar="V",
+        help="public version; several times for several (default: the newest release)",
+    )
+    exported.add_argument("--dry-run", action="store_true", help="say what would be in it")
+    exported.add_argument("--json", action="store_true", help="one JSON object")
     _add_snippet(commands)
     return parser
 
@@ -299,6 +332,33 @@ def _history(args: argparse.Namespace, _project: Project) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace, project: Project) -> int:
+    export.check_name(args.archive)
+    chosen = export.select(
+        open_store(args.source), project, variants=args.variants, versions=args.versions
+    )
+    digest = "" if args.dry_run else export.write(chosen, args.archive, _teller(args))
+    if args.json:
+        made = {
+            "archive": str(args.archive),
+            "sha256": digest or None,
+            "size": args.archive.stat().st_size if digest else None,
+            "versions": list(chosen.versions),
+            "files": [item.file.path for item in chosen.files],
+            "commands": chosen.commands,
+        }
+        print(json.dumps({"schema": 1, **made}, indent=2))
+        return 0
+    for item in chosen.files if args.dry_run else ():
+        print(f"would add {item.file.path}")
+    size = shown_size(chosen.size)
+    would = "would be " if args.dry_run else ""
+    print(f"{args.archive}: {len(chosen.files)} packages and wheels, {size} {would}in it")
+    if digest:
+        print(f"sha256 {digest}")
+    return 0
+
+
 def _snippet(args: argparse.Namespace, _project: Project) -> int:
     label = snippet.label_named(args.label, variants.load())
     place = snippet.FORMS[args.tool].place
@@ -329,6 +389,7 @@ _COMMANDS = {
     "yank": _yank,
     "prune": _prune,
     "history": _history,
+    "export": _export,
     "snippet": _snippet,
 }
 

@@ -137,6 +137,9 @@ class Config(_Table, frozen=True):
         hooks_path: the folder that has it, relative to this file; of several modules of the name,
             an installed one is taken.
         index_layout: template of the folder of the wheel index; empty for one flat index.
+        index_folders: templates of other folders that list the same wheels: all that have the
+            values, such as ``{cuda}`` for those of every torch, or all there are, as ``simple``.
+        index_nightly_folders: templates of folders that list development versions alone.
         label: how builds are named.
         fold: packages whose files go into the wheel.
         files: prefix in the conda package -> prefix in the wheel, or ``drop``; before the defaults.
@@ -156,6 +159,8 @@ class Config(_Table, frozen=True):
     hooks: str = ""
     hooks_path: str = "."
     index_layout: str = ""
+    index_folders: tuple[str, ...] = ()
+    index_nightly_folders: tuple[str, ...] = ()
     label: LabelTable | None = None
     fold: tuple[FoldTable, ...] = ()
     files: dict[str, str] = {}

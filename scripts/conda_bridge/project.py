@@ -27,16 +27,22 @@ class Project:
         scheme: how its labels are spelled.
         folds: template of the build string of each package to be folded in, by name; None for any.
         layout: template of the index's folders; None for one flat index.
+        folders: templates of other folders of the index, which list all wheels that fit.
+        nightly_folders: templates of those that list development versions alone.
         hooks: its own checks.
         source: the file that has the table; empty for a project without one.
+        names: what was read of file names, so that none is read twice.
     """
 
     config: Config = field(default_factory=Config)
     scheme: Scheme = field(default_factory=lambda: Scheme({}))
     folds: dict[str, Template | None] = field(default_factory=dict)
     layout: Template | None = None
+    folders: tuple[Template, ...] = ()
+    nightly_folders: tuple[Template, ...] = ()
     hooks: Hooks = field(default_factory=Hooks)
     source: str = ""
+    names: dict[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def load(cls, path: Path | None, *, hooks: bool = True) -> Project:
@@ -79,11 +85,18 @@ class Project:
             if config.index_layout
             else None
         )
+        others = [
+            tuple(Template(text, scheme.fields, f"{where}.{key}") for text in texts)
+            for key, texts in (
+                ("index-folders", config.index_folders),
+                ("index-nightly-folders", config.index_nightly_folders),
+            )
+        ]
         own = Hooks()
         if config.hooks and hooks:
             folder = Path(source).parent / config.hooks_path if source else None
             own = load_hooks(config.hooks, f"{where}.hooks", folder)
-        return cls(config, scheme, folds, layout, own, source)
+        return cls(config, scheme, folds, layout, others[0], others[1], own, source)
 
     def label_of(self, name: str, version: str, build: str, where: str = "") -> Label | None:
         """What the version and build string of a package say; None where they have no template.

@@ -33,7 +33,7 @@ from conda_bridge.formats.index_json import check_record
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.formats.zstd_frame import ZstdFrame, decompressed
 from conda_bridge.project import Project
-from conda_bridge.publish import channel
+from conda_bridge.publish import channel, channel_forms
 from conda_bridge.publish.index import publish
 from conda_bridge.verify.compare import compare_all
 from conda_bridge.verify.gate import verify
@@ -467,9 +467,8 @@ def test_a_channel_with_a_bomb_is_refused_early(
 @pytest.mark.parametrize("name", ["a key twice", "NaN", "a byte order mark", "deep lists"])
 def test_repodata_is_read_by_the_same_reader(tmp_path: Path, name: str) -> None:
     (tmp_path / "noarch").mkdir()
-    for file, data in channel.repodata("noarch", {}).items():
-        if file.endswith(".json"):
-            (tmp_path / "noarch" / file).write_bytes(mutations.JSON[name](data))
+    data = channel_forms.repodata("noarch", {})
+    (tmp_path / "noarch/repodata.json").write_bytes(mutations.JSON[name](data))
     with pytest.raises(ArtifactError, match="is not repodata of this channel"):
         channel.published(tmp_path, "noarch")
 
@@ -542,9 +541,9 @@ def test_no_program_asks_the_system_for_such_a_file(tmp_path: Path, ending: str)
 def test_pages_and_repodata_name_files_that_may_be(tmp_path: Path) -> None:
     for name in ("n" * 300 + "-1-0.conda", "../../evil-1-0.conda", "a\0-1-0.conda"):
         record = {**INDEX, "sha256": SHA, "md5": "0" * 32, "size": 1}
-        for file, data in channel.repodata("noarch", {name: record}).items():
-            (tmp_path / "noarch").mkdir(exist_ok=True)
-            (tmp_path / "noarch" / file).write_bytes(data)
+        (tmp_path / "noarch").mkdir(exist_ok=True)
+        data = channel_forms.repodata("noarch", {name: record})
+        (tmp_path / "noarch/repodata.json").write_bytes(data)
         with pytest.raises(ArtifactError, match="is not repodata"):
             channel.published(tmp_path, "noarch")
 

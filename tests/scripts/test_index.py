@@ -43,9 +43,9 @@ from conda_bridge.formats import conda_writer
 from conda_bridge.formats.zstd import zstd
 from conda_bridge.project import Project
 from conda_bridge.publish import html_page, index, intake
-from conda_bridge.publish import wheels as wheel_index
+from conda_bridge.publish import pages as index_pages
 from conda_bridge.publish.intake import WheelName
-from conda_bridge.publish.wheels import WheelEntry
+from conda_bridge.publish.wheel_entry import WheelEntry
 from flashinfer_build.label import Label
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,11 +80,11 @@ def small_wheel(folder: Path, label: Label, init: bytes = b"value = 42\n") -> Pa
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file but the lock, by its path."""
+    """Every file but the lock and what was seen, by its path."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", ".seen.msgpack.zst")
     }
 
 
@@ -165,7 +165,8 @@ def test_pages_are_whole_documents_and_those_of_clients_say_their_version() -> N
 
 def test_only_the_pages_that_clients_read_say_the_version(tmp_path: Path) -> None:
     small_wheel(tmp_path / "wheels", CPU)
-    project = Project.of(msgspec.structs.replace(PROJECT.config, hooks=""))
+    own = {"index_folders": (), "index_nightly_folders": ()}
+    project = Project.of(msgspec.structs.replace(PROJECT.config, hooks="", **own))
     index.update(tmp_path, project=project)
     folder = tmp_path / "index"
     texts = {
@@ -385,8 +386,8 @@ LABELS = st.builds(
 def test_every_label_is_on_its_page_once(labels: list[Label]) -> None:
     names = [WheelName.of(label.wheel_file, PROJECT) for label in labels]
     entries = [WheelEntry(name, "0" * 64, 1, ">=3.8", "1" * 64) for name in names]
-    pages = wheel_index.pages(entries, PROJECT)
-    assert pages == wheel_index.pages(reversed(entries), PROJECT)
+    pages = index_pages.pages(entries, PROJECT)
+    assert pages == index_pages.pages(reversed(entries), PROJECT)
     for label in labels:
         document = json.loads(pages[f"{label.index_dir}/flashinfer/index.json"])
         names = [item["filename"] for item in document["files"]]
@@ -803,7 +804,7 @@ def test_an_interrupted_publish_is_finished_by_the_next(tmp_path: Path) -> None:
     (dist / "wheels" / (".partial-x-" + HISTORIC[0].wheel_file)).write_bytes(b"half")
     publish([wheel], dist)
     assert page(dist, CPU)["files"][0]["filename"] == wheel.name
-    assert len(list((dist / "index").glob("*/*/flashinfer/index.json"))) == 2
+    assert len(list((dist / "index").glob("c*/torch2.13/flashinfer/index.json"))) == 2
 
 
 def test_publishers_wait_for_one_another(tmp_path: Path) -> None:
@@ -950,7 +951,8 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("layout", "place"), LAYOUTS)
 def test_the_layout_is_the_projects(tmp_path: Path, layout: str, place: str) -> None:
-    config = msgspec.structs.replace(PROJECT.config, index_layout=layout, hooks="")
+    own = {"index_folders": (), "index_nightly_folders": ()}
+    config = msgspec.structs.replace(PROJECT.config, index_layout=layout, hooks="", **own)
     project = Project.of(config)
     wheel = small_wheel(tmp_path / "wheels", CUDA)
     index.update(tmp_path, project=project)
@@ -1061,8 +1063,8 @@ def test_what_is_neither_is_refused_by_name(
 @pytest.mark.parametrize(
     "place",
     [
-        "channel/noarch/.hidden", "channel/noarch/current_repodata.json", "channel/channeldata.json",
-        "channel/noarch/repodata.json.bz2", "channel/noarch/run_exports.json.zst", "channel/index.html",
+        "channel/noarch/.hidden", "channel/noarch/repodata.jlap", "channel/channeldata.json",
+        "channel/noarch/repodata.json.bz2", "channel/noarch/run_exports.json.bz2", "channel/index.html",
         "channel/noarch/toy-1.0-0.conda.sig", "wheels/index.html", "wheels/.hidden",
         "wheels/toy-1.0-py3-none-any.whl.asc", "channel/noarch/.cache/cache.db", "channel/shards/x",
     ],
@@ -1189,18 +1191,35 @@ def test_the_channel_alone_is_not_the_folder(tmp_path: Path) -> None:
 # ------------------------------------------------------------ what is told
 
 
+FORMS = [
+    *("repodata_shards.msgpack.zst", "run_exports.json", "run_exports.json.zst"),
+    *("repodata_from_packages.json", "patch_instructions.json"),
+    *("current_repodata.json", "current_repodata.json.zst", "repodata.json", "repodata.json.zst"),
+]
+
+
+def written_in_a_channel(root: Path) -> list[str]:
+    """What is written where linux-64 is empty and noarch has packages of one name."""
+    [shard] = (root / "channel/noarch/shards").iterdir()
+    noarch = [f"shards/{shard.name}", *FORMS]
+    return [
+        f"channel/{subdir}/{name}"
+        for subdir, names in (("linux-64", FORMS), ("noarch", noarch))
+        for name in names
+    ]
+
+
 def test_the_result_tells_of_both_sides(tmp_path: Path) -> None:
     """Packages, wheels, what is kept without its file, what was dropped; a dry run tells the same."""
     package = foreign_package(tmp_path / "channel/noarch", "toy-1.0-0")
     wheel = foreign_wheel(tmp_path / "wheels", "toy-1.0-py3-none-any.whl")
     first = index.update(tmp_path)
     assert (first.packages, first.wheels) == ((package.name,), (wheel.name,))
-    subdirs = [f"channel/{subdir}/repodata.json" for subdir in ("linux-64", "noarch")]
     assert first.written == (
-        *(f"{name}{ending}" for name in subdirs for ending in ("", ".zst")),
+        *written_in_a_channel(tmp_path),
         f"wheels/{wheel.name}.metadata",
-        *(f"index/{name}" for name in ("index.html", "index.json")),
         *(f"index/toy/{name}" for name in ("index.html", "index.json")),
+        *(f"index/{name}" for name in ("index.html", "index.json")),
         *("index.json", "index.html"),  # for people
     )
     assert (first.absent, first.pruned) == ((), ())
@@ -1271,16 +1290,12 @@ def test_publish_tells_a_line_of_each_thing_it_does(tmp_path: Path) -> None:
         ]
         return lines
 
-    pages = [f"index/{name}" for name in ("index.html", "index.json")]
-    pages += [f"index/toy/{name}" for name in ("index.html", "index.json")]
-    repodata = [
-        f"channel/{subdir}/repodata.json{ending}"
-        for subdir in ("linux-64", "noarch")
-        for ending in ("", ".zst")
-    ]
+    pages = [f"index/toy/{name}" for name in ("index.html", "index.json")]
+    pages += [f"index/{name}" for name in ("index.html", "index.json")]
     pages += ["index.json", "index.html"]  # for people
-    written = [*repodata, f"wheels/{wheel.name}.metadata", *pages]
-    assert told(wheel, package) == [
+    lines = told(wheel, package)
+    written = [*written_in_a_channel(dist), f"wheels/{wheel.name}.metadata", *pages]
+    assert lines == [
         *(f"publish {wheel.name}", f"publish {package.name}"),
         *(f"write {name}" for name in written),
     ]
@@ -1581,8 +1596,12 @@ def test_what_is_empty_and_what_agrees(tmp_path: Path) -> None:
     foreign_wheel(dist / "wheels", "toy-1.0-py3-none-any.whl")
     index.update(dist)
     whole = {path: path.read_bytes() for path in dist.rglob("*") if path.is_file()}
-    pages = [path for path in whole if "index" in path.parts or path.name.startswith("repodata")]
-    assert len(pages) == 8
+    pages = [
+        path
+        for path in whole
+        if "index" in path.parts or ("channel" in path.parts and path.suffix != ".conda")
+    ]
+    assert len(pages) == 4 + 2 * len(FORMS) + 1
     for page in pages:
         page.unlink()
         assert not index.consistent(dist), page

@@ -1,15 +1,14 @@
-"""The conda channel: ``repodata.json`` of every subdir, written from the packages in it.
+"""The conda channel: what its documents say was published, and what a package says of itself.
 
-Written here and not by a client's indexer: the same packages give the same bytes, a broken package
-is an error that names it, and what was published is never replaced in silence.
+The documents are written here (`channel_forms.py`) and not by a client's indexer: the same packages
+give the same bytes, a broken package is an error that names it, and what was published is never
+replaced in silence.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from ..errors import ArtifactError
 from ..formats import limits
 from ..formats.conda_package import CondaPackage
 from ..formats.index_json import check_record
-from ..formats.json_reader import parse_object
+from ..formats.json_reader import parse, parse_object, read_object
 from ..formats.member_names import check_path
-from ..formats.zstd import zstd
 from ..formats.zstd_frame import decompressed
 from ..label import split_conda_file
+from .channel_forms import SECTIONS, Listed, documents, repodata
 
 __all__ = [
     "CHANNEL",
@@ -29,9 +28,10 @@ __all__ = [
     "consistent",
     "published",
     "published_digests",
+    "published_exports",
     "read_already",
     "record_of",
-    "repodata",
+    "run_exports_of",
 ]
 
 CHANNEL = "channel"
@@ -45,8 +45,7 @@ _KEYS = (
     *("flags", "license", "license_family", "name", "noarch", "platform"),
     *("python_site_packages_path", "subdir", "timestamp", "track_features", "version"),
 )
-# Where repodata.json has the packages of either form.
-_SECTIONS = {"packages": ".tar.bz2", "packages.conda": ".conda"}
+_EXPORTS = ("weak", "strong", "weak_constrains", "strong_constrains", "noarch")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 _PLAIN, _COMPRESSED = "repodata.json", "repodata.json.zst"
@@ -66,6 +65,48 @@ def record_of(package: CondaPackage) -> dict[str, Any]:
         "sha256": sha256.hexdigest(),
         "size": package.path.stat().st_size,
     }
+
+
+def run_exports_of(package: CondaPackage) -> dict[str, list[str]]:
+    """What a build that uses a package depends on, by kind; without those that are empty.
+
+    Raises:
+        ArtifactError: its ``info/run_exports.json`` is not of a form that conda's tools read.
+    """
+    member = "info/run_exports.json"
+    if member not in package.info:
+        return {}
+    where = f"{package.path.name}: {member}"
+    found = parse(package.info[member], where)
+    exports = _exports({"weak": found} if isinstance(found, list) else found)
+    if exports is None:
+        raise ArtifactError(
+            "is not what a package exports",
+            where=where,
+            expected=f"lists of texts, under {', '.join(_EXPORTS)}",
+        )
+    return exports
+
+
+def _exports(found: object) -> dict[str, list[str]] | None:
+    """Those of a kind that clients know; None where it is of another form."""
+    if not isinstance(found, dict):
+        return None
+    known = {kind: found[kind] for kind in _EXPORTS if found.get(kind)}
+    for specs in known.values():
+        if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
+            return None
+    return known
+
+
+def published_exports(channel: Path, subdir: str) -> dict[str, dict[str, list[str]]]:
+    """By file name, the run exports that a subdir's ``run_exports.json`` has; none without one."""
+    try:
+        document = read_object(channel / subdir / "run_exports.json", f"{subdir}/run_exports.json")
+        items = [item for key in SECTIONS for item in document[key].items()]
+        return {name: _exports(about["run_exports"]) or {} for name, about in items}
+    except (OSError, *_UNREADABLE):
+        return {}
 
 
 def published(channel: Path, subdir: str) -> Records:
@@ -123,7 +164,7 @@ def read_already(channel: Path, subdir: str) -> set[str]:
     try:
         plain = _plain(channel, subdir)
         records = _records(plain, f"{subdir}/{_PLAIN}")
-        if _text(subdir, records) == plain:
+        if repodata(subdir, records) == plain:
             return {record["sha256"] for record in records.values()}
     except (OSError, *_UNREADABLE):
         pass
@@ -131,10 +172,16 @@ def read_already(channel: Path, subdir: str) -> set[str]:
 
 
 def consistent(channel: Path, subdir: str) -> bool:
-    """Whether both forms of a subdir's repodata are there and say the same."""
+    """Whether all documents of a subdir are there and say what its repodata does."""
     try:
-        return _plain(channel, subdir) == _unpacked(channel, subdir)
-    except (OSError, ArtifactError):
+        records = _records(_plain(channel, subdir), f"{subdir}/{_PLAIN}")
+        exports = published_exports(channel, subdir)
+        listed = {name: Listed(record, exports.get(name, {})) for name, record in records.items()}
+        return all(
+            (channel / subdir / path).read_bytes() == content
+            for path, content in documents(subdir, listed).items()
+        )
+    except (OSError, *_UNREADABLE):
         return False
 
 
@@ -151,7 +198,7 @@ def _unpacked(channel: Path, subdir: str) -> bytes:
 def _records(text: bytes, where: str) -> Records:
     document = parse_object(text, where, max_bytes=limits.REPODATA_SIZE)
     records: Records = {}
-    for key, ending in _SECTIONS.items():
+    for key, ending in SECTIONS.items():
         for name, record in document[key].items():
             check_path(Path(name))
             stem, found = split_conda_file(name)
@@ -169,32 +216,3 @@ def _twin(channel: Path, subdir: str) -> Records | None:
         return _records(_unpacked(channel, subdir), f"{subdir}/{_COMPRESSED}")
     except (OSError, *_UNREADABLE):
         return None
-
-
-def repodata(
-    subdir: str, records: Mapping[str, Mapping[str, Any]], removed: Iterable[str] = ()
-) -> dict[str, bytes]:
-    """The files of a subdir, by name: ``repodata.json`` and its compressed form.
-
-    Args:
-        subdir: such as ``linux-64``.
-        records: of the packages that a solver may choose.
-        removed: names of packages that are there for those alone who name their address.
-    """
-    text = _text(subdir, records, removed)
-    return {_PLAIN: text, _COMPRESSED: zstd.compress(text, 19)}
-
-
-def _text(
-    subdir: str, records: Mapping[str, Mapping[str, Any]], removed: Iterable[str] = ()
-) -> bytes:
-    document = {
-        "info": {"subdir": subdir},
-        **{
-            key: {name: record for name, record in records.items() if name.endswith(ending)}
-            for key, ending in _SECTIONS.items()
-        },
-        "removed": sorted(removed),
-        "repodata_version": 1,
-    }
-    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()

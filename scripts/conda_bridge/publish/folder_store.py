@@ -5,28 +5,31 @@ All documents are links that lead through one other, ``.site/current``::
     index, versions              -> .site/current/index, .site/current/versions
     index.html, index.json       -> .site/current/index.html, .site/current/index.json
     channel/<subdir>/<document>  -> ../../.site/current/channel/<subdir>/<document>
+    channel/<subdir>/shards      -> ../../.site/current/channel/<subdir>/shards
     .site/current                -> 000007
 
 Replacing that one is a rename: a client has the documents before it or those after it.
+What has not changed has a name in both folders, and is not written again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import TargetError, full_disk_fix
 from ..system import atomic
 from .channel import CHANNEL
+from .channel_forms import is_shard
 from .listing import LISTING
 from .site_page import PAGE, VERSIONS
-from .store import Documents, Store
-from .wheels import INDEX
+from .store import LINGER, MEMORY, Documents, Shown, Store
+from .wheel_entry import INDEX
 
 __all__ = ["FolderStore"]
 
@@ -37,6 +40,8 @@ _GENERATION = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 # Who has opened the link may still be on the way to a document behind it.
 _KEPT = 3
 _CHUNK = 1 << 20
+# From so many folders on, one call for all that is to outlive a power cut takes less time.
+_MANY = 100
 
 
 class FolderStore(Store):
@@ -50,15 +55,22 @@ class FolderStore(Store):
         self.root = root
         self.name = str(root)
 
-    def files(self, folder: str, after: str = "") -> dict[str, bytes]:
-        """The contents of the files in a folder, by their names."""
+    def files(self, folder: str, after: str = "") -> dict[str, tuple[str, bytes]]:
+        """The tags and contents of the files in a folder, by their names."""
+        with self._explained():
+            found = {name: tag for name, tag in self.tags(folder).items() if name > after}
+            return {
+                name: (tag, (self.root / folder / name).read_bytes()) for name, tag in found.items()
+            }
+
+    def tags(self, folder: str) -> dict[str, str]:
+        """The tags of the files in a folder, by their names."""
         with self._explained():
             try:
                 paths = sorted((self.root / folder).iterdir())
             except FileNotFoundError:
                 return {}
-            found = [path for path in paths if path.name[0] != "." and path.name > after]
-            return {path.name: path.read_bytes() for path in found}
+            return {path.name: _tag(path.stat()) for path in paths if path.name[0] != "."}
 
     def create(self, path: str, data: bytes) -> bool:
         """Makes a file, whole or not at all, unless there is one."""
@@ -91,17 +103,16 @@ class FolderStore(Store):
             except FileNotFoundError:
                 return None
 
-    def digest(self, path: str) -> str | None:
-        """The sha256 of a file, as it is read from there; None where there is none."""
-        found = hashlib.sha256()
-        with self._explained():
-            try:
-                with (self.root / path).open("rb") as stream:
-                    while chunk := stream.read(_CHUNK):
-                        found.update(chunk)
-            except FileNotFoundError:
-                return None
-        return found.hexdigest()
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, as they are read from there."""
+        try:
+            with self._explained(), (self.root / path).open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    yield chunk
+        except TargetError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise error.__cause__ from None
+            raise
 
     def remove(self, path: str) -> None:
         """Removes a file, if there is one."""
@@ -114,26 +125,45 @@ class FolderStore(Store):
         made += (self.root / CHANNEL).glob("*/repodata.json*")
         return any(path.exists() and not path.is_symlink() for path in made)
 
-    def show(self, documents: Documents) -> list[str]:
+    def show(self, documents: Documents) -> Shown:
         """Makes the documents those of the newest record, for every client."""
         with self._explained(), atomic.lock(self.root / _LOCK):
-            number, wanted = documents()
+            site = documents()
             current = self.root / _CURRENT
-            changed = [
-                path
-                for path, content in wanted.items()
-                if not (current / path).is_file() or (current / path).read_bytes() != content
-            ]
-            there = {
-                path.relative_to(current).as_posix()
-                for path in current.rglob("*")
-                if path.is_file()
-            }
-            changed += sorted(there - set(wanted))
-            if changed:
-                self._write(self._free_name(number), wanted)
-            self._link(wanted)
-            return changed
+            there = _tree(current)
+            fresh: dict[str, bytes] = {}
+            for path in site.paths:
+                tag = there.get(path)
+                if tag and tag == site.tags.get(path):
+                    continue
+                content = site.content(path)
+                if not tag or (current / path).read_bytes() != content:
+                    fresh[path] = content
+            wanted = set(site.paths)
+            others = set(there) - wanted
+            lingering = {path for path in others if _lingers(current / path, path)}
+            gone = sorted(others - lingering)
+            if fresh or gone:
+                kept = (wanted | lingering) - set(fresh)
+                self._write(self._free_name(site.number), site.paths, fresh, kept)
+            self._link(site.paths)
+            return Shown(
+                [*fresh, *gone],
+                {path: tag for path, tag in _tree(current).items() if path in wanted},
+            )
+
+    def remembered(self) -> bytes | None:
+        """What was remembered last."""
+        with self._explained():
+            try:
+                return (self.root / MEMORY).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def remember(self, data: bytes) -> None:
+        """Keeps what nothing depends on."""
+        with self._explained():
+            atomic.write_bytes(self.root / MEMORY, data)
 
     # ------------------------------------------------------------ files
 
@@ -182,33 +212,46 @@ class FolderStore(Store):
             name = f"{number:06d}-{again}"
         return name
 
-    def _write(self, name: str, wanted: Mapping[str, bytes]) -> None:
+    def _write(
+        self, name: str, wanted: Sequence[str], fresh: Mapping[str, bytes], kept: Collection[str]
+    ) -> None:
+        """A folder of what is new, and of what stays, under one more name each."""
         site = self.root / _SITE
         with atomic.directory(site / name) as folder:
-            for path, content in wanted.items():
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as stream:
+            for above in {path.rpartition("/")[0] for path in (*fresh, *kept)}:
+                (folder / above).mkdir(parents=True, exist_ok=True)
+            for path, content in fresh.items():
+                with (folder / path).open("wb") as stream:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())
-            for inside in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+            current = self.root / _CURRENT
+            for path in sorted(kept):
+                os.link(f"{current}/{path}", f"{folder}/{path}")
+            folders = [Path(inside) for inside, _, _ in os.walk(folder)]
+            for inside in folders:
                 inside.chmod(0o755)
-                atomic.sync_folder(inside)
+                if len(folders) <= _MANY:
+                    atomic.sync_folder(inside)
+            if len(folders) > _MANY:
+                os.sync()
         # What is new has to be reachable before it is there: its link leads nowhere until then.
         self._link(wanted)
         _replace_link(self.root / _CURRENT, name)
         self._forget(name)
 
-    def _link(self, wanted: Mapping[str, bytes]) -> None:
+    def _link(self, wanted: Iterable[str]) -> None:
         """The links of all documents; one that is right already stays."""
         links = {INDEX: f"{_CURRENT}/{INDEX}"}
         for path in wanted:
             top = path.partition("/")[0]
+            folder, _, name = path.rpartition("/")
+            # There are many shards, and they come and go: one link for all.
+            linked = folder if is_shard(name) else path
             if top in (INDEX, VERSIONS):
                 links[top] = f"{_CURRENT}/{top}"
             else:
-                links[path] = "../" * path.count("/") + f"{_CURRENT}/{path}"
+                links[linked] = "../" * linked.count("/") + f"{_CURRENT}/{linked}"
         for path, to in links.items():
             link = self.root / path
             if not (link.is_symlink() and link.readlink() == Path(to)):
@@ -225,6 +268,32 @@ class FolderStore(Store):
         )
         for _, _, path in old[: max(0, len(old) - _KEPT + 1)]:
             atomic.remove(path)
+
+
+def _tag(about: os.stat_result) -> str:
+    """Which is another one after a file was written to, or another has taken its name."""
+    return f"{about.st_size}-{about.st_mtime_ns}-{about.st_ino}"
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    """The tags of all files below a folder, by their paths in it."""
+    found, waiting = {}, [""]
+    while waiting:
+        above = waiting.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder / above) as listed:
+            for item in listed:
+                if item.is_dir(follow_symlinks=False):
+                    waiting.append(f"{above}{item.name}/")
+                else:
+                    found[above + item.name] = _tag(item.stat())
+    return found
+
+
+def _lingers(file: Path, path: str) -> bool:
+    """Whether a client may still ask for what no document names any more."""
+    return is_shard(path.rpartition("/")[2]) and (
+        time.time() - file.stat().st_mtime < LINGER.total_seconds()
+    )
 
 
 def _replace_link(link: Path, to: str) -> None:

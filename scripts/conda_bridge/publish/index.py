@@ -2,7 +2,7 @@
 
 ::
 
-    <folder>/channel/<subdir>/            conda packages, repodata.json
+    <folder>/channel/<subdir>/            conda packages, repodata.json and its other forms
     <folder>/wheels/                      wheels and their .metadata files
     <folder>/index/[<layout>/]<project>/  pages for pip
     <folder>/index.html, index.json       pages for people, and the same for programs
@@ -28,14 +28,18 @@ from ..label import CONDA_ENDINGS, split_conda_file
 from ..project import Project
 from ..system import atomic
 from . import channel as channel_index
-from . import intake, site_page
+from . import documents, intake, site_page
+from . import seen as seen_artifacts
 from . import wheels as wheel_index
 from .channel import CHANNEL
+from .channel_forms import SHARDS, Listed, is_shard
 from .facts import Facts
 from .immutable import refuse_damaged, refuse_other_bytes
 from .listing import LISTING, Item, read_listing
+from .record import HISTORY
+from .seen import Seen
 from .site_page import PAGE, VERSIONS
-from .wheels import INDEX, WHEELS
+from .wheel_entry import INDEX, WHEELS, WheelEntry, entry_of
 
 __all__ = [
     "HISTORY",
@@ -49,7 +53,6 @@ __all__ = [
     "update_wheel_index",
 ]
 
-HISTORY = "history"  # of a place that releases are published to; see record.py
 _LOCK = ".lock"
 _HEAD = 4096  # bytes of a page that say who wrote it
 
@@ -152,7 +155,10 @@ def update_channel(
             ``.conda`` and ``.tar.bz2`` with different files.
         LabelError: a package of another project.
     """
-    plan = _plan_channel(channel, project or Project(), replace, prune, frozenset())
+    project = project or Project()
+    plan = _plan_channel(
+        channel, project, replace, prune, frozenset(), Seen(channel.parent, project)
+    )
     return plan.done(channel, dry_run=dry_run)
 
 
@@ -162,6 +168,7 @@ def _plan_channel(
     replace: bool,
     prune: bool,
     read: Collection[str],
+    seen: Seen,
     facts: dict[str, Facts] | None = None,
 ) -> _Plan:
     """The plan of the channel.
@@ -180,39 +187,58 @@ def _plan_channel(
     for subdir in intake.subdirs(channel):
         folder = channel / subdir
         known = channel_index.published(channel, subdir)
+        exports = channel_index.published_exports(channel, subdir)
         digests = channel_index.published_digests(channel, subdir)
         read_already = {*channel_index.read_already(channel, subdir), *read}
-        found: channel_index.Records = {}
+        found: dict[str, Listed] = {}
         paths = intake.packages_in(folder)
         _refuse_two_of_a_name(paths)
         for path in paths:
-            package = intake.read_package(path, project)
-            if package.index["subdir"] != subdir:
-                raise ArtifactError(
-                    f"is a package for {package.index['subdir']}", where=f"{subdir}/{path.name}"
-                )
-            record = channel_index.record_of(package)
+            about = seen.package(path) or _read_package(path, subdir, project)
+            sha256 = about.record["sha256"]
             if not replace:
-                refuse_damaged(path.name, digests.get(path.name, ()), record["sha256"])
-            digest = record["sha256"]
-            if _is_to_be_read(digest, read_already, facts):
-                seen = intake.check_package(package)
+                refuse_damaged(path.name, digests.get(path.name, ()), sha256)
+            if _is_to_be_read(sha256, read_already, facts):
+                looked = intake.check_package(intake.read_package(path, project))
                 if facts is not None:
-                    facts[digest] = seen
-            found[path.name] = record
+                    facts[sha256] = looked
+            found[path.name] = Listed(about.record, about.run_exports)
+            seen.keep(path, about)
         gone = sorted(set(known) - set(found))
         if not prune:
-            found.update({name: known[name] for name in gone})
+            found.update({name: Listed(known[name], exports.get(name, {})) for name in gone})
         missing += gone
         plan.packages += tuple(sorted(found))
         plan.items += [
-            _item(name, f"{CHANNEL}/{subdir}", record["sha256"], record.get("size", 0), facts)
-            for name, record in found.items()
+            _item(
+                *(name, f"{CHANNEL}/{subdir}", item.record["sha256"]),
+                *(item.record.get("size", 0), facts),
+            )
+            for name, item in found.items()
         ]
-        for name, content in channel_index.repodata(subdir, found).items():
-            plan.files[folder / name] = content
+        made = documents.of_channel(subdir, found).make()
+        for name, content in made.items():
+            plan.files[folder / name.removeprefix(f"{CHANNEL}/{subdir}/")] = content
+        shards = {Path(name).name for name in made}
+        plan.removed += [
+            path
+            for path in sorted((folder / SHARDS).glob("*"))
+            if is_shard(path.name) and path.name not in shards
+        ]
     plan.absent, plan.pruned = ((), tuple(missing)) if prune else (tuple(missing), ())
     return plan
+
+
+def _read_package(path: Path, subdir: str, project: Project) -> seen_artifacts.Package:
+    tag = seen_artifacts.tag_of(path)
+    package = intake.read_package(path, project)
+    if package.index["subdir"] != subdir:
+        raise ArtifactError(
+            f"is a package for {package.index['subdir']}", where=f"{subdir}/{path.name}"
+        )
+    return seen_artifacts.Package(
+        tag, channel_index.record_of(package), channel_index.run_exports_of(package)
+    )
 
 
 def update_wheel_index(
@@ -239,7 +265,8 @@ def update_wheel_index(
         ConflictError: a wheel that was published with other bytes.
         LabelError: a wheel of another project, or one without a label.
     """
-    plan = _plan_wheels(root, project or Project(), replace, prune, frozenset())
+    project = project or Project()
+    plan = _plan_wheels(root, project, replace, prune, frozenset(), Seen(root, project))
     return plan.done(root, dry_run=dry_run)
 
 
@@ -261,6 +288,7 @@ def _plan_wheels(
     replace: bool,
     prune: bool,
     read: Collection[str],
+    seen: Seen,
     facts: dict[str, Facts] | None = None,
 ) -> _Plan:
     """The plan of the wheels; see :func:`_plan_channel`."""
@@ -268,18 +296,25 @@ def _plan_wheels(
     known = wheel_index.published(root, project)
     digests = wheel_index.published_digests(root, project)
     read_already = {*wheel_index.read_already(root, project), *read}
-    found: dict[str, wheel_index.WheelEntry] = {}
+    found: dict[str, WheelEntry] = {}
     for path in intake.wheels_in(root / WHEELS):
-        named, wheel = intake.read_wheel(path, project)
-        entry = wheel_index.entry_of(named, wheel)
+        metadata = path.with_name(f"{path.name}.metadata")
+        about = seen.wheel(path)
+        if about is None or not _is(metadata, about.metadata_sha256):
+            about, plan.files[metadata] = _read_wheel(path, project)
         if not replace:
-            refuse_damaged(entry.file, digests.get(entry.file, ()), entry.sha256)
-        if _is_to_be_read(entry.sha256, read_already, facts):
-            seen = intake.check_wheel(wheel)
+            refuse_damaged(path.name, digests.get(path.name, ()), about.sha256)
+        if _is_to_be_read(about.sha256, read_already, facts):
+            looked = intake.check_wheel(intake.read_wheel(path, project)[1])
             if facts is not None:
-                facts[entry.sha256] = seen
-        found[entry.file] = entry
-        plan.files[path.with_name(path.name + ".metadata")] = wheel.metadata_bytes
+                facts[about.sha256] = looked
+        said = known.get(path.name)  # what a place with a record knows of it, and no wheel says
+        found[path.name] = WheelEntry(
+            *(about.name, about.sha256, about.size, about.requires_python, about.metadata_sha256),
+            yanked=said.yanked if said else None,
+            uploaded=said.uploaded if said else "",
+        )
+        seen.keep(path, about)
     gone = sorted(set(known) - set(found))
     if not prune:
         found.update({name: known[name] for name in gone})
@@ -289,10 +324,12 @@ def _plan_wheels(
     plan.items = [
         _item(name, WHEELS, entry.sha256, entry.size, facts) for name, entry in found.items()
     ]
-    pages = wheel_index.pages(found.values(), project)
     # Pages of a folder first, the overview that leads there last.
-    for name, text in pages.items():
-        plan.files[root / INDEX / name] = text.encode()
+    pages: set[str] = set()
+    for unit in documents.of_index(found.values(), project):
+        for name, content in unit.make().items():
+            pages.add(name)
+            plan.files[root / name] = content
     if prune:
         plan.removed = [root / WHEELS / f"{name}.metadata" for name in gone]
         plan.removed += _unused_folders(root, {known[name] for name in gone}, pages)
@@ -300,15 +337,28 @@ def _plan_wheels(
     return plan
 
 
-def _unused_folders(
-    root: Path, gone: Iterable[wheel_index.WheelEntry], pages: Mapping[str, str]
-) -> list[Path]:
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
+
+
+def _read_wheel(path: Path, project: Project) -> tuple[seen_artifacts.Wheel, bytes]:
+    """What the index says of a wheel, and its METADATA."""
+    tag = seen_artifacts.tag_of(path)
+    named, wheel = intake.read_wheel(path, project)
+    entry = entry_of(named, wheel)
+    about = seen_artifacts.Wheel(
+        *(tag, named, entry.sha256, entry.size, entry.requires_python, entry.metadata_sha256)
+    )
+    return about, wheel.metadata_bytes
+
+
+def _unused_folders(root: Path, gone: Iterable[WheelEntry], pages: Collection[str]) -> list[Path]:
     """The folders of entries that are gone, with what is above them that has no page any more."""
-    folders = {entry.folder for entry in gone} | {entry.name.folder for entry in gone}
+    folders = {page for entry in gone for page in (*entry.pages, *entry.name.folders)}
     return [
         root / INDEX / folder
         for folder in sorted(folders, key=len)
-        if folder and f"{folder}/index.html" not in pages
+        if folder and not any(page.startswith(f"{INDEX}/{folder}/") for page in pages)
     ]
 
 
@@ -383,12 +433,15 @@ def _update(
     facts: dict[str, Facts],
 ) -> Result:
     # All are checked before any is written.
-    packages = _plan_channel(root / CHANNEL, project, replace, prune, read, facts)
-    wheels_of = _plan_wheels(root, project, replace, prune, read, facts)
+    seen = Seen(root, project)
+    packages = _plan_channel(root / CHANNEL, project, replace, prune, read, seen, facts)
+    wheels_of = _plan_wheels(root, project, replace, prune, read, seen, facts)
     people = _plan_pages(root, project, [*packages.items, *wheels_of.items])
     channel, wheels, pages = (
         plan.done(root, dry_run=dry_run) for plan in (packages, wheels_of, people)
     )
+    if not dry_run:
+        seen.save()
     return Result(
         channel.packages,
         wheels.wheels,

@@ -7,9 +7,10 @@ an index is found out by whoever cannot install it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ __all__ = [
     "WheelName",
     "check_package",
     "check_wheel",
+    "folders_of",
     "is_artifact",
     "package_label",
     "packages_in",
@@ -233,17 +235,27 @@ class WheelName:
         file: the name.
         project: of the distribution, as PEP 503 normalises it.
         version: the whole of it, as PEP 440 spells it.
-        order: of the wheels of a project: version, build tag, name.
+        build: the number and the rest of the build tag.
         label: with the values of the project's fields, where it has labels.
-        folder: of the index, relative to its root; empty for a flat one.
+        folders: of the index, relative to its root, in which it is listed; the first is its own.
     """
 
     file: str
     project: str
     version: str
-    order: tuple[Version, tuple[int, str], str]
+    build: tuple[int, str]
     label: Label
-    folder: str
+    folders: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """The folder of the index that is its own; empty in a flat one."""
+        return self.folders[0]
+
+    @functools.cached_property
+    def order(self) -> tuple[Version, tuple[int, str], str]:
+        """Among the wheels of a project: version, build tag, name."""
+        return Version(self.version), self.build, self.file
 
     @classmethod
     def of(cls, file: str, project: Project) -> WheelName:
@@ -252,6 +264,14 @@ class WheelName:
         Raises:
             LabelError: it is not a wheel's, or none that this project gives.
         """
+        found = project.names.get(file)
+        if found is None:
+            found = project.names[file] = cls._read(file, project)
+        assert isinstance(found, cls)
+        return found
+
+    @classmethod
+    def _read(cls, file: str, project: Project) -> WheelName:
         expected = "<name>-<version>[-<build>]-<python>-<abi>-<platform>.whl"
         check_path(Path(file))
         parts = file[: -len(".whl")].split("-")
@@ -270,17 +290,38 @@ class WheelName:
         else:
             label = project.scheme.parse_wheel_version(parts[1], number[0], file)
             _check_canonical(file, parts, label, project)
-        layout = project.layout
-        try:
-            folder = (
-                layout.format({**dict(label.values), "number": str(label.number)}) if layout else ""
-            )
-        except ValueError as error:
-            raise LabelError(f"has no folder of the index: {error}", where=file) from None
-        if layout and not _is_path_of(folder, layout):
-            raise LabelError(f"has no folder of the index, but {folder!r}", where=file)
-        order = (version, (number[0], number[1]), file)
-        return cls(file, name, str(version), order, label, folder)
+        build = (number[0], number[1])
+        return cls(file, name, str(version), build, label, folders_of(label, file, project))
+
+
+def folders_of(label: Label, file: str, project: Project) -> tuple[str, ...]:
+    """The folders of the index in which a label's wheel is listed; the first is its own.
+
+    Raises:
+        LabelError: it has none.
+    """
+    layouts = [project.layout, *project.folders]
+    if Version(label.version).is_devrelease:
+        layouts += project.nightly_folders
+    values = {**dict(label.values), "number": str(label.number)}
+    return tuple(dict.fromkeys(_folder(layout, values, file) for layout in layouts))
+
+
+def _folder(layout: Template | None, values: Mapping[str, str | None], file: str) -> str:
+    """A folder of the index; empty for the index itself.
+
+    Raises:
+        LabelError: a wheel of these values has none.
+    """
+    if layout is None or not layout.text:
+        return ""
+    try:
+        folder = layout.format(values)
+    except ValueError as error:
+        raise LabelError(f"has no folder of the index: {error}", where=file) from None
+    if not _is_path_of(folder, layout):
+        raise LabelError(f"has no folder of the index, but {folder!r}", where=file)
+    return folder
 
 
 def _is_path_of(folder: str, layout: Template) -> bool:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, TargetError
 from .channel import CHANNEL
+from .channel_forms import is_document, is_shard
 from .listing import LISTING
 from .site_page import PAGE, VERSIONS
-from .store import Documents, Store
-from .wheels import INDEX
+from .store import LINGER, MEMORY, Documents, Shown, Site, Store
+from .wheel_entry import INDEX
 
 __all__ = ["ObjectStore"]
 
@@ -38,6 +41,18 @@ _GONE = frozenset({"NoSuchKey", "404"})
 # Whose exceptions say that the store did not answer, or refused.
 _CLIENTS = ("aiobotocore", "aiohttp", "botocore")
 _ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What a listing says of an object."""
+
+    tag: str
+    modified: datetime
+
+    @property
+    def age(self) -> timedelta:
+        return datetime.now(timezone.utc) - self.modified
 
 
 class ObjectStore(Store):
@@ -77,13 +92,21 @@ class ObjectStore(Store):
                 ) from None
         return self._connected
 
-    def files(self, folder: str, after: str = "") -> dict[str, bytes]:
-        """The contents of the files in a folder, by their names."""
-        names = self._listed(f"{folder}/", after)
+    def files(self, folder: str, after: str = "") -> dict[str, tuple[str, bytes]]:
+        """The tags and contents of the files in a folder, by their names."""
+        listed = self._listed(f"{folder}/", after)
         with self._explained(folder):
-            paths = {f"{self.bucket}/{self.prefix}{name}": name for name in names}
+            paths = {f"{self.bucket}/{self.prefix}{name}": name for name in listed}
             found = self._s3.cat(list(paths)) if paths else {}
-        return {paths[path].removeprefix(f"{folder}/"): data for path, data in found.items()}
+        return {
+            paths[path].removeprefix(f"{folder}/"): (listed[paths[path]].tag, data)
+            for path, data in found.items()
+        }
+
+    def tags(self, folder: str) -> dict[str, str]:
+        """The tags of the files in a folder, by their names."""
+        found = self._listed(f"{folder}/")
+        return {path.removeprefix(f"{folder}/"): item.tag for path, item in found.items()}
 
     def create(self, path: str, data: bytes) -> bool:
         """Makes a file, whole or not at all, unless there is one."""
@@ -117,21 +140,19 @@ class ObjectStore(Store):
         found = self._about(path)
         return None if found is None else int(found["ContentLength"])
 
-    def digest(self, path: str) -> str | None:
-        """The sha256 of a file, as it is read from there; None where there is none."""
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, as they are read from there."""
         about = self._about(path)
         if about is None:
-            return None
-        found, size = hashlib.sha256(), int(about["ContentLength"])
+            raise FileNotFoundError(path)
+        size = int(about["ContentLength"])
         for start in range(0, size, _READ):
             with self._explained(path):
-                part = self._s3.cat_file(
+                yield self._s3.cat_file(
                     f"{self.bucket}/{self.prefix}{path}",
                     start=start,
                     end=min(start + _READ, size),
                 )
-            found.update(part)
-        return found.hexdigest()
 
     def remove(self, path: str) -> None:
         """Removes a file, if there is one."""
@@ -146,64 +167,89 @@ class ObjectStore(Store):
             "repodata.json" in name for name in self._listed(f"{CHANNEL}/")
         )
 
-    def show(self, documents: Documents) -> list[str]:
+    def show(self, documents: Documents) -> Shown:
         """Makes the documents those of the newest record, for every client."""
         changed: dict[str, None] = {}
         for _ in range(_ATTEMPTS):
             # In this order: what is written over was there before the record was read, so that
             # who has read a newer record and written after that is noticed.
             there = self._documents()
-            number, wanted = documents()
-            done = self._write(there, wanted, changed)
-            if done and documents()[0] == number:
-                return list(changed)
+            site = documents()
+            tags = self._write(there, site, changed)
+            if tags is not None and documents().number == site.number:
+                return Shown(list(changed), tags)
         raise TargetError(
             f"other publishers came between {_ATTEMPTS} times",
             where=self.name,
             fix="run the same command again: what it published is in the record, and is shown",
         )
 
+    def remembered(self) -> bytes | None:
+        """What was remembered last."""
+        with self._explained(MEMORY):
+            try:
+                return bytes(self._s3.cat_file(f"{self.bucket}/{self.prefix}{MEMORY}"))
+            except FileNotFoundError:
+                return None
+
+    def remember(self, data: bytes) -> None:
+        """Keeps what nothing depends on."""
+        self._put(MEMORY, data, CacheControl=_CHANGING)
+
     def _write(
-        self, there: Mapping[str, str], wanted: Mapping[str, bytes], changed: dict[str, None]
-    ) -> bool:
-        """Writes what differs; returns False as soon as another publisher has."""
-        for path, content in wanted.items():
-            before = there.get(path)
+        self, there: Mapping[str, _Listed], site: Site, changed: dict[str, None]
+    ) -> dict[str, str] | None:
+        """Writes what differs; returns the tags, or None as soon as another publisher has."""
+        tags: dict[str, str] = {}
+        for path in site.paths:
+            before = there[path].tag if path in there else ""
+            if before and before == site.tags.get(path):
+                tags[path] = before
+                continue
+            content = site.content(path)
             # Of an object that was made by one request, which all documents are, it is the md5.
-            # Where a store has another tag, everything is written again, and is right as well.
+            # Where a store has another tag, it is written again, and is right as well.
             if before == hashlib.md5(content, usedforsecurity=False).hexdigest():
+                tags[path] = before
                 continue
             condition = {"IfMatch": f'"{before}"'} if before else {"IfNoneMatch": "*"}
-            if self._put(path, content, **condition, CacheControl=_CHANGING) is None:
-                return False
+            cached = _IMMUTABLE if is_shard(path.rpartition("/")[2]) else _CHANGING
+            tag = self._put(path, content, **condition, CacheControl=cached)
+            if tag is None:
+                return None
+            tags[path] = tag
             changed[path] = None
-        for path in sorted(set(there) - set(wanted)):
+        for path in sorted(set(there) - set(tags)):
+            if is_shard(path.rpartition("/")[2]) and there[path].age < LINGER:
+                continue
             with self._explained(path), _lost() as lost:
                 self._s3.call_s3(
                     "delete_object",
                     Bucket=self.bucket,
                     Key=self.prefix + path,
-                    IfMatch=f'"{there[path]}"',
+                    IfMatch=f'"{there[path].tag}"',
                 )
             if lost:
-                return False
+                return None
             changed[path] = None
-        return True
+        return tags
 
-    def _documents(self) -> dict[str, str]:
-        """The tags of the documents that are there."""
+    def _documents(self) -> dict[str, _Listed]:
+        """The documents that are there."""
         own = (f"{INDEX}/", PAGE, LISTING)
-        found = {path: tag for path, tag in self._listed(INDEX).items() if path.startswith(own)}
-        channel = self._listed(f"{CHANNEL}/")
-        found.update({path: tag for path, tag in channel.items() if "repodata.json" in path})
+        found = {path: item for path, item in self._listed(INDEX).items() if path.startswith(own)}
+        for path, item in self._listed(f"{CHANNEL}/").items():
+            name = path.rpartition("/")[2]
+            if is_document(name) or is_shard(name):
+                found[path] = item
         found.update(self._listed(f"{VERSIONS}/"))
         return found
 
     # ------------------------------------------------------------ requests
 
-    def _listed(self, start: str, after: str = "") -> dict[str, str]:
-        """The objects whose names begin so, with their tags."""
-        found: dict[str, str] = {}
+    def _listed(self, start: str, after: str = "") -> dict[str, _Listed]:
+        """The objects whose names begin so."""
+        found: dict[str, _Listed] = {}
         more = {"StartAfter": f"{self.prefix}{start}{after}"} if after else {}
         while True:
             with self._explained(start):
@@ -211,7 +257,9 @@ class ObjectStore(Store):
                     "list_objects_v2", Bucket=self.bucket, Prefix=self.prefix + start, **more
                 )
             for item in answer.get("Contents", ()):
-                found[item["Key"].removeprefix(self.prefix)] = item["ETag"].strip('"')
+                found[item["Key"].removeprefix(self.prefix)] = _Listed(
+                    item["ETag"].strip('"'), item["LastModified"]
+                )
             if not answer.get("IsTruncated"):
                 return found
             more = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -225,11 +273,11 @@ class ObjectStore(Store):
                 return None
 
     def _put(self, path: str, data: bytes, **how: str) -> str | None:
-        """Writes an object in one request; None where its condition does not hold."""
+        """Writes an object in one request; its tag, or None where its condition does not hold."""
         ending = path[path.rfind(".") :]
         kind = _PAGE_TYPE if path.startswith(f"{INDEX}/") and ending == ".json" else ""
         with self._explained(path), _lost() as lost:
-            self._s3.call_s3(
+            done = self._s3.call_s3(
                 "put_object",
                 Bucket=self.bucket,
                 Key=self.prefix + path,
@@ -237,7 +285,7 @@ class ObjectStore(Store):
                 ContentType=kind or _TYPES.get(ending, "application/octet-stream"),
                 **how,
             )
-        return None if lost else path
+        return None if lost else str(done["ETag"]).strip('"')
 
     @contextlib.contextmanager
     def _explained(self, path: str) -> Iterator[None]:

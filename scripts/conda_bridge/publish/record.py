@@ -8,27 +8,26 @@ the one before it. All documents follow from the record.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from ..errors import ArtifactError
-from ..project import Project
-from . import channel as channel_index
-from . import site_page
-from . import wheels as wheel_index
 from .channel import CHANNEL
 from .facts import Facts
-from .index import HISTORY
-from .intake import SUBDIR, SUBDIRS, WheelName, is_artifact
-from .listing import Item
+from .intake import SUBDIR, is_artifact
 from .store import Store
-from .wheels import INDEX, WHEELS, WheelEntry
+from .wheel_entry import WHEELS
 
-__all__ = ["TIME", "Action", "Entry", "File", "Published", "Record", "documents", "now"]
+if TYPE_CHECKING:
+    from .memory import Memory
+
+__all__ = ["HISTORY", "TIME", "Action", "Entry", "File", "Published", "Record", "now"]
+
+HISTORY = "history"
 
 Action = Literal["publish", "yank", "unyank", "prune", "remove"]
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -38,7 +37,7 @@ _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
+class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An artifact.
 
     Attributes:
@@ -49,6 +48,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         version: the public version.
         commit: of its label; empty without one.
         record: of a conda package, what the repodata says of it.
+        run_exports: of a conda package, what a build that uses it depends on, by kind.
         requires_python: of a wheel, as in METADATA.
         metadata_sha256: of a wheel's METADATA, which lies beside it.
         facts: what was measured of its libraries; older entries say nothing of them.
@@ -61,6 +61,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     commit: str = ""
     record: dict[str, Any] | None = None
+    run_exports: dict[str, list[str]] = {}
     requires_python: str = ""
     metadata_sha256: str = ""
     facts: Facts = Facts()
@@ -124,31 +125,45 @@ class Published:
 class Record:
     """The record of a store, as far as it was read.
 
+    Args:
+        store: that keeps it.
+        memory: what the store remembers of it: entries that have not changed since then are not
+            read again, and are not in :attr:`entries`.
+
     Raises:
         ArtifactError: it was changed, has a gap, or is of a newer form than this program knows.
         TargetError: the store does not answer.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, memory: Memory | None = None) -> None:
         self.store = store
+        self.memory = memory
         self.entries: list[Entry] = []
         self.files: dict[str, Published] = {}
-        self._last = ""
+        self.tags: dict[str, str] = {}
+        self.last = ""
+        if memory and memory.entries:
+            there = store.tags(HISTORY)
+            newest = max(memory.entries)
+            if {name: tag for name, tag in there.items() if name <= newest} == memory.entries:
+                self.files, self.tags = dict(memory.files), dict(memory.entries)
+                self.last = memory.last
         self.refresh()
 
     @property
     def number(self) -> int:
         """Of the newest entry; 0 without any."""
-        return len(self.entries)
+        return len(self.tags)
 
     def refresh(self) -> None:
         """Reads what was added since."""
         after = _name(self.number) if self.number else ""
-        for name, data in sorted(self.store.files(HISTORY, after).items()):
+        for name, (tag, data) in sorted(self.store.files(HISTORY, after).items()):
             entry = self._parsed(name, data)
             self.files.update(_changes(entry, self.files, self._where(name)))
             self.entries.append(entry)
-            self._last = hashlib.sha256(data).hexdigest()
+            self.tags[name] = tag
+            self.last = hashlib.sha256(data).hexdigest()
 
     def add(self, action: Action, **what: Any) -> bool:
         """Adds an entry.
@@ -161,7 +176,7 @@ class Record:
             ArtifactError: it says what cannot be after the entries that were read. An entry stays
                 for good, so one that no reader would take is never written.
         """
-        entry = Entry(number=self.number + 1, action=action, previous=self._last, **what)
+        entry = Entry(number=self.number + 1, action=action, previous=self.last, **what)
         _changes(entry, self.files, self._where(_name(entry.number)))
         text = msgspec.json.format(msgspec.json.encode(entry), indent=1) + b"\n"
         added = self.store.create(f"{HISTORY}/{_name(entry.number)}", text)
@@ -182,7 +197,7 @@ class Record:
             entry = msgspec.json.decode(data, type=Entry)
             if entry.number != self.number + 1:
                 raise ValueError(f"its number is {entry.number}")
-            if entry.previous != self._last:
+            if entry.previous != self.last:
                 raise ValueError("the entry before it has other bytes than when it was added to")
             for file in entry.files:
                 _check_place(file)
@@ -235,54 +250,3 @@ def _changes(entry: Entry, files: Mapping[str, Published], where: str) -> dict[s
         return {name: replace(file, removed=True) for name, file in named.items()}
     reason = entry.reason if entry.action == "yank" else None
     return {name: replace(file, yanked=reason) for name, file in named.items()}
-
-
-def documents(files: Iterable[Published], project: Project) -> dict[str, bytes]:
-    """All that is read, by its path: repodata of every subdir, the index, the pages for people.
-
-    Raises:
-        LabelError: a name that the project does not give any more.
-    """
-    there = [item for item in files if not item.pruned]
-    made: dict[str, bytes] = {}
-    packages = [item for item in there if item.file.record is not None]
-    subdirs = {item.file.folder.partition("/")[2] for item in packages}
-    for subdir in sorted({*SUBDIRS, *subdirs}):
-        own = [item for item in packages if item.file.folder == f"{CHANNEL}/{subdir}"]
-        records = {item.file.name: item.file.record or {} for item in own if item.yanked is None}
-        removed = [item.file.name for item in own if item.yanked is not None]
-        for name, content in channel_index.repodata(subdir, records, removed).items():
-            made[f"{CHANNEL}/{subdir}/{name}"] = content
-    wheels = [_wheel(item, project) for item in there if item.file.record is None]
-    for name, text in wheel_index.pages(wheels, project).items():
-        made[f"{INDEX}/{name}"] = text.encode()
-    # Last: where documents are written one after the other, nothing is named before it is there.
-    made.update(site_page.documents(map(_item, there), project))
-    return made
-
-
-def _item(published: Published) -> Item:
-    file = published.file
-    return Item(
-        name=file.name,
-        folder=file.folder,
-        sha256=file.sha256,
-        size=file.size,
-        facts=file.facts,
-        uploaded=published.time,
-        commit=published.commit or file.commit,
-        yanked=published.yanked,
-    )
-
-
-def _wheel(item: Published, project: Project) -> WheelEntry:
-    file = item.file
-    return WheelEntry(
-        WheelName.of(file.name, project),
-        file.sha256,
-        file.size,
-        file.requires_python,
-        file.metadata_sha256,
-        yanked=item.yanked,
-        uploaded=item.time,
-    )

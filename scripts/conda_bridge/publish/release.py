@@ -27,20 +27,22 @@ from ..formats.wheel_reader import bytes_sha256, file_sha256
 from ..label import split_conda_file
 from ..project import Project
 from . import channel as channel_index
-from . import intake
-from . import wheels as wheel_index
+from . import documents, intake
 from .channel import CHANNEL
 from .folder_store import FolderStore
 from .index import published_digests
+from .intake import WheelName
+from .memory import Made, Memory
 from .promotion import check_promotion
-from .record import TIME, Action, File, Record, documents, now
-from .store import Store
-from .wheels import WHEELS
+from .record import TIME, Action, File, Record, now
+from .store import Site, Store
+from .wheel_entry import WHEELS, entry_of
 
 __all__ = [
     "Outcome",
     "Source",
     "digests_at",
+    "opened",
     "prune_nightlies",
     "publish",
     "read_sources",
@@ -140,7 +142,7 @@ def _read(path: Path, project: Project) -> Source:
     if path.suffix == ".whl":
         named, wheel = intake.read_wheel(path, project)
         facts = intake.check_wheel(wheel)
-        entry = wheel_index.entry_of(named, wheel)
+        entry = entry_of(named, wheel)
         return Source(
             path,
             File(
@@ -170,6 +172,7 @@ def _read(path: Path, project: Project) -> Source:
             version=label.version,
             commit=label.get("commit") or "",
             record=record,
+            run_exports=channel_index.run_exports_of(package),
             facts=facts,
         ),
     )
@@ -212,7 +215,7 @@ def publish(
             fix="give another place, and publish the packages and wheels of this one there",
         )
     _check_commit(sources, commit)
-    record = Record(store)
+    record = opened(store, project)
     outcome = _compared(sources, record, commit, promotes, project)
     if dry_run:
         _check_leftovers(_wanted(sources, outcome), store)
@@ -411,21 +414,47 @@ def _restore(sources: Sequence[Source], outcome: Outcome, store: Store, tell: Te
 def settle(record: Record, project: Project, tell: Tell = lambda _line: None) -> list[str]:
     """Makes the documents of a store those of its record.
 
+    Only what has changed is made: the store remembers what was right.
+
     Returns:
         The documents that were not.
     """
+    memory = record.memory or Memory.read(None, project)
+    right = {name: (made.key, made.tags) for name, made in memory.units.items()}
+    sites: list[Site] = []
 
-    def newest() -> tuple[int, dict[str, bytes]]:
+    def newest() -> Site:
         record.refresh()
-        if made[0] != record.number:
-            made[:] = [record.number, documents(record.files.values(), project)]
-        return made[0], made[1]
+        if not sites or sites[-1].number != record.number:
+            units = documents.of_record(record.files.values(), project)
+            sites.append(Site(record.number, units, right))
+        return sites[-1]
 
-    made: list[Any] = [-1, {}]
-    changed = record.store.show(newest)
-    for path in changed:
+    shown = record.store.show(newest)
+    for path in shown.changed:
         tell(f"document {path}")
-    return changed
+    site = sites[-1]
+    wheels = [item.file.name for item in record.files.values() if item.file.record is None]
+    now_known = Memory(
+        memory.maker,
+        dict(record.tags),
+        record.last,
+        dict(record.files),
+        {name: WheelName.of(name, project) for name in wheels},
+        {
+            unit.name: Made(unit.key, {path: shown.tags[path] for path in site.paths_of(unit)})
+            for unit in site.units
+        },
+    )
+    if now_known != memory:
+        record.store.remember(now_known.packed())
+        record.memory = now_known
+    return shown.changed
+
+
+def opened(store: Store, project: Project) -> Record:
+    """The record of a store, with what the store remembers of it."""
+    return Record(store, Memory.read(store.remembered(), project))
 
 
 def yank(
@@ -457,7 +486,7 @@ def yank(
 
     if not (undo or reason.strip()):
         raise ConfigError("there is no reason", fix="say it with --reason: pip shows it")
-    record = Record(store)
+    record = opened(store, project)
     for _ in _turns(store):
         found: dict[str, None] = {}
         for pattern in names:
@@ -511,7 +540,7 @@ def prune_nightlies(
     """
     if keep < 1:
         raise ConfigError(f"{keep} nightlies are none", expected="a number from 1", fix="--keep 30")
-    record = Record(store)
+    record = opened(store, project)
     if not record.number:  # nothing was published there, and what there may be is not ours
         return Outcome()
     for _ in _turns(store):

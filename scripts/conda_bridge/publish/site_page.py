@@ -34,7 +34,7 @@ from .listing import (
     values_of,
     version_of,
 )
-from .wheels import INDEX
+from .wheel_entry import INDEX
 
 if TYPE_CHECKING:
     import jinja2

@@ -6,17 +6,92 @@ together. Paths are relative to it, with ``/`` between their parts.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from ..errors import ConfigError
+from .unit import Unit
 
-__all__ = ["Documents", "Store", "open_store"]
+__all__ = ["LINGER", "MEMORY", "Documents", "Shown", "Site", "Store", "open_store"]
 
-# Reads the record anew: its number, and the documents that belong to it.
-Documents = Callable[[], tuple[int, Mapping[str, bytes]]]
+# Where a store keeps what it remembers; see memory.py.
+MEMORY = ".site/memory.msgpack.zst"
+# A client that has read which shards there are asks for them a moment later, or from a cache.
+LINGER = timedelta(days=1)
+
+
+class Site:
+    """The documents of a record, each made when it is asked for.
+
+    Args:
+        number: of the newest entry of the record.
+        units: of all documents, in the order in which they are to be written.
+        right: of units that were made before: their key, and the tags of their documents.
+
+    Attributes:
+        number: as given.
+        units: as given.
+        tags: that the documents have which were right when they were looked at last.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        units: Sequence[Unit],
+        right: Mapping[str, tuple[str, Mapping[str, str]]],
+    ) -> None:
+        self.number = number
+        self.units = units
+        self.tags: dict[str, str] = {}
+        self._made: dict[str, Mapping[str, bytes]] = {}
+        self._paths: dict[str, Collection[str]] = {}
+        self._owner: dict[str, Unit] = {}
+        for unit in units:
+            key, tags = right.get(unit.name, ("", {}))
+            if key == unit.key:
+                self.tags.update(tags)
+                self._paths[unit.name] = tags
+            else:
+                self._paths[unit.name] = self._made[unit.name] = unit.make()
+            self._owner.update(dict.fromkeys(self._paths[unit.name], unit))
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Of all documents; what another names comes before it."""
+        return list(self._owner)
+
+    def paths_of(self, unit: Unit) -> Collection[str]:
+        """The documents of a unit."""
+        return self._paths[unit.name]
+
+    def content(self, path: str) -> bytes:
+        """A document."""
+        unit = self._owner[path]
+        if unit.name not in self._made:
+            self._made[unit.name] = unit.make()
+        return self._made[unit.name][path]
+
+
+@dataclass
+class Shown:
+    """What came of it.
+
+    Attributes:
+        changed: documents that were not yet as they are now, or are there no more.
+        tags: of all documents.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+# Reads the record anew.
+Documents = Callable[[], Site]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?:::|://)")
 
@@ -33,13 +108,19 @@ class Store(ABC):
     name: str
 
     @abstractmethod
-    def files(self, folder: str, after: str = "") -> dict[str, bytes]:
-        """The contents of the files in a folder, by their names.
+    def files(self, folder: str, after: str = "") -> dict[str, tuple[str, bytes]]:
+        """The tags and contents of the files in a folder, by their names.
+
+        A tag is another one where the content is.
 
         Args:
             folder: which may be missing.
             after: leaves out all names up to this one.
         """
+
+    @abstractmethod
+    def tags(self, folder: str) -> dict[str, str]:
+        """The tags of the files in a folder, by their names."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
@@ -62,8 +143,22 @@ class Store(ABC):
         """How many bytes a file has; None where there is none."""
 
     @abstractmethod
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, as they are read from there.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
     def digest(self, path: str) -> str | None:
         """The sha256 of a file, of the bytes that are read from there; None where there is none."""
+        found = hashlib.sha256()
+        try:
+            for chunk in self.chunks(path):
+                found.update(chunk)
+        except FileNotFoundError:
+            return None
+        return found.hexdigest()
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -74,15 +169,20 @@ class Store(ABC):
         """Whether there is a channel or an index that no record of ours tells of."""
 
     @abstractmethod
-    def show(self, documents: Documents) -> list[str]:
+    def show(self, documents: Documents) -> Shown:
         """Makes the documents those of the newest record, for every client.
 
         Args:
             documents: is called as often as another publisher comes between.
-
-        Returns:
-            The documents that were not so yet.
         """
+
+    @abstractmethod
+    def remembered(self) -> bytes | None:
+        """What was remembered last."""
+
+    @abstractmethod
+    def remember(self, data: bytes) -> None:
+        """Keeps what nothing depends on."""
 
 
 def open_store(target: str) -> Store:

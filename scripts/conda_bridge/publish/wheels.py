@@ -2,7 +2,7 @@
 
 PEP 503 pages with digests, PEP 658/714 metadata files, PEP 691 JSON beside them with the sizes and
 versions of PEP 700 (api-version 1.1). ``upload-time`` is there where a record has it; a folder by
-itself does not know it.
+itself does not know it. `pages.py` writes them; here they are read.
 
 The wheels in ``wheels/`` are the input. The JSON pages are what remembers what was published: a
 name that comes back with other bytes is refused, and an entry whose wheel is elsewhere is kept.
@@ -10,144 +10,26 @@ name that comes back with other bytes is refused, and an entry whose wheel is el
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote
-
-from packaging.version import Version
+from urllib.parse import unquote
 
 from ..errors import ArtifactError, LabelError
-from ..formats import limits, wheel_reader
+from ..formats import limits
 from ..formats.json_reader import read_object
-from ..formats.wheel_reader import Wheel, file_sha256
-from ..label import Label
+from ..formats.wheel_reader import file_sha256
 from ..project import Project
-from .html_page import API_VERSION, as_html, page
+from ..template import Template
 from .intake import WheelName, read_wheel
+from .pages import pages
+from .wheel_entry import INDEX, WHEELS, WheelEntry, entry_of, joined
 
-__all__ = [
-    "INDEX",
-    "WHEELS",
-    "WheelEntry",
-    "consistent",
-    "entry_of",
-    "has_pages",
-    "pages",
-    "published",
-    "published_digests",
-    "read_already",
-]
-
-INDEX = "index"
-WHEELS = "wheels"
+__all__ = ["consistent", "has_pages", "published", "published_digests", "read_already"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ANCHOR = re.compile(r'href="[^"]*/([^"/]+)#sha256=([0-9a-f]{64})"')
 _OTHER_LAYOUT = "delete the index folder; it is written anew from the wheels"
-
-
-@dataclass(frozen=True)
-class WheelEntry:
-    """One wheel of the index.
-
-    Attributes:
-        name: what its file name says.
-        sha256: of the wheel, in hexadecimal.
-        size: of the wheel, in bytes.
-        requires_python: as in METADATA; may be empty.
-        metadata_sha256: of METADATA, which is served as ``<file>.metadata``.
-        yanked: why it is to be chosen by those alone who pin it (PEP 592); None where it is not.
-        uploaded: when it was published (PEP 700), in UTC; empty where nobody knows.
-    """
-
-    name: WheelName
-    sha256: str
-    size: int
-    requires_python: str
-    metadata_sha256: str
-    yanked: str | None = None
-    uploaded: str = ""
-
-    @property
-    def file(self) -> str:
-        """The wheel's file name."""
-        return self.name.file
-
-    @property
-    def folder(self) -> str:
-        """Of its page, relative to the index."""
-        return _joined(self.name.folder, self.name.project)
-
-    @property
-    def order(self) -> tuple[str, tuple[Version, tuple[int, str], str]]:
-        """By project; its oldest version first, then by build number."""
-        return self.name.project, self.name.order
-
-    @property
-    def url(self) -> str:
-        """Relative to its page; ``+`` has to be escaped, some servers read it as a space."""
-        up = "../" * (self.folder.count("/") + 2)
-        return f"{up}{WHEELS}/{quote(self.file, safe='')}"
-
-    def as_json(self) -> dict[str, Any]:
-        """The entry of a PEP 691 page."""
-        metadata = {"sha256": self.metadata_sha256}
-        return {
-            "filename": self.file,
-            "url": self.url,
-            "hashes": {"sha256": self.sha256},
-            "requires-python": self.requires_python or None,
-            "core-metadata": metadata,
-            "dist-info-metadata": metadata,
-            "size": self.size,
-            **({"upload-time": self.uploaded} if self.uploaded else {}),
-            "yanked": False if self.yanked is None else self.yanked or True,
-        }
-
-    def as_html(self) -> str:
-        """The anchor of a PEP 503 page."""
-        attributes = {
-            "href": f"{self.url}#sha256={self.sha256}",
-            "data-requires-python": self.requires_python,
-            "data-core-metadata": f"sha256={self.metadata_sha256}",
-            "data-dist-info-metadata": f"sha256={self.metadata_sha256}",
-        }
-        if self.yanked is not None:
-            attributes["data-yanked"] = self.yanked or "yanked"
-        written = " ".join(
-            f'{name}="{as_html(value)}"' for name, value in attributes.items() if value
-        )
-        return f"<a {written}>{as_html(self.file)}</a><br>"
-
-
-def _joined(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
-
-
-def entry_of(named: WheelName, wheel: Wheel) -> WheelEntry:
-    """The entry of a wheel, with its digests.
-
-    Raises:
-        ArtifactError: its Requires-Python is no text of one line.
-    """
-    asked = " ".join(str(wheel.metadata.get("Requires-Python", "")).split())
-    if len(asked) > limits.DEPENDENCY_LENGTH or not asked.isprintable():
-        raise ArtifactError(
-            f"Requires-Python is {asked[:80]!r}, of {len(asked)} characters",
-            where=f"{named.file}: METADATA",
-            expected=f"comparisons as in PEP 440, at most {limits.DEPENDENCY_LENGTH} characters",
-        )
-    return WheelEntry(
-        named,
-        file_sha256(wheel.path),
-        wheel.path.stat().st_size,
-        asked,
-        wheel_reader.bytes_sha256(wheel.metadata_bytes),
-    )
 
 
 def published(root: Path, project: Project) -> dict[str, WheelEntry]:
@@ -172,18 +54,34 @@ def has_pages(root: Path) -> bool:
 
 
 def _page_folders(root: Path, project: Project) -> list[Path]:
-    """The folders that list wheels, as deep as the layout says."""
-    levels = project.layout.text.count("/") + 2 if project.layout else 1
+    """The folders that list wheels and are their own; other folders list the same again."""
     top = root / INDEX
-    for path in sorted(top.rglob("index.json")):
-        if len(path.relative_to(top).parts) - 1 != levels and _lists_files(path):
+    others = (*project.folders, *project.nightly_folders)
+    found = []
+    for folder in sorted({path.parent for path in top.rglob("index.*")}):
+        parts = folder.relative_to(top).parts
+        above = "/".join(parts[:-1])
+        own = _fits(project.layout, above) if project.layout else len(parts) == 1
+        if own and not any(_fits(other, "/".join(parts)) for other in others):
+            found.append(folder)
+        elif not any(_fits(other, above) for other in others) and _lists_files(
+            page := folder / "index.json"
+        ):
             raise ArtifactError(
                 "lists wheels, and is not where the index has such pages",
-                where=str(path.relative_to(root)),
-                expected=f"{INDEX}/{_joined(project.config.index_layout, '<project>')}/index.json",
+                where=str(page.relative_to(root)),
+                expected=f"{INDEX}/{joined(project.config.index_layout, '<project>')}/index.json",
                 fix=_OTHER_LAYOUT,
             )
-    return sorted(path for path in top.glob("/".join("*" * levels)) if path.is_dir())
+    return found
+
+
+def _fits(layout: Template | None, folder: str) -> bool:
+    """Whether a folder may be of a layout."""
+    try:
+        return layout is not None and layout.parse(folder) is not None
+    except ValueError:
+        return False
 
 
 def _lists_files(path: Path) -> bool:
@@ -254,10 +152,10 @@ def read_already(root: Path, project: Project) -> set[str]:
 
 
 def consistent(root: Path, project: Project) -> bool:
-    """Whether every page is there as :func:`pages` writes it from the JSON pages."""
+    """Whether every page is there as it is written from the JSON pages."""
     try:
         wanted = pages(published(root, project).values(), project)
-        return all((root / INDEX / name).read_text() == text for name, text in wanted.items())
+        return all((root / INDEX / name).read_bytes() == text for name, text in wanted.items())
     except (OSError, ValueError, ArtifactError, LabelError):
         return False
 
@@ -275,6 +173,15 @@ def _is_file_name(name: str) -> bool:
     return "/" not in name and name.isprintable() and len(name.encode()) <= limits.FILE_NAME
 
 
+def _yanked(found: object) -> str | None:
+    """Why a wheel was yanked, as PEP 691 has it; None where it was not."""
+    if isinstance(found, bool):
+        return "" if found else None
+    if not isinstance(found, str):
+        raise TypeError(f"yanked is {found!r:.80}")
+    return found
+
+
 def _read_page(page: Path, where: str, place: str, project: Project) -> list[WheelEntry]:
     try:
         document = read_object(page, where)
@@ -285,15 +192,18 @@ def _read_page(page: Path, where: str, place: str, project: Project) -> list[Whe
                 item["size"],
                 item["requires-python"] or "",
                 item["core-metadata"]["sha256"],
+                _yanked(item.get("yanked", False)),
+                item.get("upload-time", ""),
             )
             for item in document["files"]
         ]
         for entry in entries:
-            valid = isinstance(entry.size, int) and isinstance(entry.requires_python, str)
+            texts = (entry.requires_python, entry.yanked or "", entry.uploaded)
+            valid = isinstance(entry.size, int) and all(isinstance(text, str) for text in texts)
             digests = (entry.sha256, entry.metadata_sha256)
             if not valid or not all(_SHA256.fullmatch(digest) for digest in digests):
                 raise ValueError(f"the entry of {entry.file}")
-            if entry.folder != place:
+            if place not in entry.pages:
                 raise ValueError(f"lists {entry.file}")
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError),
@@ -304,56 +214,4 @@ def _read_page(page: Path, where: str, place: str, project: Project) -> list[Whe
             where=where,
             fix=_OTHER_LAYOUT,
         ) from error
-    return entries
-
-
-def pages(entries: Iterable[WheelEntry], project: Project) -> dict[str, str]:
-    """Every page, by its path below the index folder; the same for any order of `entries`."""
-    folders: dict[str, dict[str, list[WheelEntry]]] = {} if project.layout else {"": {}}
-    for entry in sorted(entries, key=lambda entry: entry.order):
-        folders.setdefault(entry.name.folder, {}).setdefault(entry.name.project, []).append(entry)
-    written = {}
-    for folder, projects in folders.items():
-        written[_joined(folder, "index.html")] = page(
-            "Simple index", [f'<a href="{name}/">{name}</a><br>' for name in projects], api=True
-        )
-        written[_joined(folder, "index.json")] = _json(
-            {
-                "meta": {"api-version": API_VERSION},
-                "projects": [{"name": name} for name in projects],
-            }
-        )
-        for name, found in projects.items():
-            place = _joined(folder, name)
-            written[f"{place}/index.html"] = page(
-                f"Links for {name}", [entry.as_html() for entry in found], api=True
-            )
-            written[f"{place}/index.json"] = _json(
-                {
-                    "meta": {"api-version": API_VERSION},
-                    "name": name,
-                    "versions": list(dict.fromkeys(entry.name.version for entry in found)),
-                    "files": [entry.as_json() for entry in found],
-                }
-            )
-    if project.layout:
-        written["index.html"] = _overview(folders, project)
-    return written
-
-
-def _json(document: object) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
-
-
-def _overview(folders: Mapping[str, Mapping[str, list[WheelEntry]]], project: Project) -> str:
-    """For people: which folder is for what. The project may have a page of its own."""
-    labels: dict[str, Sequence[Label]] = {
-        folder: [entry.name.label for found in projects.values() for entry in found]
-        for folder, projects in folders.items()
-    }
-    own = project.hooks.index_page(labels, project.scheme)
-    if own is not None:
-        return own
-    lines = ["<p>One index for every folder. Take the one for what you have:</p>"]
-    lines += [f'<a href="{quote(folder)}/">{as_html(folder)}</a><br>' for folder in sorted(folders)]
-    return page("Wheels", lines)
+    return [entry for entry in entries if entry.folder == place]

@@ -23,7 +23,15 @@ from conda_bridge.formats.headers import read_headers
 from conda_bridge.formats.index_json import check_index, check_record
 from conda_bridge.formats.wheel import Metadata
 from conda_bridge.project import Project
-from conda_bridge.publish import channel, index, listing, wheels
+from conda_bridge.publish import (
+    channel,
+    channel_forms,
+    index,
+    listing,
+    pages,
+    wheel_entry,
+    wheels,
+)
 from conda_bridge.publish.facts import Facts
 from conda_bridge.publish.intake import WheelName
 from flashinfer_build import variants
@@ -74,7 +82,7 @@ def read_index_json(data: bytes) -> None:
     check_record(record, "input")
     name = f"{index['name']}-{index['version']}-{index['build']}.conda"
     path = place("channel/repodata.json")
-    path.write_bytes(channel.repodata("noarch", {name: record})["repodata.json"])
+    path.write_bytes(channel_forms.repodata("noarch", {name: record}))
     read_by_rattler(path)
 
 
@@ -101,7 +109,10 @@ def read_repodata(data: bytes) -> None:
         found = channel.published(folder, "noarch")
         channel.published_digests(folder, "noarch")
         channel.read_already(folder, "noarch")
-        for name, content in channel.repodata("noarch", found).items():
+        for name, content in channel_forms.documents(
+            "noarch", {name: channel_forms.Listed(item) for name, item in found.items()}
+        ).items():
+            (folder / "noarch" / name).parent.mkdir(exist_ok=True)
             (folder / "noarch" / name).write_bytes(content)
         assert channel.published(folder, "noarch") == found
         assert channel.consistent(folder, "noarch")
@@ -114,28 +125,25 @@ _PROJECT = factories.FLASHINFER
 _LABEL = factories.label_of("cu130_torch213")
 
 
-def _entry(**changes: Any) -> wheels.WheelEntry:
+def _entry(**changes: Any) -> wheel_entry.WheelEntry:
     named = WheelName.of(_LABEL.wheel_file, _PROJECT)
-    return wheels.WheelEntry(named, _SHA, 100, ">=3.8", _SHA, **changes)
+    return wheel_entry.WheelEntry(named, _SHA, 100, ">=3.8", _SHA, **changes)
 
 
 def _page(ending: str) -> bytes:
-    written = wheels.pages([_entry()], _PROJECT)
-    [text] = [text for name, text in written.items() if name.endswith(f"flashinfer/{ending}")]
-    return text.encode()
+    return pages.pages([_entry()], _PROJECT)[f"{_entry().folder}/{ending}"]
 
 
 def _read_pages(files: Mapping[str, bytes]) -> None:
     with scratch("root") as root:
-        folder = root / wheels.INDEX / _entry().folder
+        folder = root / wheel_entry.INDEX / _entry().folder
         folder.mkdir(parents=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)
         found = wheels.published(root, _PROJECT)
         wheels.published_digests(root, _PROJECT)
         wheels.read_already(root, _PROJECT)
-        for text in wheels.pages(found.values(), _PROJECT).values():
-            text.encode()
+        pages.pages(found.values(), _PROJECT)
 
 
 def read_index_page(data: bytes) -> None:
@@ -349,9 +357,9 @@ TARGETS = (
         read_repodata,
         ("conda_bridge.publish.channel", _FORMATS + "index_json"),
         lambda: [
-            channel.repodata(
+            channel_forms.repodata(
                 "noarch", {"toy-1.0-h_0.conda": _RECORD, "toy-1.0-h_0.tar.bz2": _RECORD}
-            )["repodata.json"]
+            )
         ],
         json_of.document(),
         (*_RECORD, "packages", "packages.conda", ".conda", ".tar.bz2", *_JSON_WORDS),
