@@ -131,6 +131,25 @@ def test_a_record_says_which_file_is_of_which_debian_package(tmp_path: Path) -> 
     }
 
 
+def test_the_copyright_of_a_compiler_lies_in_its_base_package(tmp_path: Path) -> None:
+    """The folder of documents of Debian's libgcc-11-dev is a link to that of gcc-11-base."""
+    base, other = (
+        LockedDeb(f"{name}_{version}_amd64.deb", digit * 64, f"pool/{name}", 1)
+        for name, version, digit in (("gcc-11-base", "11.3.0-12", "a"), ("gcc-12-base", "12", "b"))
+    )
+    trees = {other: tmp_path / "12", base: tmp_path / "11"}
+    for deb, tree in trees.items():
+        written(tree / f"usr/share/doc/{deb.package}/copyright", f"License: {deb.package}\n")
+    of_gcc = LockedDeb("libgcc-11-dev_11.3.0-12_amd64.deb", "c" * 64, "pool/x", 1)
+    own = LockedDeb("libgmp10_11.3.0-12_amd64.deb", "d" * 64, "pool/y", 1)
+    written(tmp_path / "gmp/usr/share/doc/libgmp10/copyright", "License: LGPL\n")
+    assert of_deb(of_gcc, tmp_path / "none", trees).texts == {
+        "gcc-11-base": b"License: gcc-11-base\n"
+    }
+    assert list(of_deb(own, tmp_path / "gmp", trees).texts) == ["libgmp10"]
+    assert of_deb(of_gcc, tmp_path / "none").texts == {}
+
+
 def test_a_folder_with_a_record_of_its_own(tmp_path: Path) -> None:
     """As that of a g++ which is put together of Debian's packages."""
     deb = LockedDeb("libgcc-11-dev_11.3.0-12_amd64.deb", "ef" * 32, "pool/x", 1)

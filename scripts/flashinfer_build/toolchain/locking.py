@@ -145,9 +145,15 @@ def _offered(python: str) -> set[str]:
 def _tag_of(python: str) -> str:
     program = "import sys; print('cp%d%d' % sys.version_info[:2])"
     command = [python, "-c", program]
-    return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=True
-    ).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        raise ToolchainError(
+            "this Python does not run:",
+            log=done.stderr[-1500:],
+            where=python,
+            fix="name those that do with --python",
+        )
+    return done.stdout.strip()
 
 
 class _Wheels:

@@ -55,11 +55,22 @@ def of_wheel(wheel: LockedWheel, tree: Path) -> Source:
     return Source(facts, texts)
 
 
-def of_deb(deb: LockedDeb, tree: Path) -> Source:
-    """A Debian package of the lock, unpacked in `tree`."""
+def of_deb(deb: LockedDeb, tree: Path, base: Mapping[LockedDeb, Path] | None = None) -> Source:
+    """A Debian package of the lock, unpacked in `tree`.
+
+    Args:
+        deb: the package.
+        tree: where it is.
+        base: packages that have the copyright of others of their version, as ``gcc-11-base`` has
+            that of ``libstdc++-11-dev``, whose folder of documents is a link.
+    """
     name, version, arch = unquote(deb.filename.removesuffix(".deb")).split("_")
     text = tree / f"usr/share/doc/{deb.package}/copyright"
     own = {deb.package: text.read_bytes()} if text.is_file() else {}
+    for other, place in (base or {}).items():
+        shared = place / f"usr/share/doc/{other.package}/copyright"
+        if not own and other.filename.split("_")[1] == deb.filename.split("_")[1]:
+            own = {other.package: shared.read_bytes()}
     texts = with_common(own)
     facts = {
         "name": name,

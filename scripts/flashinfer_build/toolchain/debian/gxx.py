@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ __all__ = ["GLIBC", "WANTED", "compiler_of"]
 # The C library that these programs are linked against.
 GLIBC = (2, 34)
 _GCC = r"usr/lib/gcc/x86_64-linux-gnu/\d+/"
-# Without LTO, sanitizers, plugins and documentation.
+# Without LTO, sanitizers, plugins and documentation other than the copyright.
 WANTED = "|".join(
     [
         r"usr/bin/x86_64-linux-gnu-(?:g\+\+|gcc|cpp)-\d+$",
@@ -35,8 +36,10 @@ WANTED = "|".join(
         r"usr/include/(?:x86_64-linux-gnu/)?c\+\+/",
         r"usr/lib/x86_64-linux-gnu/lib(?:gmp|isl|mpc|mpfr|zstd|stdc\+\+)\.so",
         r"lib/x86_64-linux-gnu/lib(?:z|gcc_s)\.so",
+        r"usr/share/doc/[^/]*/copyright$",
     ]
 )
+_BASE = re.compile(r"gcc-\d+-base")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 # $0 leads here: the driver calls it by its path. What was set before stays for as and ld, which
 # the driver starts itself.
@@ -91,10 +94,11 @@ def _put_together(trees: list[Path], home: Path) -> None:
 def _record(trees: Mapping[LockedDeb, Path], home: Path) -> None:
     """Which Debian package each file is of."""
     sources = []
+    base = {deb: tree for deb, tree in trees.items() if _BASE.fullmatch(deb.package)}
     for deb, tree in trees.items():
         files = [path.relative_to(tree).as_posix() for path in files_of(tree)]
         moved = [_moved_to(name) for name in files]
-        sources.append((of_deb(deb, tree), moved))
+        sources.append((of_deb(deb, tree, base), moved))
         for name, text in sources[-1][0].texts.items():
             (home / name).write_bytes(text)
     (home / f".{RECORD}").write_bytes(record(sources))

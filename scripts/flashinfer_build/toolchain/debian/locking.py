@@ -34,10 +34,11 @@ class WantedCuda:
 # What cuda.h and nvcc come with; cuda_fp16.h includes <nv/target>, which is libcu++'s.
 _TOOLKIT = ("nvidia-cuda-toolkit", "nvidia-cuda-dev")
 _CCCL = ("libcub-dev", "libcu++-dev", "libthrust-dev")
-# The first two are the compiler, the next three its own files, the rest what cc1plus loads and
-# what it links with.
+# The first two are the compiler, the next three its own files, then the one with the copyright of
+# these, and the rest is what cc1plus loads and what it links with.
 _GXX_11 = (
     *("g++-11", "gcc-11", "cpp-11", "libgcc-11-dev", "libstdc++-11-dev"),
+    "gcc-11-base",
     *("libgmp10", "libisl23", "libmpc3", "libmpfr6", "libzstd1", "zlib1g"),
     *("libgcc-s1", "libstdc++6"),
 )
