@@ -316,7 +316,9 @@ def _pip(page: str, label: Label) -> Callable[[str, str], list[str]]:
 
 
 def _uv(page: str, label: Label) -> Callable[[str, str], list[str]]:
-    uv = str(Path(sys.executable).with_name("uv"))
+    from uv import find_uv_bin
+
+    uv = find_uv_bin()
     return lambda url, scratch: [
         *(uv, "pip", "install", "--quiet", "--no-config", "--no-deps", "--python", sys.executable),
         *("--cache-dir", f"{scratch}/cache", "--target", f"{scratch}/site"),

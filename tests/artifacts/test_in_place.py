@@ -18,13 +18,15 @@ from flashinfer_build.label import Label, Variant
 
 CPU = Variant.parse("cpu_torch213")
 _COMPILER = """#!/bin/sh
-out= before= compiles=
+out= before= compiles= source= read=
 for word in "$@"; do
-  case $before in -o) out=$word ;; -MF) : >"$word" ;; esac
+  case $before in -o) out=$word ;; -MF) read=$word ;; esac
+  case $word in *.cpp) source=$word ;; esac
   [ "$word" = -c ] && compiles=yes
   before=$word
 done
 [ -n "$out" ] || exec g++ "$@"
+[ -z "$read" ] || echo "$out: $source" >"$read"
 case $compiles,$out in
   yes,*) : >"$out" ;;
   *_C.abi3.so) cp "{binding}" "$out" ;;

@@ -22,6 +22,7 @@ from typing import Any
 
 import elf_factory
 import factories
+import installers
 from solver import solve
 from typed import Elsewhere, words
 
@@ -296,7 +297,7 @@ class Installers:
         assert command[0] == "uv"
         environ = {key: value for key, value in os.environ.items() if not key.startswith("UV_")}
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("uv")), *command[1:], "--no-cache"],
+            [installers.UV, *command[1:], "--no-cache"],
             cwd=folder,
             env={
                 **environ,

@@ -28,7 +28,8 @@ from typed import Elsewhere
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = Path(os.environ.get("FLASHINFER_AXE") or ROOT / "build/page/node_modules/axe-core/axe.min.js")
-# With it, each command that was clicked is run once more; those of test_page.py are the same.
+# With it, each command that was clicked is run once more; those of
+# test_page_commands.py are the same.
 ALL = bool(os.environ.get("FLASHINFER_PAGE_COMMANDS"))
 PICTURES = os.environ.get("FLASHINFER_PAGE_PICTURES", "")
 REPORT = "torch       2.13.0+cu130 for CUDA 13.0, new C++ ABI\nGPU 0       T4, 7.5, 15.0 GiB\n"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import factories
+import installers
 import programs
 import pytest
 import stand_in
@@ -36,7 +37,6 @@ EXAMPLE = {
     "index": "https://example.org/flashinfer/index",
     "channel": "https://example.org/flashinfer/channel",
 }
-BIN = Path(sys.executable).parent
 
 CUDA = factories.label_of("cu130_torch213")
 NIGHTLY = factories.label_of("cpu_torch29", public_version="0.1.7rc1.dev20261122", commit="0123456")
@@ -175,7 +175,7 @@ def test_pip_takes_the_build(label: Label, places: Places, tmp_path: Path) -> No
 
 def test_pip_tools_lock_the_build_by_its_digest(places: Places, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text(places.text(CUDA, "pip"))
-    compile_ = [str(BIN / "pip-compile"), "--quiet", "--generate-hashes", "--strip-extras"]
+    compile_ = [*installers.PIP_COMPILE, "--quiet", "--generate-hashes", "--strip-extras"]
     places.run(tmp_path, *compile_, "-o", "lock.txt", "requirements.txt")
     lock = (tmp_path / "lock.txt").read_text().replace("\\\n", "")
     digest = hashlib.sha256(places.wheel(CUDA).read_bytes()).hexdigest()
@@ -198,7 +198,7 @@ def installed(site: Path) -> set[str]:
 @pytest.mark.parametrize("label", LABELS, ids=str)
 def test_uv_locks_and_installs_the_build(label: Label, places: Places, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(places.text(label, "uv"))
-    uv = str(BIN / "uv")
+    uv = installers.UV
     places.run(tmp_path, uv, "lock", "--quiet")
     locked = tomllib.loads((tmp_path / "uv.lock").read_text())["package"]
     of = {package["name"]: package for package in locked}
@@ -225,7 +225,7 @@ def test_without_the_index_of_its_own_uv_takes_another(places: Places, tmp_path:
     """What is elsewhere is hostile indeed."""
     text = places.text(CUDA, "uv").partition("[tool.uv.sources]")[0]
     (tmp_path / "pyproject.toml").write_text(text.replace(CUDA.wheel_requirement, "flashinfer"))
-    places.run(tmp_path, str(BIN / "uv"), "lock", "--quiet")
+    places.run(tmp_path, installers.UV, "lock", "--quiet")
     assert f'version = "{HOSTILE}"' in (tmp_path / "uv.lock").read_text()
 
 

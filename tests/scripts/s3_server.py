@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -46,6 +47,8 @@ class Server:
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
         self.reset()
+        # fsspec keeps what it has made, with the address of an earlier server.
+        s3fs.S3FileSystem.clear_instance_cache()
         self._door = threading.Lock()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request costs as much
         self._app = DomainDispatcherApplication(create_backend_app)

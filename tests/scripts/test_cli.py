@@ -340,6 +340,7 @@ def test_show(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [item["path"] for item in conda["files"]] == [
         "include/flashinfer/api.h",
         "lib/libflashinfer.so",
+        "share/libflashinfer/sboms/libflashinfer.cdx.json",
     ]
     assert conda["payload_size"] == sum(item["size"] for item in conda["files"])
     assert (pure["tags"], pure["requires"]) == (["py3-none-any"], ["numpy"])

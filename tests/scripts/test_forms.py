@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import factories
+import installers
 import msgspec
 import publishing
 import pytest
@@ -572,7 +573,7 @@ def test_uv_locks_and_syncs(server: Server, tmp_path: Path) -> None:
         'dependencies = ["flashinfer==0.1.6"]\n'
         f'[[tool.uv.index]]\nurl = "{address}/"\ndefault = true\n'
     )
-    uv = Path(sys.executable).parent / "uv"
+    uv = installers.UV
     environ = {key: value for key, value in os.environ.items() if not key.startswith("UV_")}
 
     def run(*words: str) -> str:

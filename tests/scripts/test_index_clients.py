@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import factories
+import installers
 import pytest
 from test_forms import CPU, CUDA, NIGHTLY, OLDER, Server, made, put, server, site
 
@@ -92,7 +93,7 @@ def test_pip(
 
 @pytest.mark.parametrize("how", ["http", "file"])
 def test_uv_installs(server: Server, site: Path, tmp_path: Path, how: str) -> None:
-    uv = Path(sys.executable).parent / "uv"
+    uv = installers.UV
     base = server.address if how == "http" else site.as_uri()
     _run(
         tmp_path,
@@ -152,7 +153,7 @@ def test_what_uv_locked_is_there_after_an_addition(site: Path, tmp_path: Path) -
     copy = tmp_path / "site"
     subprocess.run(["cp", "-a", str(site), str(copy)], check=True)
     running = Server(copy)
-    uv = Path(sys.executable).parent / "uv"
+    uv = installers.UV
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "toy"\nversion = "1"\nrequires-python = ">=3.10"\n'
         'dependencies = ["flashinfer"]\n'

@@ -219,4 +219,5 @@ def test_damaged_records_are_no_records(tmp_path: Path) -> None:
 def test_it_starts_without_packaging() -> None:
     """setup.py imports it on Python 3.8."""
     code = "import flashinfer_build.compile.origins, sys; sys.exit('packaging' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 0
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environ).returncode == 0

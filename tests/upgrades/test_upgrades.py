@@ -6,12 +6,12 @@ import functools
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import factories
+import installers
 import pytest
 import toy_builds
 from solver import Case, solve
@@ -54,7 +54,7 @@ def sync(site: Site, label: Label) -> None:
     project = site.prefix.with_name(f"{site.prefix.name}-project")
     project.mkdir(exist_ok=True)
     (project / "pyproject.toml").write_text(text)
-    uv = str(Path(sys.executable).with_name("uv"))
+    uv = installers.UV
     command = [uv, "sync", "--quiet", "--project", str(project)]
     site.run(*command, UV_PROJECT_ENVIRONMENT=str(site.prefix))
 
@@ -143,7 +143,7 @@ def test_a_rebuild_is_taken_when_it_is_asked_for(tmp_path: Path) -> None:
         WITH[name](one, rebuild)
     assert (number(site), number(project)) == (0, 0)
     site.pip("install", "--force-reinstall", "--no-deps", *wheel(rebuild, places))
-    uv = str(Path(sys.executable).with_name("uv"))
+    uv = installers.UV
     command = [uv, "sync", "--quiet", "--project", str(tmp_path / "synced-project")]
     command += ["--upgrade-package", "flashinfer", "--reinstall-package", "flashinfer"]
     project.run(*command, UV_PROJECT_ENVIRONMENT=str(project.prefix))
@@ -261,7 +261,7 @@ def mend(site: Site, report: dict[str, Any]) -> None:
         return
     words = shlex.split(pip)
     if words[0] == "uv":
-        site.run(str(Path(sys.executable).with_name("uv")), *words[1:])
+        site.run(installers.UV, *words[1:])
     else:  # by the Python of this environment, which has no pip of its own here
         site.pip(*words[words.index("install") :])
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import factories
+import installers
 import stand_in
 import toy_artifacts
 from site_of_doctor import TORCH, sources
@@ -207,7 +208,7 @@ class Site:
 
     def uv(self, *arguments: str) -> str:
         """Runs ``uv pip`` in this environment."""
-        uv = str(Path(sys.executable).with_name("uv"))
+        uv = installers.UV
         command, *rest = arguments
         return self.run(uv, "pip", command, "--quiet", "--python", self.python, *rest)
 

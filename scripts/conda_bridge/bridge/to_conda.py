@@ -42,7 +42,7 @@ from .conda_requirements import Requirements, read_requirements
 from .conda_target import MACHINES, target
 from .dependencies import PROVIDED_BY
 from .existing import is_unchanged
-from .layout import DROP
+from .layout import DROP, SBOMS
 from .names import conda_name
 
 __all__ = ["Converted", "Written", "to_conda"]
@@ -456,12 +456,16 @@ class _Plan:
     def _folded_places(self) -> dict[str, tuple[str, str]]:
         """Prefix in the wheel -> package that was folded in and prefix there, the longest first."""
         found: dict[str, tuple[str, str]] = {}
-        data = self.wheel.dist_info.removesuffix(".dist-info")
+        info = self.wheel.dist_info
+        own = {".data/": f"{info.removesuffix('.dist-info')}.data/", ".dist-info/": f"{info}/"}
         for fold in self.project.config.fold:
             for theirs, place in fold.files.items():
-                if place == DROP:
-                    continue
-                ours = data + place if place.startswith(".data/") else place
+                if place in (DROP, SBOMS):
+                    continue  # in the folder of all SBOMs, nothing tells whose one is
+                ours = place
+                for name, folder in own.items():
+                    if place.startswith(name):
+                        ours = folder + place.removeprefix(name)
                 if not ours or ours in found:
                     other = found[ours][0] if ours in found else self.name
                     raise ConfigError(

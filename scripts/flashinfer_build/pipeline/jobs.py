@@ -668,7 +668,13 @@ def _without_wheel(needs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _repodata(channel: Path) -> list[Path]:
-    return sorted(channel.glob("*/repodata.json*"))
+    """Everything that an index writes there, beside the packages."""
+    forms = (path for path in channel.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(
+        path
+        for path in forms
+        if not (path.name.startswith(".") or path.name.endswith((".conda", ".tar.bz2")))
+    )
 
 
 def _metadata(wheel: Path) -> Path:
