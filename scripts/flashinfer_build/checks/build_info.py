@@ -32,6 +32,8 @@ def parse(source: bytes) -> dict[str, object]:
     """
     if len(source) > _LONGEST:
         raise ValueError(f"{len(source)} bytes, and at most {_LONGEST} are read")
+    if b"\r" in source.replace(b"\r\n", b""):
+        raise ValueError("a carriage return, which ends a line for Python and not for all readers")
     values: dict[str, object] = {}
     for number, line in enumerate(_lines(source)):
         if number == 0 and [token.type for token in line] == [tokenize.STRING]:
@@ -55,11 +57,12 @@ def _lines(source: bytes) -> Iterator[list[tokenize.TokenInfo]]:
     try:
         for token in tokenize.generate_tokens(io.StringIO(source.decode()).readline):
             if token.type == tokenize.NEWLINE:
-                yield line
+                if line:
+                    yield line
                 line = []
             elif token.type not in _NOTHING:
                 line.append(token)
-        if line:  # a last line that ends in a carriage return alone
+        if line:
             yield line
     except (SyntaxError, tokenize.TokenError, UnicodeDecodeError) as error:
         raise ValueError(f"not Python: {error}") from error
