@@ -267,9 +267,14 @@ def test_the_kernels_are_built_into_a_channel_of_their_own(
     made, facts = site.run(job, "library")
     assert not stale.exists()
     assert made[0] == job.library
-    repodata = ["noarch", "linux-64"]
-    assert {path.relative_to(job.channel).as_posix() for path in made[1:]} == {
-        f"{subdir}/repodata.json{ending}" for subdir in repodata for ending in ("", ".zst")
+    everything = {path for path in job.channel.rglob("*") if path.is_file()}
+    assert {*made} == {path for path in everything if not path.name.startswith(".")}
+    names = {path.relative_to(job.channel).as_posix() for path in made[1:]}
+    assert names > {
+        f"{subdir}/{form}.json{ending}"
+        for subdir in ("noarch", "linux-64")
+        for form in ("repodata", "current_repodata", "run_exports")
+        for ending in ("", ".zst")
     }
     assert facts["archs"] == "9.0a"
     size = job.library.stat().st_size / 1e6

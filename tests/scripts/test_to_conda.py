@@ -557,7 +557,11 @@ def test_our_own_wheel_for_another_abi_is_refused_by_what_it_says(
     wanted = {"libflashinfer 0.1.6 cu128_0", "pytorch 2.8.* *cuda*", "__cuda >=12"}
     assert wanted < set(package.index["depends"])
     library = conda_package.read(done.packages[1].path)
-    assert set(library.paths) == {"lib/libflashinfer.so", "include/flashinfer/api.h"}
+    assert set(library.paths) == {
+        "lib/libflashinfer.so",
+        "include/flashinfer/api.h",
+        "share/libflashinfer/sboms/libflashinfer.cdx.json",
+    }
 
 
 # ---------------------------------------------------------------- what a wheel says of itself

@@ -411,6 +411,8 @@ class _Plan:
             self._note(member.path, inner if of_info else "", data)
         if place.path is None or (of_info and inner in ("RECORD", "INSTALLER")):
             return
+        if of_info and self._licence_of(inner)[1]:
+            return  # below info/ of the package that it came with
         self._add(member, place.path, place.script, data, content, blob)
 
     def _object(self, content: _Content, path: str, blob: Path | None) -> Object | None:
@@ -496,7 +498,15 @@ class _Plan:
             self._entry_points = data
         if self._is_license(path):
             name = inner.removeprefix("licenses/").removeprefix("license_files/")
-            self._main.info[f"info/licenses/{name}"] = data
+            part, own = self._licence_of(inner)
+            part.info[f"info/licenses/{own or name}"] = data
+
+    def _licence_of(self, inner: str) -> tuple[_Part, str]:
+        """Whose licence lies there, and its name where that is a package which was folded in."""
+        folder, _, name = inner.removeprefix("licenses/").partition("/")
+        if inner.startswith("licenses/") and name and folder in self._folded:
+            return self._folded[folder], name
+        return self._main, ""
 
     def _check_record(self, member: WheelMember, content: _Content) -> None:
         where = f"{self.where}: {member.path}"
@@ -609,7 +619,8 @@ class _Plan:
             own = self._measure(part.objects)
             part.index = self._index(name, build, own.depends, own.constrains)
             part.about = about
-            part.info = {k: v for k, v in self._main.info.items() if "/licenses/" in k}
+            shared = {k: v for k, v in self._main.info.items() if "/licenses/" in k}
+            part.info = {**shared, **part.info}
             pins.append(f"{name} {part.index['version']} {build}")
         depends = [*self.target.depends, *self.requirements.depends, *needs.depends, *pins]
         depends += self._of_label()
