@@ -47,7 +47,7 @@ def test_the_stacks_are_given_back(planted: Emulator) -> None:
     planted.release()
     before = mappings()
     run(planted, "reverse")
-    assert mappings() >= before + 2 * N
+    assert mappings() > before + N  # two for a thread, of which some lie side by side
     planted.release()
     assert mappings() < before + N
     data, out = run(planted, "reverse")
