@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
+sys.path += [str(ROOT / "scripts"), str(ROOT)]  # behind an installed flashinfer
 
 from flashinfer_build import bootstrap
 
