@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import http.server
+import importlib
 import json
 import os
 import shutil
@@ -409,6 +410,24 @@ def test_what_is_remembered_is_no_ground_of_anything(
     project = publishing.project()  # with other folders
     assert memory.Memory.read(place.read_bytes(), project).entries == {}
     assert len(Record(open_store(str(tmp_path)), found).files) == 6
+
+
+@pytest.mark.parametrize("changed", ["pages.py", "templates/page.css"])
+def test_what_another_program_would_make_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    package = tmp_path / "maker_of_pages"
+    (package / "templates").mkdir(parents=True)
+    for name in ("__init__.py", "pages.py", "templates/page.css"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
+    importlib.import_module(package.name)
+    sources = memory._sources.__wrapped__
+    before = sources(package.name)
+    assert sources(package.name) == before
+    (package / changed).write_text("/* another */" if "css" in changed else "x = 1\n")
+    assert sources(package.name) != before
 
 
 def test_an_artifact_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

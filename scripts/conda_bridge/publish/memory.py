@@ -91,10 +91,12 @@ def maker(project: Project) -> str:
 
 @functools.cache
 def _sources(package: str) -> bytes:
-    """A digest of the modules of a package: one of them may be what wrote a page."""
+    """A digest of the modules and templates of a package: any may be what made a page."""
     digest = hashlib.sha256()
     file = getattr(sys.modules.get(package), "__file__", None)
-    for path in sorted(Path(file).parent.rglob("*.py")) if file else ():
-        digest.update(f"{path.relative_to(Path(str(file)).parent)}\n".encode())
-        digest.update(path.read_bytes())
+    if file:
+        folder = Path(file).parent
+        for path in sorted((*folder.rglob("*.py"), *folder.rglob("templates/*"))):
+            digest.update(f"{path.relative_to(folder)}\n".encode())
+            digest.update(path.read_bytes())
     return digest.digest()
