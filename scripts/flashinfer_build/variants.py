@@ -9,6 +9,7 @@ to both. What would mean something else to one of them is refused here, with its
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,20 +176,39 @@ def _rows(path: Path, *, on_conda_forge: bool) -> Iterator[_Row]:
         yield _Row(_spec(row, common, on_conda_forge), row)
 
 
-def as_config(specs: Sequence[VariantSpec], comment: str) -> str:
+def as_config(
+    specs: Sequence[VariantSpec], comment: str, notes: Mapping[str, str] | None = None
+) -> str:
     """A variant file with these variants alone, for ``-m`` of any of the builders.
 
     Args:
         specs: at least one; they share their common pins.
         comment: its first lines, without ``#``.
+        notes: for a file that people read: what each zipped list is, and under ``common`` the
+            others. Its rows are then parted by CUDA.
     """
-    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-    lines += ["zip_keys:", "  -", *(f"    - {key}" for key in _ZIPPED)]
+    notes = notes or {}
+    lines = _commented(comment)
+    lines += [*_noted("", notes), "zip_keys:", "  -", *(f"    - {key}" for key in _ZIPPED)]
     for key in _ZIPPED:
-        lines += [f"{key}:", *(f'  - "{getattr(spec, key)}"' for spec in specs)]
+        lines += [*_noted(notes.get(key), notes), f"{key}:"]
+        for cuda, row in itertools.groupby(specs, key=lambda spec: spec.cuda_nvcc):
+            if notes:
+                lines.append("  # CPU" if cuda == "None" else f"  # CUDA {cuda}")
+            lines += [f'  - "{getattr(spec, key)}"' for spec in row]
+    lines += _noted(notes.get("common"), notes)
     for key, value in specs[0].common:
         lines += [f"{key}:", f'  - "{value}"']
     return "\n".join(lines) + "\n"
+
+
+def _noted(note: str | None, notes: Mapping[str, str]) -> list[str]:
+    """An empty line and a note, in a file that has notes."""
+    return ["", *_commented(note or "")] if notes else []
+
+
+def _commented(text: str) -> list[str]:
+    return [f"# {line}".rstrip() for line in text.splitlines()]
 
 
 def select(specs: Sequence[VariantSpec], ids: Sequence[str]) -> tuple[VariantSpec, ...]:

@@ -15,47 +15,47 @@ from conda_bridge.config import document
 from conda_bridge.errors import ConfigError, LabelError
 
 from ..label import Variant
-from ..variants import CONFIG_FILE, OTHER_CHANNELS
+from ..variants import CONFIG_FILE, OTHER_CHANNELS, VariantSpec, as_config
 
 __all__ = ["TABLE_FILE", "Cuda", "Table", "read", "variant_files"]
 
 TABLE_FILE = "recipe/matrix.toml"
 
 _FORGE = f"""\
-# Written from {TABLE_FILE} by `python scripts/matrix.py config`: change that, and run this.
-#
-# The rows that conda-forge has everything for, so that the plain commands (`conda build recipe/`,
-# `conda mambabuild recipe/`) build all of them: cuda-nvcc of that release, and a pytorch of that
-# minor for the CPU and for that CUDA major (docs/conda-builders.md). {OTHER_CHANNELS} has
-# the rest. Row n of the zipped lists together is one variant.
-#
-# Read by conda-build (from the project root, or with -m), rattler-build and scripts/build.py, so:
-# block lists only, every value quoted ("2.10" is not 2.1), no Jinja, no flow lists.
+Written from {TABLE_FILE} by `python scripts/matrix.py config`: change that, and run this.
+
+The rows that conda-forge has everything for, so that the plain commands (`conda build recipe/`,
+`conda mambabuild recipe/`) build all of them: cuda-nvcc of that release, and a pytorch of that
+minor for the CPU and for that CUDA major (docs/conda-builders.md). {OTHER_CHANNELS} has
+the rest. Row n of the zipped lists together is one variant.
+
+Read by conda-build (from the project root, or with -m), rattler-build and scripts/build.py, so:
+block lists only, every value quoted ("2.10" is not 2.1), no Jinja, no flow lists.
 """
 _OTHER = f"""\
-# Written from {TABLE_FILE} by `python scripts/matrix.py config`: change that, and run this.
-#
-# The variants that conda-forge alone cannot build; conda_build_config.yaml has the others. Pass it
-# with -m, and the channels that have what is missing with -c:
-#
-#   cuda-nvcc 11.8 is in nvidia's channel alone (-c nvidia/label/cuda-11.8.0);
-#   pytorch 2.9 for CUDA 13, and any pytorch 2.14 and 2.15, in none that is known here.
-#
-# `python scripts/matrix.py conda-args cu118_torch24` prints the whole command. The form is that of
-# conda_build_config.yaml, and both are checked together.
+Written from {TABLE_FILE} by `python scripts/matrix.py config`: change that, and run this.
+
+The variants that conda-forge alone cannot build; conda_build_config.yaml has the others. Pass it
+with -m, and the channels that have what is missing with -c:
+
+  cuda-nvcc 11.8 is in nvidia's channel alone (-c nvidia/label/cuda-11.8.0);
+  pytorch 2.9 for CUDA 13, and any pytorch 2.14 and 2.15, in none that is known here.
+
+`python scripts/matrix.py conda-args cu118_torch24` prints the whole command. The form is that of
+conda_build_config.yaml, and both are checked together.
 """
-_SAYS = {
+_NOTES = {
     "flashinfer_variant": """\
-# Each row by name: what the packages are called, and what `--variants` can choose by. The recipes
-# compare it with the pins below, so a mixture of two rows stops.""",
-    "cuda_nvcc": '# The CUDA toolkit that compiles the kernels; "None" is the CPU variant.',
+Each row by name: what the packages are called, and what `--variants` can choose by. The recipes
+compare it with the pins below, so a mixture of two rows stops.""",
+    "cuda_nvcc": 'The CUDA toolkit that compiles the kernels; "None" is the CPU variant.',
     "pytorch": """\
-# The torch minor that the binding is linked against and that the package then requires.""",
-    "cuda_arch_list": """\
-# GPU architectures of the kernels, in torch's notation; 9.0a needs CUDA 12.""",
+The torch minor that the binding is linked against and that the package then requires.""",
+    "cuda_arch_list": "GPU architectures of the kernels, in torch's notation; 9.0a needs CUDA 12.",
     "cxx_compiler_version": """\
-# The g++ that compiles: the newest that this CUDA's nvcc takes, 14 at most.""",
-    "gxx_below": "# The first g++ major that this CUDA's nvcc refuses as its host compiler.",
+The g++ that compiles: the newest that this CUDA's nvcc takes, 14 at most.""",
+    "gxx_below": "The first g++ major that this CUDA's nvcc refuses as its host compiler.",
+    "common": "The same for every variant.",
 }
 
 
@@ -143,34 +143,24 @@ def read(path: Path) -> Table:
 def variant_files(table: Table) -> Mapping[str, str]:
     """The variant files, by their paths in the project."""
     return {
-        CONFIG_FILE.name: _text(table, _FORGE, elsewhere=False),
-        OTHER_CHANNELS: _text(table, _OTHER, elsewhere=True),
+        CONFIG_FILE.name: as_config(_specs(table, elsewhere=False), _FORGE, _NOTES),
+        OTHER_CHANNELS: as_config(_specs(table, elsewhere=True), _OTHER, _NOTES),
     }
 
 
-def _text(table: Table, comment: str, *, elsewhere: bool) -> str:
-    rows: dict[str, list[tuple[str, list[str]]]] = {key: [] for key in _SAYS}
-    for cuda, archs, part in table.parts():
-        minors = sorted(part.torch_elsewhere if elsewhere else part.torch, key=_minor)
-        if not minors:
-            continue
-        name = "CPU" if cuda == "None" else f"CUDA {cuda}"
-        values = {
-            "flashinfer_variant": [Variant.from_pins(cuda, minor).id for minor in minors],
-            "cuda_nvcc": [cuda] * len(minors),
-            "pytorch": minors,
-            "cuda_arch_list": [archs] * len(minors),
-            "cxx_compiler_version": [part.gxx] * len(minors),
-            "gxx_below": [part.gxx_below] * len(minors),
-        }
-        for key, column in values.items():
-            rows[key].append((name, column))
-    lines = [comment, "zip_keys:", "  -", *(f"    - {key}" for key in rows)]
-    for key, groups in rows.items():
-        lines += ["", _SAYS[key], f"{key}:"]
-        for name, column in groups:
-            lines += [f"  # {name}", *(f'  - "{value}"' for value in column)]
-    lines += ["", "# The same for every variant."]
-    for key, value in msgspec.structs.asdict(table.common).items():
-        lines += [f"{key}:", f'  - "{value}"']
-    return "\n".join(lines) + "\n"
+def _specs(table: Table, *, elsewhere: bool) -> list[VariantSpec]:
+    """The rows of a file, by CUDA and then by torch."""
+    return [
+        VariantSpec(
+            Variant.from_pins(cuda, minor),
+            cuda_nvcc=cuda,
+            pytorch=minor,
+            cuda_arch_list=archs,
+            cxx_compiler_version=part.gxx,
+            gxx_below=part.gxx_below,
+            common=tuple(msgspec.structs.asdict(table.common).items()),
+            on_conda_forge=not elsewhere,
+        )
+        for cuda, archs, part in table.parts()
+        for minor in sorted(part.torch_elsewhere if elsewhere else part.torch, key=_minor)
+    ]
