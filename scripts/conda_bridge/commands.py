@@ -21,6 +21,7 @@ __all__ = [
     "uv_direct",
     "uv_project",
     "uv_project_direct",
+    "uv_tables",
 ]
 
 # Where conda packages find what they depend on.
@@ -50,8 +51,12 @@ def uv_project(name: str, requirement: str, index: str) -> str:
 
     The index is asked for this package alone (``explicit``), and this package of no other index.
     """
+    return f'[project]\ndependencies = ["{requirement}"]\n\n{uv_tables(name, index)}'
+
+
+def uv_tables(name: str, index: str) -> str:
+    """The part of that file which has uv take a package from one index alone."""
     return (
-        f'[project]\ndependencies = ["{requirement}"]\n\n'
         f'[tool.uv.sources]\n{name} = {{ index = "{name}" }}\n\n'
         f'[[tool.uv.index]]\nname = "{name}"\nurl = "{index}"\nexplicit = true'
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conda_bridge.commands import uv_tables
 from conda_bridge.errors import ConfigError, ConflictError, LabelError
 from conda_bridge.system import atomic
 
@@ -60,13 +61,7 @@ def _pyproject(label: Label, index: str) -> list[str]:
         "[tool.uv]",
         f"environments = [{_quoted(_LINUX)}]",
         "",
-        "[tool.uv.sources]",
-        f"{NAME} = {{ index = {_quoted(NAME)} }}",
-        "",
-        "[[tool.uv.index]]",
-        f"name = {_quoted(NAME)}",
-        f"url = {_quoted(label.folder_of(index))}",
-        "explicit = true  # nothing else is looked for there",
+        f"{uv_tables(NAME, label.folder_of(index))}  # nothing else is looked for there",
     ]
 
 
