@@ -17,7 +17,7 @@ from conda_bridge.bridge import convert
 from conda_bridge.config import TABLE, document
 from conda_bridge.errors import ArtifactError, TestsFailed, ToolchainError
 from conda_bridge.project import Project
-from conda_bridge.publish import index
+from conda_bridge.publish import index, intake
 from conda_bridge.system import atomic
 from conda_bridge.verify import gate
 
@@ -409,7 +409,7 @@ class LibraryJob(Job):
     def _run_library(self, log: Log) -> Made:
         atomic.remove(self.channel)
         made = self.build(log, "libflashinfer", self.channel, [])
-        files = [made, *_repodata(self.channel)]
+        files = [made, *_documents(self.channel)]
         return files, {"summary": _size(made), "archs": self.spec.cuda_arch_list}
 
 
@@ -590,7 +590,7 @@ class VariantJob(Job):
         index.update_channel(
             self.staging / "channel", project=self.project, replace=True, prune=True
         )
-        files = [made, self.staged_library, *_repodata(self.staging / "channel")]
+        files = [made, self.staged_library, *_documents(self.staging / "channel")]
         return files, {"summary": _size(made)}
 
     # ------------------------------------------------------------ wheel
@@ -667,13 +667,11 @@ def _without_wheel(needs: Sequence[str]) -> tuple[str, ...]:
     return tuple(kind for kind in named if kind not in _OF_THE_WHEEL)
 
 
-def _repodata(channel: Path) -> list[Path]:
-    """Everything that an index writes there, beside the packages."""
-    forms = (path for path in channel.rglob("*") if path.is_file() and not path.is_symlink())
+def _documents(channel: Path) -> list[Path]:
+    """What the index wrote there: all but the packages, and its own memory of them."""
+    files = (path for path in channel.rglob("*") if path.is_file())
     return sorted(
-        path
-        for path in forms
-        if not (path.name.startswith(".") or path.name.endswith((".conda", ".tar.bz2")))
+        path for path in files if path.name[0] != "." and not intake.is_artifact(path.name)
     )
 
 
