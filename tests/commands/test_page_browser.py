@@ -40,24 +40,6 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("browser")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def site(top: Path) -> Path:
-    return of_page.publish(top)
-
-
-@pytest.fixture(scope="module")
-def served(top: Path) -> Iterator[Served]:
-    served = Served(top)
-    yield served
-    served.stop()
-
-
-@pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)

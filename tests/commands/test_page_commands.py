@@ -8,7 +8,6 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +30,8 @@ node = pytest.mark.skipif(not of_page.has_node(), reason="there is no node to ru
 
 
 @pytest.fixture(scope="module")
-def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("page")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def site(top: Path) -> Path:
-    return of_page.publish(top)
-
-
-@pytest.fixture(scope="module")
 def page(site: Path) -> Page:
     return Page((site / "index.html").read_text())
-
-
-@pytest.fixture(scope="module")
-def served(top: Path) -> Iterator[Served]:
-    served = Served(top)
-    yield served
-    served.stop()
 
 
 @pytest.fixture(scope="module")
