@@ -313,10 +313,7 @@ class _Plan:
         )
         metadata.render()  # what is wrong with it is said before anything is written
         points = entry_points(own, main.entry_points, f"{where}: info/link.json")
-        more = {
-            **own.others,
-            **({"entry_points.txt": points.encode()} if points else {}),
-        }
+        more = {**own.others, **({"entry_points.txt": points.encode()} if points else {})}
         contents = _contents(parts[0], project, own, _stem(name, version))
         project.hooks.check_package(main, label, contents)
         number = label.number

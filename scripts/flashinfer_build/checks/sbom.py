@@ -76,6 +76,10 @@ def _uses(component: Component) -> frozenset[str]:
     return frozenset(component.properties.get(_USE, ()))
 
 
+def _of_use(bill: Bill, use: str) -> list[Component]:
+    return [one for one in bill.components if use in _uses(one)]
+
+
 def _check_file(
     report: ArtifactReport, artifact: Artifact, library: SharedObject, bill: Bill, path: str
 ) -> None:
@@ -106,8 +110,7 @@ def _check_file(
 
 def _check_compilers(report: ArtifactReport, library: SharedObject, bill: Bill, path: str) -> None:
     """Every compiler that left its name is there, and the CUDA runtime where there is GPU code."""
-    compilers = [one for one in bill.components if "compiler" in _uses(one)]
-    linked = [one for one in bill.components if "linked-in" in _uses(one)]
+    compilers, linked = _of_use(bill, "compiler"), _of_use(bill, "linked-in")
     runtime = [one for one in linked if _CUDART.fullmatch(one.name)]
     member = member_of(library)
     if library.gpu_sections and not runtime:
@@ -157,7 +160,7 @@ def _check_versions(report: ArtifactReport, library: SharedObject, bill: Bill, p
             expected=f"{info.get('version', '')}, as {member} says",
         )
     cuda = info.get("cuda", "none")
-    compilers = [one for one in bill.components if "compiler" in _uses(one)]
+    compilers = _of_use(bill, "compiler")
     for release in sorted(library.gpu_producers | ({cuda} - {"none"})):
         if not any(_begins(one, release) for one in compilers):
             report.add(
@@ -167,11 +170,8 @@ def _check_versions(report: ArtifactReport, library: SharedObject, bill: Bill, p
                 expected=f"the one whose code {member} holds",
             )
     if "torch" in info:
-        torch = [
-            one
-            for one in bill.components
-            if one.name in ("torch", "pytorch", "libtorch") and "headers" in _uses(one)
-        ]
+        names = ("torch", "pytorch", "libtorch")
+        torch = [one for one in _of_use(bill, "headers") if one.name in names]
         if not any(_is_release(one, info["torch"]) for one in torch):
             have = ", ".join(one.version for one in torch) or "none"
             report.add(
