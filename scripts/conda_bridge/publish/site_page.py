@@ -113,6 +113,8 @@ def _page(
     order = _order(named, builds)
     offered = {id(one) for build in builds for one in (*build.wheels, *build.packages)}
     columns = _columns(order, project)
+    fields, diagnosis = _fields(builds, project), project.hooks.diagnosis()
+    patterns = _patterns(project)
     script, style = _text("page.js").strip(), _text("page.css").strip()
     style += _captions([*(text for _, text in columns), *_FIXED])
     return _template().render(
@@ -121,15 +123,28 @@ def _page(
         version=version,
         date=max((one.item.uploaded for one in named), default="")[:10],
         clients=_clients(builds),
-        fields=_fields(builds, project),
-        diagnosis=project.hooks.diagnosis(),
+        fields=fields,
+        diagnosis=diagnosis,
         rows=[
-            _row(one, f"f{number}", root, project, newest=id(one) in offered)
+            _row(one, f"f{number}", root, project, patterns, newest=id(one) in offered)
             for number, one in enumerate(order)
         ],
         columns=[*(text for _, text in columns), *_FIXED],
         fields_of_rows=[name for name, _ in columns],
-        data=_in_html(_data(builds, order, root, project)),
+        data=_in_html(
+            {
+                "address": ADDRESS,
+                "root": root or "./",
+                "patterns": patterns,
+                "fields": [
+                    {"id": field["id"], "title": field["title"], "values": dict(field["values"])}
+                    for field in fields
+                ],
+                **_choices(builds, order, project),
+                "facts": [fact._asdict() for fact in diagnosis.facts] if diagnosis else [],
+                "client": diagnosis.client._asdict() if diagnosis and diagnosis.client else None,
+            }
+        ),
         versions=[
             {
                 "version": other,
@@ -211,10 +226,8 @@ def _by_size(value: str) -> tuple[tuple[int, ...], str]:
     return numeric(value), value
 
 
-def _data(
-    builds: Sequence[Build], order: Sequence[Named], root: str, project: Project
-) -> dict[str, Any]:
-    """What the script chooses from."""
+def _choices(builds: Sequence[Build], order: Sequence[Named], project: Project) -> dict[str, Any]:
+    """What the script chooses from, and what has to hold for each."""
     places = {id(one): number for number, one in enumerate(order)}
     conditions: dict[Condition, int] = {}
     described = []
@@ -233,19 +246,9 @@ def _data(
                 "conditions": [conditions.setdefault(one, len(conditions)) for one in asked],
             }
         )
-    diagnosis = project.hooks.diagnosis()
     return {
-        "address": ADDRESS,
-        "root": root or "./",
-        "patterns": _patterns(project),
-        "fields": [
-            {"id": field["id"], "title": field["title"], "values": dict(field["values"])}
-            for field in _fields(builds, project)
-        ],
         "builds": described,
         "conditions": [_without_defaults(one) for one in conditions],
-        "facts": [fact._asdict() for fact in diagnosis.facts] if diagnosis else [],
-        "client": diagnosis.client._asdict() if diagnosis and diagnosis.client else None,
     }
 
 
@@ -307,14 +310,15 @@ def _wheel_words(wheel: Named) -> dict[str, Any]:
     }
 
 
-def _commands(one: Named, project: Project, *, newest: bool) -> dict[str, str]:
+def _commands(
+    one: Named, project: Project, patterns: Mapping[str, str], *, newest: bool
+) -> dict[str, str]:
     """The commands that take this artifact; of a package that comes with others, none.
 
     pip has no way to name a rebuild and takes the newest, so an older one is named by its address.
     """
     if one.item.yanked is not None or (not one.item.is_wheel and one.package in project.folds):
         return {}
-    patterns = _patterns(project)
     if not one.item.is_wheel:
         return {"conda": patterns["conda"].replace("{conda}", one.spec)}
     words = _wheel_words(one) if newest else _direct_words(one)
@@ -362,7 +366,15 @@ def _captions(columns: Sequence[str]) -> str:
     return f"\n@media ({_NARROW}) {{\n" + "\n".join(rules) + "\n}"
 
 
-def _row(one: Named, place: str, root: str, project: Project, *, newest: bool) -> dict[str, Any]:
+def _row(
+    one: Named,
+    place: str,
+    root: str,
+    project: Project,
+    patterns: Mapping[str, str],
+    *,
+    newest: bool,
+) -> dict[str, Any]:
     item, values = one.item, dict(values_of(one.label))
     return {
         "id": place,
@@ -377,7 +389,7 @@ def _row(one: Named, place: str, root: str, project: Project, *, newest: bool) -
         "sha256": item.sha256,
         "commit": printable(item.commit or one.label.get("commit") or ""),
         "yanked": None if item.yanked is None else printable(item.yanked),
-        "commands": _as_text("\n".join(_commands(one, project, newest=newest).values())),
+        "commands": _as_text("\n".join(_commands(one, project, patterns, newest=newest).values())),
     }
 
 
@@ -401,6 +413,7 @@ def size(number: int) -> str:
 # ---------------------------------------------------------------- templates
 
 
+@cache
 def _text(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
