@@ -14,8 +14,10 @@ from collections.abc import Sequence
 __all__ = [
     "FORGE",
     "conda",
+    "conda_alone",
     "direct",
     "pip",
+    "pip_alone",
     "pip_direct",
     "uv",
     "uv_direct",
@@ -35,6 +37,24 @@ def pip(requirement: str, index: str) -> str:
     'pip install "toy==1.0+cu130" --extra-index-url <address>/index/cu130/'
     """
     return f'pip install "{requirement}" --extra-index-url {index}'
+
+
+def pip_alone(requirement: str, index: str) -> str:
+    """For pip, where one index has all that is not installed yet; its address may hold ``$PWD``.
+
+    >>> pip_alone("toy==1.0+cu130", "file://$PWD/index/")
+    'pip install "toy==1.0+cu130" --index-url "file://$PWD/index/"'
+    """
+    return f'pip install "{requirement}" --index-url "{index}"'
+
+
+def conda_alone(spec: str, channel: str) -> str:
+    """For conda, where one channel has all that is not installed yet, without a network.
+
+    >>> conda_alone("toy=1.0=cu130_0", "file://$PWD/channel")
+    'conda install --offline --override-channels -c "file://$PWD/channel" "toy=1.0=cu130_0"'
+    """
+    return f'conda install --offline --override-channels -c "{channel}" "{spec}"'
 
 
 def uv(requirement: str, index: str) -> str:

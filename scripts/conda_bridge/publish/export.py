@@ -19,8 +19,10 @@ from typing import IO, Any, cast
 
 from packaging.version import InvalidVersion, Version
 
+from .. import commands
 from ..bridge.dependencies import MatchSpec
 from ..errors import ArtifactError, ConfigError
+from ..formats.wheel_reader import file_sha256
 from ..project import Project
 from ..system import atomic
 from . import channel as channel_index
@@ -71,17 +73,13 @@ class Export:
         for name in wheels:
             named = WheelName.of(name, self.project)
             place = f"{INDEX}/{named.folder}/" if named.folder else f"{INDEX}/"
-            pip.append(
-                f'pip install "{named.project}=={named.version}" --index-url "file://$PWD/{place}"'
-            )
+            requirement = f"{named.project}=={named.version}"
+            pip.append(commands.pip_alone(requirement, f"file://$PWD/{place}"))
         for item in self.files:
             record = item.file.record
             if record is not None and record["name"] not in self.project.folds:
                 spec = f"{record['name']}={record['version']}={record['build']}"
-                conda.append(
-                    "conda install --offline --override-channels "
-                    f'-c "file://$PWD/{CHANNEL}" "{spec}"'
-                )
+                conda.append(commands.conda_alone(spec, f"file://$PWD/{CHANNEL}"))
         return [*dict.fromkeys(pip), *conda]
 
 
@@ -252,17 +250,15 @@ def write(export: Export, archive: Path, tell: Callable[[str], None] = lambda _l
     lines = (f"{digest}  {path}\n" for path, digest in sorted(sums.items()))
     made[_SUMS] = "".join(lines).encode()
     artifacts = {item.file.path: item.file for item in export.files}
-    with atomic.writing(archive) as stream:
-        with _writer(archive, stream) as writer:
-            for path in sorted({*made, *sums}):
-                if path in made:
-                    writer.add(path, len(made[path]), [made[path]])
-                    continue
-                tell(f"add {path}")
-                size = artifacts[path].size if path in artifacts else export.store.size(path)
-                writer.add(path, size or 0, _checked(export.store, path, sums[path], size or 0))
-        stream.seek(0)
-        return _digest(stream)
+    with atomic.writing(archive) as stream, _writer(archive, stream) as writer:
+        for path in sorted({*made, *sums}):
+            if path in made:
+                writer.add(path, len(made[path]), [made[path]])
+                continue
+            tell(f"add {path}")
+            size = artifacts[path].size if path in artifacts else export.store.size(path)
+            writer.add(path, size or 0, _checked(export.store, path, sums[path], size or 0))
+    return file_sha256(archive)
 
 
 def check_name(archive: Path) -> None:
@@ -281,13 +277,6 @@ def check_name(archive: Path) -> None:
         raise ConfigError(
             "is there already", where=str(archive), fix="give another name, or remove it"
         )
-
-
-def _digest(stream: IO[bytes]) -> str:
-    found = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        found.update(chunk)
-    return found.hexdigest()
 
 
 def _checked(store: Store, path: str, sha256: str, size: int) -> Iterator[bytes]:
